@@ -1,0 +1,115 @@
+"""The blob store in a folder.
+
+A blob is written to ``tmp/``, synced, and renamed into its place: a reader sees all of it or nothing, and
+after a crash what is there is whole. Names are ``kind/id``, both plain words, so no path can leave the folder.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import IO
+
+from edif.core import errors
+from edif.core.errors import OverLimit, Refused
+
+_NAME = re.compile(r"[a-z]+/[A-Za-z0-9_-]{1,80}")
+_KINDS = ("payload", "result")
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextlib.contextmanager
+def disk_full_refused() -> Iterator[None]:
+    """Turn a full disk into the error that its reader can act on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise Refused(errors.STORAGE_FULL, "The fabric's disk is full; nothing was recorded.") from error
+        raise
+
+
+class FileBlobs:
+    """See :class:`edif.blobs.store.BlobStore`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._tmp = folder / "tmp"
+        for part in ("tmp", *_KINDS):
+            (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def path(self, name: str) -> Path:
+        """Where the blob of this name is or will be."""
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"not a blob name: {name!r}")
+        return self.folder / name
+
+    async def put(self, name: str, chunks: AsyncIterator[bytes], *, limit_bytes: int) -> int:
+        target = self.path(name)
+        temporary = self.temporary()
+        size = 0
+        try:
+            with disk_full_refused(), temporary.open("xb") as file:
+                async for chunk in chunks:
+                    size += len(chunk)
+                    if size > limit_bytes:
+                        raise OverLimit(
+                            errors.BODY_TOO_LARGE,
+                            f"The upload is larger than the {limit_bytes / 2**20:.0f} MiB that this fabric takes.",
+                        )
+                    if len(chunk) > 65536:
+                        await asyncio.to_thread(file.write, chunk)
+                    else:
+                        file.write(chunk)
+                await asyncio.to_thread(_finish, file, temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return size
+
+    def temporary(self) -> Path:
+        """A fresh name in the folder's ``tmp``; :meth:`adopt` moves what was written there into place."""
+        return self._tmp / secrets.token_hex(12)
+
+    def adopt(self, temporary: Path, name: str) -> None:
+        """Sync a finished file from :meth:`temporary` and rename it to its blob name. Blocks."""
+        with disk_full_refused(), temporary.open("rb") as file:
+            _finish(file, temporary, self.path(name))
+
+    async def size(self, name: str) -> int | None:
+        try:
+            return self.path(name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    async def read(self, name: str) -> bytes:
+        return await asyncio.to_thread(self.path(name).read_bytes)
+
+    async def delete(self, name: str) -> None:
+        self.path(name).unlink(missing_ok=True)
+
+    def free_bytes(self) -> int:
+        """Space left on the folder's file system, in bytes."""
+        return shutil.disk_usage(self.folder).free
+
+    def sweep_temporary(self) -> None:
+        """Delete what an earlier process left half written. Only for the one process that owns the folder."""
+        for path in self._tmp.iterdir():
+            path.unlink(missing_ok=True)
+
+
+def _finish(file: IO[bytes], temporary: Path, target: Path) -> None:
+    if file.writable():
+        file.flush()
+    os.fsync(file.fileno())
+    temporary.rename(target)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

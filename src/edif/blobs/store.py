@@ -1,0 +1,41 @@
+"""The port to the blob store: named immutable byte strings, written once, whole or not at all."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+
+class BlobStore(Protocol):
+    """Payloads and results. A blob is visible only when it is complete and durable."""
+
+    async def put(self, name: str, chunks: AsyncIterator[bytes], *, limit_bytes: int) -> int:
+        """Write a blob and return its size in bytes.
+
+        Raises:
+            OverLimit: more than ``limit_bytes`` came; nothing is kept.
+            Refused: the store is full; nothing is kept.
+        """
+        ...
+
+    async def size(self, name: str) -> int | None:
+        """Size in bytes, None if there is no such blob."""
+        ...
+
+    async def read(self, name: str) -> bytes:
+        """The whole blob; for small ones.
+
+        Raises:
+            FileNotFoundError: there is no such blob.
+        """
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Delete a blob; one that is not there is no error."""
+        ...
+
+
+def payload_name(job_id: str) -> str:
+    return f"payload/{job_id}"
+
+
+def result_name(job_id: str) -> str:
+    return f"result/{job_id}"

@@ -1,0 +1,125 @@
+"""Running one user's block on the loaded model."""
+
+import traceback
+from types import TracebackType
+from typing import Any
+
+from nnsight.intervention.serialization import UnknownPersistentIdError
+from nnsight.schema.request import RequestModel
+from nnsight.tracing import tracer as tracing
+
+from edif.core import errors
+from edif.core.errors import JobFailed
+from edif.executor import saving
+
+
+class LoadedModel:
+    """The served model, what was true of it before any job, and what the present job used.
+
+    Attributes:
+        model: the nnsight wrapper.
+        tokens: input tokens of the forward passes since :meth:`begin`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.module = model._module  # noqa: SLF001 - nnsight's own name for the wrapped module
+        self.tokens = 0
+        self.plain_env = {"attn_implementation": model.attn_implementation}
+        self._plain_objects = model._remoteable_persistent_objects()  # noqa: SLF001 - nnsight's server-side hook
+        self.module.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if ids is None:
+            embeds = kwargs.get("inputs_embeds")
+            ids = None if embeds is None else embeds[..., 0]
+        if ids is not None:
+            self.tokens += ids.numel()
+
+    def begin(self, env: dict[str, Any]) -> dict[str, Any]:
+        """Apply the request's ``env`` and return the objects that its persistent ids name.
+
+        Raises:
+            JobFailed: the env cannot be applied to this model.
+        """
+        self.tokens = 0
+        saving.reset_peak_memory()
+        try:
+            self.model._remoteable_set_env(env)  # noqa: SLF001 - nnsight's server-side hook
+        except Exception as error:
+            raise JobFailed(
+                errors.ENV_NOT_ALLOWED, f"The request's settings cannot be applied to this model: {error}."
+            ) from error
+        if env.get("peft") is None:
+            return self._plain_objects
+        objects: dict[str, Any] = self.model._remoteable_persistent_objects()  # noqa: SLF001
+        return objects
+
+    def restore_env(self) -> None:
+        self.model._remoteable_set_env(self.plain_env)  # noqa: SLF001 - nnsight's server-side hook
+
+
+def run_job(loaded: LoadedModel, payload: bytes, env: dict[str, Any]) -> dict[str, Any]:
+    """Run the payload's block and return what it saved, by variable name.
+
+    Raises:
+        JobFailed: with the user's own traceback, or the reason why the payload does not fit.
+    """
+    objects = loaded.begin(env)
+    tracer = _read(payload, objects)
+    tracing.inc()
+    try:
+        tracer.execute(tracer.info.code)
+        marked = tracing._saves()  # noqa: SLF001 - the set that nnsight's own backends read
+        return {name: value for name, value in tracer.info.frame.f_locals.items() if id(value) in marked}
+    except JobFailed:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever user code raises is told to its user
+        raise JobFailed(errors.USER_CODE, user_traceback(error)) from None
+    finally:
+        tracing.dec()
+
+
+def _read(payload: bytes, objects: dict[str, Any]) -> Any:
+    try:
+        return RequestModel.deserialize(payload, objects, compress=False)
+    except UnknownPersistentIdError as error:
+        raise JobFailed(
+            errors.PAYLOAD_MISMATCH,
+            f"The trace names {error.args[0]!r}, which the served model does not have: it was built for another "
+            "architecture.",
+        ) from None
+    except ModuleNotFoundError as error:
+        raise JobFailed(
+            errors.PAYLOAD_UNREADABLE,
+            f"The trace needs the module {error.name!r}, which is not installed on the fabric.",
+            f"Ship it with the trace: nnsight.register({error.name!r}), or ask your operator to install it.",
+        ) from None
+    except SyntaxError as error:
+        raise JobFailed(errors.PAYLOAD_UNREADABLE, f"The trace's source does not compile here: {error}.") from None
+    except BaseException as error:  # noqa: BLE001 - a pickle can raise anything
+        raise JobFailed(
+            errors.PAYLOAD_UNREADABLE, f"The payload could not be read: {type(error).__name__}: {error}."
+        ) from None
+
+
+_INTERNAL_PARTS = ("/site-packages/", "/dist-packages/", "/edif/", "<frozen ", "/lib/python3")
+
+
+def user_traceback(error: BaseException) -> str:
+    """The traceback as its author needs it: own lines only, then the exception.
+
+    nnsight stashes the block's part on the exception before the model's frames pile up on it.
+    """
+    stashed: TracebackType | None = getattr(error, "__intervention_tb__", None) or error.__traceback__
+    frames = [frame for frame in traceback.extract_tb(stashed) if _is_users(frame.filename)]
+    lines: list[str] = []
+    if frames:
+        lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
+    lines += traceback.format_exception_only(error)
+    return "".join(lines).rstrip()
+
+
+def _is_users(filename: str) -> bool:
+    return filename.startswith("[") or not any(part in filename for part in _INTERNAL_PARTS)

@@ -1,0 +1,76 @@
+"""Loading a model for serving, and what a process needs to know of it."""
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edif.wire.link import ModelSpec
+
+
+class CannotLoad(Exception):
+    """The model cannot be loaded; the text is for the people who wait for it."""
+
+
+def load_model(spec: ModelSpec) -> Any:
+    """The dispatched nnsight model of ``spec``, in evaluation mode, on the CPU.
+
+    Raises:
+        CannotLoad: with one sentence that names the reason.
+    """
+    from nnsight.modeling.transformers import TransformersModel
+
+    dtype = getattr(torch, spec.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise CannotLoad(f"The dtype {spec.dtype!r} of model {spec.id!r} is not one of torch's.")
+    source = spec.path or spec.id
+    if spec.path is not None and not Path(spec.path, "config.json").is_file():
+        raise CannotLoad(f"The folder of model {spec.id!r} has no config.json on this node.")
+    try:
+        with _quiet():
+            model = TransformersModel(
+                source,
+                revision=spec.revision,
+                task=spec.task,
+                dtype=dtype,
+                trust_remote_code=spec.trust_remote_code,
+                dispatch=True,
+            )
+    except Exception as error:  # noqa: BLE001 - any failure of the libraries is this model's failure
+        reason = str(error).strip().splitlines()
+        first = reason[0][:500] if reason else ""
+        raise CannotLoad(f"The model {spec.id!r} could not be loaded: {type(error).__name__}: {first}") from error
+    model._module.eval()  # noqa: SLF001 - nnsight's own name for the wrapped module
+    return model
+
+
+def weight_bytes(model: Any) -> int:
+    """Bytes of all parameters and buffers, tied ones counted once."""
+    seen: dict[int, int] = {}
+    module = model._module  # noqa: SLF001 - nnsight's own name for the wrapped module
+    for tensor in (*module.parameters(), *module.buffers()):
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+    return sum(seen.values())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress bars and advice of the libraries out of the agent's log."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def settle_environment() -> None:
+    """Set what the libraries read from the environment, before they are imported."""
+    os.environ.update(  # noqa: TID251 - the process is started with an empty environment
+        {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    )

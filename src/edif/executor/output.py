@@ -1,0 +1,72 @@
+"""What user code prints becomes LOG lines, up to a bound."""
+
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+_FLUSH_AT = 4096
+
+
+class OutputRelay:
+    """While entered, ``print`` goes to ``send`` in whole lines; a flood is cut with one notice.
+
+    Args:
+        send: called with one piece of text, without its trailing newline.
+        limit_bytes: characters that are passed on in all; the rest is counted and dropped.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self, send: Callable[[str], None], limit_bytes: int) -> None:
+        self._send = send
+        self._left = limit_bytes
+        self._limit = limit_bytes
+        self._pending = ""
+        self._cut = False
+        self._saved: tuple[TextIO, TextIO] | None = None
+
+    def __enter__(self) -> "OutputRelay":
+        self._saved = (sys.stdout, sys.stderr)
+        sys.stdout = sys.stderr = self  # type: ignore[assignment]  # as much of a text file as print needs
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._saved is not None:
+            sys.stdout, sys.stderr = self._saved
+        self._emit(self._pending)
+        self._pending = ""
+
+    def write(self, text: str) -> int:
+        if self._cut:
+            return len(text)
+        self._pending += text
+        if "\n" in text or len(self._pending) > _FLUSH_AT:
+            whole, newline, rest = self._pending.rpartition("\n")
+            if not newline:
+                whole, rest = self._pending, ""
+            self._emit(whole)
+            self._pending = rest
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing to do: whole lines leave at once."""
+
+    def isatty(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def _emit(self, text: str) -> None:
+        while text and not self._cut:
+            piece, text = text[:_FLUSH_AT], text[_FLUSH_AT:]
+            if len(piece) > self._left:
+                self._cut = True
+                self._send(piece[: self._left])
+                self._send(f"[the rest of the output was cut: a job may print {self._limit} characters]")
+                return
+            self._left -= len(piece)
+            self._send(piece)

@@ -1,0 +1,86 @@
+"""The runner: takes one job after another from its pipe and runs them on the shared model.
+
+This is the *shared* executor. The *sealed* one is the same code in a process that serves one job and was
+closed in by the kernel before it read it.
+"""
+
+import os
+import socket
+import time
+from typing import Any
+
+import torch
+
+from edif.core.errors import INTERNAL, EdifError
+from edif.executor import saving
+from edif.executor.job import LoadedModel, run_job
+from edif.executor.output import OutputRelay
+from edif.executor.reset import ProcessState
+from edif.wire import pipe
+
+
+def warm_up(model: Any) -> None:
+    """Run one tiny forward pass, so that children inherit what the libraries set up on first use."""
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        return
+    token = tokenizer.eos_token_id or 0
+    with torch.inference_mode():
+        model._module(input_ids=torch.tensor([[token, token]]))  # noqa: SLF001 - nnsight's own name
+
+
+def serve(sock: socket.socket, model: Any, threads: int) -> None:
+    """Serve jobs until the pipe closes. Called in a fresh fork of the zygote."""
+    torch.set_num_threads(threads)
+    loaded = LoadedModel(model)
+    state = ProcessState(loaded)
+    while True:
+        pipe.send(sock, pipe.Ready())
+        message, fds = pipe.receive(sock, pipe.to_runner)
+        if len(fds) != 2:
+            raise pipe.PipeError("a job comes with two descriptors")
+        payload_fd, result_fd = fds
+        try:
+            _serve_one(sock, loaded, message, payload_fd, result_fd)
+        finally:
+            os.close(payload_fd)
+            os.close(result_fd)
+        left_behind = state.restore()
+        if left_behind:
+            pipe.send(sock, pipe.Tainted(pipe.clip(left_behind)))
+            return
+
+
+def _serve_one(
+    sock: socket.socket, loaded: LoadedModel, request: pipe.RunJob, payload_fd: int, result_fd: int
+) -> None:
+    began = time.monotonic()
+    relay = OutputRelay(lambda text: pipe.send(sock, pipe.Log(text)), request.log_limit_bytes)
+    try:
+        payload = saving.read_payload(payload_fd, request.compress, request.expanded_limit_bytes)
+        with relay:
+            saved = run_job(loaded, payload, request.env)
+        run_s = time.monotonic() - began
+        pipe.send(sock, pipe.Saving())
+        saving.write_result(saved, result_fd, request.compress, request.result_limit_bytes)
+        answer: pipe.Done | pipe.Failed = pipe.Done(
+            run_s=run_s,
+            save_s=time.monotonic() - began - run_s,
+            tokens=loaded.tokens,
+            peak_memory_bytes=saving.peak_memory_bytes(),
+        )
+    except EdifError as error:
+        answer = _failed(error.code, error.sentence, began, loaded)
+    except MemoryError:
+        answer = _failed(INTERNAL.code, "The job ran out of memory.", began, loaded)
+    pipe.send(sock, answer)
+
+
+def _failed(code: str, sentence: str, began: float, loaded: LoadedModel) -> pipe.Failed:
+    return pipe.Failed(
+        code=code,
+        sentence=pipe.clip(sentence),
+        run_s=time.monotonic() - began,
+        tokens=loaded.tokens,
+        peak_memory_bytes=saving.peak_memory_bytes(),
+    )

@@ -1,0 +1,175 @@
+"""Bytes in and out of an executor: the payload from its descriptor, the result into one.
+
+The result is what the client reads: ``torch.save({name: value})``, as one zstd frame that records its content
+size when the request said ``compress``, else bare.
+"""
+
+import errno
+import io
+import os
+import resource
+from typing import Any, BinaryIO
+
+import torch
+import zstandard
+
+from edif.core import errors
+from edif.core.errors import JobFailed
+
+_COMPRESSION_LEVEL = 1
+_IN_MEMORY_BYTES = 8 * 1024 * 1024
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _BoundedWriter(io.RawIOBase):
+    """Passes writes on until ``limit_bytes`` would be passed."""
+
+    def __init__(self, target: BinaryIO, limit_bytes: int) -> None:
+        self._target = target
+        self._left = limit_bytes
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._left -= len(data)
+        if self._left < 0:
+            raise _TooLarge
+        return self._target.write(data)
+
+
+def read_payload(fd: int, compress: bool, expanded_limit_bytes: int) -> bytes:
+    """The job's pickled block, decompressed.
+
+    Raises:
+        JobFailed: the frame is broken, or expands beyond the limit.
+    """
+    size = os.fstat(fd).st_size
+    data = os.pread(fd, size, 0)
+    if not compress:
+        return data
+    bomb = JobFailed(
+        errors.PAYLOAD_BOMB,
+        f"The payload expands to more than the {expanded_limit_bytes / 2**20:.0f} MiB that this fabric takes.",
+    )
+    try:
+        declared = zstandard.frame_content_size(data)
+        if declared > expanded_limit_bytes:
+            raise bomb
+        with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=False) as reader:
+            expanded = reader.read(expanded_limit_bytes + 1)
+    except (zstandard.ZstdError, MemoryError) as error:
+        raise JobFailed(errors.PAYLOAD_CORRUPT, f"The payload is not a whole zstd frame: {error}.") from error
+    if len(expanded) > expanded_limit_bytes:
+        raise bomb
+    if declared >= 0 and len(expanded) != declared:
+        raise JobFailed(errors.PAYLOAD_CORRUPT, "The payload's zstd frame is cut short.")
+    return expanded
+
+
+def write_result(saved: dict[str, Any], fd: int, compress: bool, limit_bytes: int) -> None:
+    """Serialise the saved values into the descriptor.
+
+    Raises:
+        JobFailed: a value cannot be pickled, the result is too large, or the disk is full.
+    """
+    try:
+        with open(fd, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor, not a path
+            if compress:
+                _write_compressed(saved, file, limit_bytes)
+            else:
+                _save(saved, _BoundedWriter(file, limit_bytes))
+    except _TooLarge:
+        raise JobFailed(
+            errors.RESULT_TOO_LARGE,
+            f"The saved values are larger than the {limit_bytes / 2**20:.0f} MiB that a result may have.",
+        ) from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise JobFailed(errors.STORAGE_FULL, "The node's disk is full; the result could not be written.") from None
+        raise
+
+
+def _write_compressed(saved: dict[str, Any], file: BinaryIO, limit_bytes: int) -> None:
+    # The frame's header needs the content's size before the first byte. A small result is kept in memory;
+    # a large one is written raw into an unlinked file first.
+    spool = _Spool(file)
+    _save(saved, _BoundedWriter(spool, limit_bytes))  # type: ignore[arg-type]  # as much of a file as needed
+    compressor = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL)
+    with compressor.stream_writer(file, size=spool.size, closefd=False) as writer:
+        for chunk in spool.chunks():
+            writer.write(chunk)
+
+
+class _Spool:
+    """Holds bytes in memory, and from some size on in an unlinked file beside the result."""
+
+    def __init__(self, beside: BinaryIO) -> None:
+        self._memory = io.BytesIO()
+        self._file: BinaryIO | None = None
+        self._beside = beside
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        self.size += len(data)
+        if self._file is None and self.size > _IN_MEMORY_BYTES:
+            folder = os.path.dirname(os.readlink(f"/proc/self/fd/{self._beside.fileno()}"))  # noqa: PTH115, PTH120
+            self._file = os.fdopen(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600), "w+b")
+            self._file.write(self._memory.getbuffer())
+            self._memory = io.BytesIO()
+        target = self._memory if self._file is None else self._file
+        return target.write(data)
+
+    def chunks(self) -> Any:
+        source = self._memory if self._file is None else self._file
+        source.seek(0)
+        while chunk := source.read(1 << 20):
+            yield chunk
+        source.close()
+
+
+def _save(saved: dict[str, Any], target: Any) -> None:
+    try:
+        torch.save(saved, target)
+    except (_TooLarge, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - user objects raise what they like while being pickled
+        name = _culprit(saved)
+        kind = type(saved[name]).__name__ if name in saved else "value"
+        raise JobFailed(
+            errors.RESULT_UNPICKLABLE,
+            f"The saved variable {name!r} ({kind}) cannot be sent back: {type(error).__name__}: {error}.",
+        ) from error
+
+
+def _culprit(saved: dict[str, Any]) -> str:
+    for name, value in saved.items():
+        try:
+            torch.save({name: value}, io.BytesIO())
+        except Exception:  # noqa: BLE001 - user objects raise what they like while being pickled
+            return name
+    return "?"
+
+
+def peak_memory_bytes() -> int:
+    """The process's largest resident set since :func:`reset_peak_memory`, shared weights included."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - read once per job
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def reset_peak_memory() -> None:
+    """Start counting the peak anew, where the kernel allows it."""
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as control:  # noqa: PTH123 - a kernel switch
+            control.write("5")
+    except OSError:
+        pass

@@ -1,0 +1,129 @@
+"""The zygote: loads one model and forks the processes that run user code on it.
+
+It never runs user code and never computes with more than one thread, because a child that uses OpenMP after
+its parent did hangs. So it stays as it was after loading, and a runner that user code has spoiled is replaced
+by a fresh fork in milliseconds, without reading the weights again.
+"""
+
+import ctypes
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from edif.executor.loading import CannotLoad, load_model, settle_environment, weight_bytes
+from edif.wire import pipe
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(fd: int) -> None:
+    """Run a zygote on the inherited socket ``fd`` until the agent closes it."""
+    settle_environment()
+    sock = socket.socket(fileno=fd)
+    os.set_inheritable(fd, False)
+    try:
+        message, _ = pipe.receive(sock, pipe.to_zygote)
+    except pipe.PipeError:
+        return
+    if not isinstance(message, pipe.Load):
+        return
+    began = time.monotonic()
+    pipe.send(sock, pipe.Loading("importing torch and nnsight"))
+    import torch
+
+    torch.set_num_threads(1)
+    pipe.send(sock, pipe.Loading(f"loading {message.model.id}"))
+    try:
+        model = load_model(message.model)
+    except CannotLoad as error:
+        pipe.send(sock, pipe.LoadFailed(pipe.clip(str(error))))
+        return
+    from edif.executor import runner
+
+    runner.warm_up(model)
+    gc.collect()
+    gc.freeze()  # keep the collector from touching, and so copying, pages that the children share
+    pipe.send(sock, pipe.Loaded(time.monotonic() - began, weight_bytes(model)))
+    _Zygote(sock, model, message.model.threads).serve()
+
+
+class _Zygote:
+    def __init__(self, sock: socket.socket, model: Any, threads: int) -> None:
+        self._sock = sock
+        self._model = model
+        self._threads = threads
+        self._children: set[int] = set()
+
+    def serve(self) -> None:
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        os.set_blocking(wake_read, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        try:
+            while self._step(wake_read):
+                pass
+        finally:
+            for pid in self._children:
+                os.kill(pid, signal.SIGKILL)
+
+    def _step(self, wake_read: int) -> bool:
+        readable, _, _ = select.select([self._sock, wake_read], [], [])
+        if wake_read in readable:
+            os.read(wake_read, 4096)
+            self._reap()
+        if self._sock not in readable:
+            return True
+        try:
+            message, fds = pipe.receive(self._sock, pipe.to_zygote)
+        except pipe.PipeError:
+            return False
+        if isinstance(message, pipe.ForkRunner) and len(fds) == 1:
+            self._fork(fds[0])
+        elif isinstance(message, pipe.KillChild) and message.pid in self._children:
+            os.kill(message.pid, signal.SIGKILL)
+        return True
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            self._children.discard(pid)
+            pipe.send(self._sock, pipe.ChildExited(pid, os.waitstatus_to_exitcode(status)))
+
+    def _fork(self, fd: int) -> None:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            os.close(fd)
+            self._children.add(pid)
+            pipe.send(self._sock, pipe.Forked(pid))
+            return
+        try:
+            _settle_child(parent)
+            self._sock.close()
+            from edif.executor import runner
+
+            runner.serve(socket.socket(fileno=fd), self._model, self._threads)
+            code = 0
+        except pipe.PipeError:
+            code = 0
+        except BaseException:  # noqa: BLE001 - the child must never return into the zygote's loop
+            sys.excepthook(*sys.exc_info())
+            code = 70
+        os._exit(code)
+
+
+def _settle_child(parent: int) -> None:
+    """Die with the zygote, and take its signal handling off."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(71)

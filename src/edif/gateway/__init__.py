@@ -1,0 +1,1 @@
+"""The HTTP and WebSocket edge, and the runtime that carries out the scheduler's decisions."""

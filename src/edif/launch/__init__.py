@@ -1,0 +1,1 @@
+"""Composition roots: settings in, concrete parts chosen, services started."""

@@ -1,0 +1,1 @@
+"""The torch-free catalogue of served models."""

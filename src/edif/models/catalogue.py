@@ -1,0 +1,134 @@
+"""Which models this fabric serves, and whether a request fits one of them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from edif.core import errors
+from edif.core.errors import Refused, SetupError
+from edif.models.model_key import ModelKey, parse_model_key
+from edif.wire.link import ModelSpec
+
+DEMO_MODEL_ID = "edif/demo"
+DEMO_MODEL_PATH = Path(__file__).parent / "demo"
+
+ALLOWED_ATTENTION = frozenset({"eager", "sdpa"})
+
+
+def demo_model(threads: int) -> ModelSpec:
+    """The bundled model of about a million parameters; see its README for what it knows."""
+    return ModelSpec(id=DEMO_MODEL_ID, path=str(DEMO_MODEL_PATH), threads=threads)
+
+
+def parse_model_option(text: str, *, dtype: str, threads: int, adapters: dict[str, str]) -> ModelSpec:
+    """Read ``--model ID[=PATH]``.
+
+    Raises:
+        SetupError: the id is empty or the folder does not look like a model.
+    """
+    model_id, _, path = text.partition("=")
+    if not model_id or model_id.startswith(("/", ".")) or " " in model_id:
+        raise SetupError(
+            errors.CONFIG_INVALID,
+            f"--model {text!r} does not name a repository id.",
+            "Write --model ORG/NAME or --model ORG/NAME=/path/to/folder.",
+        )
+    if path and not (Path(path) / "config.json").is_file():
+        raise SetupError(
+            errors.CONFIG_INVALID,
+            f"The folder {path!r} of model {model_id!r} has no config.json.",
+            "Point it at a folder written by save_pretrained().",
+        )
+    return ModelSpec(
+        id=model_id,
+        path=str(Path(path).resolve()) if path else None,
+        dtype=dtype,
+        threads=threads,
+        adapters=adapters,
+    )
+
+
+class Catalogue:
+    """The allowed models, by id. An id is served in one revision and one task at a time."""
+
+    def __init__(self, specs: Iterable[ModelSpec]) -> None:
+        self._specs: dict[str, ModelSpec] = {}
+        for spec in specs:
+            if spec.id in self._specs:
+                raise SetupError(
+                    errors.CONFIG_INVALID, f"The model {spec.id!r} is named twice.", "Name each model once."
+                )
+            self._specs[spec.id] = spec
+
+    def __iter__(self) -> Iterable[ModelSpec]:  # type: ignore[misc]  # an iterable of values, as dict.values()
+        return iter(self._specs.values())
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def get(self, model_id: str) -> ModelSpec | None:
+        return self._specs.get(model_id)
+
+    def match(self, model_key: str, env: dict[str, Any]) -> ModelSpec:
+        """The served model that a request names.
+
+        Raises:
+            Refused: no such model, another revision or task than served, or an env that is not allowed.
+        """
+        key = parse_model_key(model_key)
+        spec = self._specs.get(key.repo_id)
+        if spec is None:
+            served = ", ".join(sorted(self._specs)) or "none"
+            raise Refused(
+                errors.MODEL_NOT_SERVED,
+                f"The model {key.repo_id!r} is not served here; served: {served}.",
+            )
+        self._check_variant(key, spec)
+        check_env(env, spec)
+        return spec
+
+    @staticmethod
+    def _check_variant(key: ModelKey, spec: ModelSpec) -> None:
+        served_revisions = {None, "main", spec.revision}
+        if key.revision not in served_revisions:
+            raise Refused(
+                errors.MODEL_NOT_SERVED,
+                f"The model {spec.id!r} is served in revision {spec.revision or 'main'!r}, not {key.revision!r}.",
+            )
+        if key.task is not None and key.task != spec.task:
+            raise Refused(
+                errors.MODEL_NOT_SERVED,
+                f"The model {spec.id!r} is served for the task {spec.task!r}, not {key.task!r}.",
+                f"Build it with task={spec.task!r}.",
+            )
+        if key.trust_remote_code and not spec.trust_remote_code:
+            raise Refused(
+                errors.MODEL_NOT_SERVED,
+                f"The model {spec.id!r} is served without the repository's own code.",
+                "Build it without trust_remote_code, or ask your operator to allow it.",
+            )
+
+
+def check_env(env: dict[str, Any], spec: ModelSpec) -> None:
+    """Whether the request's ``env`` may be applied to this model.
+
+    Raises:
+        Refused: an attention implementation, adapter or setting that is not allowed.
+    """
+    attention = env.get("attn_implementation")
+    if attention is not None and attention not in ALLOWED_ATTENTION:
+        raise Refused(
+            errors.ENV_NOT_ALLOWED,
+            f"attn_implementation={str(attention)[:60]!r} is not allowed here; "
+            f"allowed: {', '.join(sorted(ALLOWED_ATTENTION))}.",
+        )
+    adapter = env.get("peft")
+    if adapter is not None and adapter not in spec.adapters:
+        allowed = ", ".join(sorted(spec.adapters)) or "none"
+        raise Refused(
+            errors.ENV_NOT_ALLOWED,
+            f"The adapter {str(adapter)[:120]!r} is not allowed on {spec.id!r}; allowed: {allowed}.",
+        )
+    unknown = sorted(set(env) - {"attn_implementation", "peft"})
+    if unknown:
+        raise Refused(errors.ENV_NOT_ALLOWED, f"This fabric does not know the env setting {unknown[0][:60]!r}.")

@@ -1,0 +1,1 @@
+"""The record store: jobs, attempts, users, keys."""

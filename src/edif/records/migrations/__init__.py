@@ -1,0 +1,1 @@
+"""Alembic's environment; ``records/migrate.py`` runs it, there is no alembic.ini."""

@@ -1,0 +1,71 @@
+"""The tables, as SQLAlchemy Core sees them. ``migrations/`` creates them; a test compares the two."""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_N_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("role", sa.String(20), nullable=False),
+    sa.Column("email", sa.String(320)),
+    sa.Column("created_at", sa.Double, nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.String(20), primary_key=True),
+    sa.Column("user", sa.String(100), nullable=False, index=True),
+    sa.Column("digest", sa.String(64), nullable=False, unique=True),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double),
+    sa.Column("revoked_at", sa.Double),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("owner", sa.String(100), nullable=False),
+    sa.Column("model", sa.String(200), nullable=False),
+    sa.Column("model_key", sa.Text, nullable=False),
+    sa.Column("client_key", sa.String(100)),
+    sa.Column("compress", sa.Boolean, nullable=False),
+    sa.Column("env", sa.Text, nullable=False),
+    sa.Column("payload_bytes", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("ended_at", sa.Double),
+    sa.Column("error_code", sa.String(60)),
+    sa.Column("description", sa.Text, nullable=False, default=""),
+    sa.Column("meta", sa.Text, nullable=False, default="{}"),
+    sa.Column("result_bytes", sa.BigInteger),
+    sa.Column("result_sha256", sa.String(64)),
+    sa.Column("blobs_deleted", sa.Boolean, nullable=False, default=False),
+    sa.UniqueConstraint("owner", "client_key"),
+    sa.Index("ix_jobs_state_created_at", "state", "created_at"),
+    sa.Index("ix_jobs_owner_created_at", "owner", "created_at"),
+    sa.Index("ix_jobs_ended_at", "ended_at"),
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("job", sa.String(40), sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("agent", sa.String(40), nullable=False),
+    sa.Column("replica", sa.String(40), nullable=False),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("lease_until", sa.Double, nullable=False),
+    sa.Column("outcome", sa.String(20)),
+)

@@ -1,0 +1,85 @@
+"""The port to the record store. ``sql_store.py`` implements it; one contract suite runs on all of them."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from edif.core.ids import JobId, UserName
+from edif.core.job import Attempt, AttemptOutcome, Ending, Job, JobState
+from edif.core.users import ApiKey, User
+
+
+class RecordStore(Protocol):
+    """Durable facts. When a method that writes has returned, its effect survives a crash."""
+
+    async def close(self) -> None: ...
+
+    # -- jobs ------------------------------------------------------------------------------------------
+    async def add_job(self, job: Job) -> Job:
+        """Record a new job; if its owner already has one with the same ``client_key``, return that one."""
+        ...
+
+    async def job(self, job_id: JobId) -> Job | None: ...
+
+    async def jobs(
+        self, *, owner: UserName | None = None, states: Sequence[JobState] = (), limit: int = 100
+    ) -> list[Job]:
+        """Jobs, newest first."""
+        ...
+
+    async def unfinished_jobs(self) -> list[Job]:
+        """Every job that has not ended, oldest first."""
+        ...
+
+    async def begin_attempt(self, attempt: Attempt) -> bool:
+        """QUEUED -> RUNNING under a new attempt; False if the job is not queued any more."""
+        ...
+
+    async def lose_attempt(self, job_id: JobId, number: int) -> bool:
+        """RUNNING -> QUEUED: the current attempt was lost; False if ``number`` is not the current one."""
+        ...
+
+    async def end_job(
+        self, job_id: JobId, ending: Ending, *, now: float, attempt: int | None, outcome: AttemptOutcome | None
+    ) -> bool:
+        """End a job, once. ``attempt`` is the attempt that brings the ending, None when none does.
+
+        Returns False, and changes nothing, if the job has already ended or the attempt is not current.
+        """
+        ...
+
+    async def current_attempt(self, job_id: JobId) -> Attempt | None:
+        """The attempt without outcome, if there is one."""
+        ...
+
+    async def attempts(self, job_id: JobId) -> list[Attempt]: ...
+
+    async def expired_blobs(self, ended_before: float, limit: int = 100) -> list[JobId]:
+        """Jobs that ended before then and whose blobs are not yet marked as deleted."""
+        ...
+
+    async def mark_blobs_deleted(self, job_ids: Sequence[JobId]) -> None: ...
+
+    # -- users and keys --------------------------------------------------------------------------------
+    async def any_user(self) -> bool: ...
+
+    async def add_user(self, user: User) -> bool:
+        """False if the name is taken."""
+        ...
+
+    async def users(self) -> list[User]: ...
+
+    async def user(self, name: UserName) -> User | None: ...
+
+    async def remove_user(self, name: UserName, now: float) -> bool:
+        """Remove a user and revoke the keys; jobs stay. False if there is no such user."""
+        ...
+
+    async def add_key(self, key: ApiKey) -> None: ...
+
+    async def keys(self, user: UserName | None = None) -> list[ApiKey]: ...
+
+    async def key_by_digest(self, digest: str) -> ApiKey | None: ...
+
+    async def key_by_id(self, key_id: str) -> ApiKey | None: ...
+
+    async def revoke_key(self, key_id: str, now: float) -> bool: ...

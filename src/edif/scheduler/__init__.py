@@ -1,0 +1,1 @@
+"""Pure decisions: which job runs where, and which replica is started."""

@@ -1,0 +1,216 @@
+"""What happened (events, in the past tense) and what is to be done (actions, in the imperative)."""
+
+from dataclasses import dataclass
+
+from edif.core.errors import ErrorCode
+from edif.core.ids import AgentId, JobId, ModelId, ReplicaId
+
+
+# -- events --------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class JobQueued:
+    """A job was accepted, or found queued when the gateway started. ``attempts`` is how often it was tried."""
+
+    job: JobId
+    model: ModelId
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRemembered:
+    """The record store says that this attempt was running when the gateway started."""
+
+    job: JobId
+    model: ModelId
+    attempt: int
+    agent: AgentId
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOver:
+    """The attempt ended and its outcome is recorded: the replica is free."""
+
+    job: JobId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLost:
+    """The attempt will not end any more: its process died, or its agent does not know it."""
+
+    job: JobId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRefused:
+    """The record store did not let the attempt begin: the job is no longer queued there."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class HeldReplica:
+    replica: ReplicaId
+    model: ModelId
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AgentJoined:
+    """An agent said hello, for the first time or again. ``running`` holds (job, attempt) of its work."""
+
+    agent: AgentId
+    replicas: tuple[HeldReplica, ...] = ()
+    running: frozenset[tuple[JobId, int]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAway:
+    """The link to the agent broke; its work goes on until its lease ends."""
+
+    agent: AgentId
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLost:
+    """The agent did not come back within its lease."""
+
+    agent: AgentId
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaBecameReady:
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaFailed:
+    """A replica could not load, or died. ``sentence`` is for the people whose jobs wait for it."""
+
+    replica: ReplicaId
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStopped:
+    """A replica ended because it was told to."""
+
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class DeployAsked:
+    model: ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class EvictAsked:
+    model: ModelId
+
+
+Event = (
+    JobQueued
+    | AttemptRemembered
+    | AttemptOver
+    | AttemptLost
+    | AttemptRefused
+    | CancelAsked
+    | AgentJoined
+    | AgentAway
+    | AgentLost
+    | ReplicaBecameReady
+    | ReplicaFailed
+    | ReplicaStopped
+    | DeployAsked
+    | EvictAsked
+)
+
+
+# -- actions -------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class StartReplica:
+    agent: AgentId
+    replica: ReplicaId
+    model: ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class StopReplica:
+    agent: AgentId
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class BeginAttempt:
+    job: JobId
+    attempt: int
+    agent: AgentId
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class RequeueJob:
+    """Record that the attempt was lost; the job waits for its next try."""
+
+    job: JobId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopAttempt:
+    job: JobId
+    attempt: int
+    agent: AgentId
+
+
+@dataclass(frozen=True, slots=True)
+class FailJob:
+    """End the job with this error. ``attempt`` is set when a lost attempt was its last."""
+
+    job: JobId
+    error: ErrorCode
+    sentence: str
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelJob:
+    """End a job that never began, or whose attempt is gone, as cancelled."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class TellWaiting:
+    """Tell the job's client that it waits: at this position (1 is next), for a replica that is up or not."""
+
+    job: JobId
+    position: int
+    loading: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TellPositions:
+    """The positions in this model's queue moved."""
+
+    model: ModelId
+
+
+Action = (
+    StartReplica
+    | StopReplica
+    | BeginAttempt
+    | RequeueJob
+    | StopAttempt
+    | FailJob
+    | CancelJob
+    | TellWaiting
+    | TellPositions
+)

@@ -1,0 +1,232 @@
+"""The worker link: what gateway and node agent say to each other over one WebSocket.
+
+The agent dials out and speaks first (:class:`Hello`). Every message about a job names job and attempt, so
+that what arrives from an attempt that is no longer current can be dropped. Bytes of payloads and results
+never travel here. Messages are MessagePack arrays with a tag; unknown tags are refused.
+"""
+
+from typing import Any
+
+import msgspec
+
+LINK_VERSION = 1
+
+
+class ModelSpec(msgspec.Struct, frozen=True):
+    """How one model is loaded.
+
+    Attributes:
+        id: the repository id under which it is served.
+        path: a local folder with config, tokenizer and weights; None loads ``id`` from the Hub.
+        revision: the Hub revision, None for the default branch.
+        dtype: a torch dtype name, e.g. ``float32``.
+        task: the transformers pipeline task.
+        threads: threads of the process that runs the forward pass.
+        adapters: allowed PEFT adapters, repository id to local folder ("" loads it from the Hub).
+        trust_remote_code: whether the repository's own Python code may be run while loading.
+    """
+
+    id: str
+    path: str | None = None
+    revision: str | None = None
+    dtype: str = "float32"
+    task: str = "text-generation"
+    threads: int = 1
+    adapters: dict[str, str] = {}
+    trust_remote_code: bool = False
+
+
+class AttemptRef(msgspec.Struct, frozen=True):
+    job: str
+    attempt: int
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What one attempt used. Seconds are wall time, ``tokens`` counts input tokens of all forward passes."""
+
+    load_s: float = 0.0
+    run_s: float = 0.0
+    save_s: float = 0.0
+    transfer_s: float = 0.0
+    tokens: int = 0
+    peak_memory_bytes: int = 0
+
+
+class ReplicaReport(msgspec.Struct, frozen=True):
+    """A replica that the agent already holds when it (re)joins."""
+
+    replica: str
+    model: str
+    ready: bool
+
+
+# -- agent to gateway ----------------------------------------------------------------------------------
+class _ToGateway(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    pass
+
+
+class Hello(_ToGateway):
+    """Said first, and again after every reconnection."""
+
+    version: int
+    agent: str
+    host: str
+    pid: int
+    python_version: str
+    packages: dict[str, str]
+    replicas: list[ReplicaReport]
+    running: list[AttemptRef]
+
+
+class ReplicaLoading(_ToGateway):
+    replica: str
+    stage: str
+
+
+class ReplicaReady(_ToGateway):
+    replica: str
+    load_s: float
+    weight_bytes: int
+
+
+class ReplicaFailed(_ToGateway):
+    """The replica could not load, or died; ``sentence`` is for the person who waits."""
+
+    replica: str
+    sentence: str
+
+
+class ReplicaStopped(_ToGateway):
+    replica: str
+
+
+class AttemptStarted(_ToGateway):
+    job: str
+    attempt: int
+
+
+class AttemptLog(_ToGateway):
+    job: str
+    attempt: int
+    text: str
+
+
+class AttemptSaving(_ToGateway):
+    """User code is done; its result is being committed."""
+
+    job: str
+    attempt: int
+
+
+class AttemptEnded(_ToGateway):
+    """The attempt is over. Repeated after a reconnection until :class:`OutcomeRecorded` is heard."""
+
+    job: str
+    attempt: int
+    outcome: str
+    error_code: str | None
+    sentence: str
+    next_step: str
+    usage: Usage
+    result_bytes: int | None
+    result_sha256: str | None
+
+
+ToGateway = (
+    Hello
+    | ReplicaLoading
+    | ReplicaReady
+    | ReplicaFailed
+    | ReplicaStopped
+    | AttemptStarted
+    | AttemptLog
+    | AttemptSaving
+    | AttemptEnded
+)
+
+
+# -- gateway to agent ----------------------------------------------------------------------------------
+class _ToAgent(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    pass
+
+
+class Welcome(_ToAgent):
+    """The answer to Hello: what of the agent's work is still wanted."""
+
+    gateway: str
+    store: str
+    unwanted: list[AttemptRef]
+
+
+class StartReplica(_ToAgent):
+    replica: str
+    model: ModelSpec
+
+
+class StopReplica(_ToAgent):
+    replica: str
+
+
+class SendMetadata(_ToAgent):
+    """Upload the model's metadata files for the Hub mirror."""
+
+    model: ModelSpec
+
+
+class RunAttempt(_ToAgent):
+    """Run one attempt.
+
+    ``payload_url`` and ``result_url`` are paths below the gateway, signed, for an agent that does not share
+    the blob folder.
+    """
+
+    job: str
+    attempt: int
+    replica: str
+    compress: bool
+    env: dict[str, Any]
+    payload_url: str
+    result_url: str
+    time_limit_s: float
+    result_limit_bytes: int
+    expanded_limit_bytes: int
+    log_limit_bytes: int
+
+
+class CancelAttempt(_ToAgent):
+    job: str
+    attempt: int
+
+
+class OutcomeRecorded(_ToAgent):
+    job: str
+    attempt: int
+
+
+ToAgent = Welcome | StartReplica | StopReplica | SendMetadata | RunAttempt | CancelAttempt | OutcomeRecorded
+
+_encoder = msgspec.msgpack.Encoder()
+_gateway_decoder = msgspec.msgpack.Decoder(ToGateway)
+_agent_decoder = msgspec.msgpack.Decoder(ToAgent)
+
+
+def encode(message: ToGateway | ToAgent) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_to_gateway(data: bytes) -> ToGateway:
+    """Read a message from an agent.
+
+    Raises:
+        msgspec.DecodeError: malformed, of an unknown kind, or with a wrong field.
+    """
+    return _gateway_decoder.decode(data)
+
+
+def decode_to_agent(data: bytes) -> ToAgent:
+    """Read a message from the gateway.
+
+    Raises:
+        msgspec.DecodeError: malformed, of an unknown kind, or with a wrong field.
+    """
+    return _agent_decoder.decode(data)

@@ -1,0 +1,205 @@
+"""The executor pipe: what the node agent says to a replica's processes, and what they say back.
+
+A replica is a process family. The *zygote* holds the model and forks; the *runner*, its child, runs user
+code. Each has a ``SOCK_SEQPACKET`` socket pair to the agent, on which one packet is one message and file
+descriptors may ride along. Nothing is pickled; unknown kinds and packets over :data:`MAX_PACKET` are refused,
+for the runner executes strangers' code and everything it says is hearsay.
+"""
+
+import array
+import socket
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from edif.wire.link import ModelSpec
+
+MAX_PACKET = 64 * 1024
+MAX_TEXT = 24 * 1024
+"""Longest text of one message, in characters: four bytes each still fit a packet twice over."""
+MAX_FDS = 4
+
+
+class PipeError(Exception):
+    """The peer closed the pipe, or said something that is not in this protocol."""
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    pass
+
+
+# -- agent to zygote -----------------------------------------------------------------------------------
+class Load(_Message):
+    """Said once, first: what to load."""
+
+    model: ModelSpec
+
+
+class ForkRunner(_Message):
+    """Fork a runner; one descriptor rides along, its socket."""
+
+
+class KillChild(_Message):
+    pid: int
+
+
+ToZygote = Load | ForkRunner | KillChild
+
+
+# -- zygote to agent -----------------------------------------------------------------------------------
+class Loading(_Message):
+    stage: str
+
+
+class Loaded(_Message):
+    load_s: float
+    weight_bytes: int
+
+
+class LoadFailed(_Message):
+    sentence: str
+
+
+class Forked(_Message):
+    pid: int
+
+
+class ChildExited(_Message):
+    """``status`` is the exit code, or minus the signal that ended it."""
+
+    pid: int
+    status: int
+
+
+FromZygote = Loading | Loaded | LoadFailed | Forked | ChildExited
+
+
+# -- agent to runner -----------------------------------------------------------------------------------
+class RunJob(_Message):
+    """Run one job; two descriptors ride along: the payload (read only) and the result (write)."""
+
+    env: dict[str, Any]
+    compress: bool
+    result_limit_bytes: int
+    expanded_limit_bytes: int
+    log_limit_bytes: int
+
+
+ToRunner = RunJob
+
+
+# -- runner to agent -----------------------------------------------------------------------------------
+class Log(_Message):
+    text: str
+
+
+class Saving(_Message):
+    """User code is done; the result is being written."""
+
+
+class Done(_Message):
+    run_s: float
+    save_s: float
+    tokens: int
+    peak_memory_bytes: int
+
+
+class Failed(_Message):
+    """The job failed. ``sentence`` (and a traceback in it) is for the user who sent the job."""
+
+    code: str
+    sentence: str
+    run_s: float
+    tokens: int
+    peak_memory_bytes: int
+
+
+class Ready(_Message):
+    """The runner is clean and can take a job."""
+
+
+class Tainted(_Message):
+    """The runner finds that the last job left something behind that it cannot undo; it wants to be replaced."""
+
+    reason: str
+
+
+FromRunner = Log | Saving | Done | Failed | Ready | Tainted
+
+_encoder = msgspec.msgpack.Encoder()
+to_zygote = msgspec.msgpack.Decoder(ToZygote)
+from_zygote = msgspec.msgpack.Decoder(FromZygote)
+to_runner = msgspec.msgpack.Decoder(ToRunner)
+from_runner = msgspec.msgpack.Decoder(FromRunner)
+
+M = TypeVar("M")
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """A connected pair of packet sockets, closed on exec."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(sock: socket.socket, message: msgspec.Struct, fds: Sequence[int] = ()) -> None:
+    """Send one message, with descriptors that the receiver gets as its own.
+
+    Raises:
+        PipeError: the peer is gone, or the message is too large.
+    """
+    data = _encoder.encode(message)
+    if len(data) > MAX_PACKET:
+        raise PipeError(f"a message of {len(data)} bytes does not fit a packet")
+    try:
+        socket.send_fds(sock, [data], list(fds))
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise PipeError("the peer closed the pipe") from error
+
+
+def receive(sock: socket.socket, decoder: msgspec.msgpack.Decoder[M]) -> tuple[M, list[int]]:
+    """Receive one message and its descriptors, which the caller now owns.
+
+    Raises:
+        PipeError: end of the pipe, a truncated packet, or an unknown message.
+        BlockingIOError: nothing there, on a non-blocking socket.
+    """
+    fd_size = array.array("i").itemsize
+    try:
+        data, ancillary, flags, _ = sock.recvmsg(
+            MAX_PACKET, socket.CMSG_SPACE(MAX_FDS * fd_size), socket.MSG_CMSG_CLOEXEC
+        )
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise PipeError("the peer closed the pipe") from error
+    fds = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fd_size])
+    owned = list(fds)
+    if not data:
+        _close(owned)
+        raise PipeError("the peer closed the pipe")
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        _close(owned)
+        raise PipeError("a packet was longer than the protocol allows")
+    try:
+        return decoder.decode(data), owned
+    except msgspec.DecodeError as error:
+        _close(owned)
+        raise PipeError(f"not a message of this protocol: {error}") from error
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        socket.close(fd)
+
+
+def clip(text: str) -> str:
+    """Shorten ``text`` so that it surely fits one packet; the middle is what is left out."""
+    if len(text) <= MAX_TEXT:
+        return text
+    half = MAX_TEXT // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"

@@ -1,0 +1,1 @@
+"""The node agent: starts replicas on one machine and carries jobs to them."""
