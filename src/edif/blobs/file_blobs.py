@@ -57,11 +57,7 @@ class FileBlobs:
             with disk_full_refused(), temporary.open("xb") as file:
                 async for chunk in chunks:
                     size += len(chunk)
-                    if size > limit_bytes:
-                        raise OverLimit(
-                            errors.BODY_TOO_LARGE,
-                            f"The upload is larger than the {limit_bytes / 2**20:.0f} MiB that this fabric takes.",
-                        )
+                    _check_size(size, limit_bytes)
                     if len(chunk) > 65536:
                         await asyncio.to_thread(file.write, chunk)
                     else:
@@ -101,6 +97,14 @@ class FileBlobs:
         """Delete what an earlier process left half written. Only for the one process that owns the folder."""
         for path in self._tmp.iterdir():
             path.unlink(missing_ok=True)
+
+
+def _check_size(size: int, limit_bytes: int) -> None:
+    if size > limit_bytes:
+        raise OverLimit(
+            errors.BODY_TOO_LARGE,
+            f"The upload is larger than the {limit_bytes / 2**20:.0f} MiB that this fabric takes.",
+        )
 
 
 def _finish(file: IO[bytes], temporary: Path, target: Path) -> None:

@@ -5,6 +5,7 @@
     │   ├── AuthRefused    who asks is unknown or may not
     │   ├── NotFound       what is asked for does not exist, or belongs to someone else
     │   └── OverLimit      accepted in principle, but a limit stands against it
+    ├── StoreUnavailable   the record store cannot write now
     ├── JobFailed          an accepted job ended without a result
     └── SetupError         the fabric cannot start or work as configured
 
@@ -73,6 +74,10 @@ class JobFailed(EdifError):
     """An accepted job ended without a result."""
 
 
+class StoreUnavailable(EdifError):
+    """The record store cannot write now; what was asked for did not happen."""
+
+
 class SetupError(EdifError):
     """The fabric cannot start, or cannot work as it is configured."""
 
@@ -95,7 +100,9 @@ def catalogue() -> dict[str, ErrorCode]:
 KEY_MISSING = _kind(
     "key_missing", 401, "Set NDIF_API_KEY to the key your operator gave you, or call nnsight.login()."
 )
-KEY_UNKNOWN = _kind("key_unknown", 401, "Check the key for typing errors, or ask your operator for a new one.")
+KEY_UNKNOWN = _kind(
+    "key_unknown", 401, "Check the key for typing errors, or ask your operator for a new one."
+)
 KEY_EXPIRED = _kind("key_expired", 401, "Ask your operator for a new key: `edif keys rotate KEY_ID`.")
 KEY_REVOKED = _kind("key_revoked", 401, "Ask your operator for a new key: `edif keys create --user NAME`.")
 ROLE_TOO_LOW = _kind("role_too_low", 403, "Ask an operator of this fabric to do it, or to give you the role.")
@@ -110,19 +117,33 @@ BODY_TOO_LARGE = _kind(
     "body_too_large", 413, "Ship less by value: load data inside the trace, or split it into several traces."
 )
 ENVELOPE_INVALID = _kind("envelope_invalid", 422, "Use an nnsight 0.8 client: pip install 'nnsight==0.8.1'.")
-PAYLOAD_NOT_ZSTD = _kind("payload_not_zstd", 400, "Send the payload as one zstd frame, or set compress to false.")
+PAYLOAD_NOT_ZSTD = _kind(
+    "payload_not_zstd", 400, "Send the payload as one zstd frame, or set compress to false."
+)
 CLIENT_TOO_OLD = _kind("client_too_old", 400, "Run: pip install 'nnsight==0.8.1'")
 CLIENT_UNSUPPORTED = _kind("client_unsupported", 400, "Run: pip install 'nnsight==0.8.1'")
 PYTHON_UNSUPPORTED = _kind("python_unsupported", 400, "Use Python 3.10 to 3.13 on the client.")
 SESSION_UNKNOWN = _kind(
     "session_unknown", 409, "The status socket is gone; run the trace again, which opens a new one."
 )
-MODEL_KEY_INVALID = _kind("model_key_invalid", 422, "Wrap the model with nnsight.LanguageModel or TransformersModel.")
-MODEL_NOT_SERVED = _kind("model_not_served", 404, "See nnsight.status() for what is served, or ask your operator.")
-ENV_NOT_ALLOWED = _kind("env_not_allowed", 400, "Use one of the adapters or settings that this deployment allows.")
-NOT_ACCEPTING = _kind("not_accepting", 503, "Wait for the operator, then send it again; queued jobs are safe.")
-STORAGE_LOW = _kind("storage_low", 507, "Wait until the operator has freed space; jobs already accepted will finish.")
-STORAGE_FULL = _kind("storage_full", 507, "Tell your operator that the data folder's disk is full, then run it again.")
+MODEL_KEY_INVALID = _kind(
+    "model_key_invalid", 422, "Wrap the model with nnsight.LanguageModel or TransformersModel."
+)
+MODEL_NOT_SERVED = _kind(
+    "model_not_served", 404, "See nnsight.status() for what is served, or ask your operator."
+)
+ENV_NOT_ALLOWED = _kind(
+    "env_not_allowed", 400, "Use one of the adapters or settings that this deployment allows."
+)
+NOT_ACCEPTING = _kind(
+    "not_accepting", 503, "Wait for the operator, then send it again; queued jobs are safe."
+)
+STORAGE_LOW = _kind(
+    "storage_low", 507, "Wait until the operator has freed space; jobs already accepted will finish."
+)
+STORAGE_FULL = _kind(
+    "storage_full", 507, "Tell your operator that the data folder's disk is full, then run it again."
+)
 REQUEST_INVALID = _kind("request_invalid", 422, "See docs/protocol.md for the form of this request.")
 RATE_LIMITED = _kind("rate_limited", 429, "Wait a second and ask again.")
 
@@ -136,14 +157,20 @@ STATE_CONFLICT = _kind("state_conflict", 409, "Look at its present state and try
 HUB_NO_WEIGHTS = _kind(
     "hub_no_weights", 403, "Weights stay on the fabric; use remote=True instead of loading the model locally."
 )
-HUB_REPO_UNKNOWN = _kind("hub_repo_unknown", 404, "Unset HF_ENDPOINT to use the public Hub, or ask your operator.")
-HUB_ENTRY_UNKNOWN = _kind("hub_entry_unknown", 404, "The repository has no such file; most clients go on without.")
+HUB_REPO_UNKNOWN = _kind(
+    "hub_repo_unknown", 404, "Unset HF_ENDPOINT to use the public Hub, or ask your operator."
+)
+HUB_ENTRY_UNKNOWN = _kind(
+    "hub_entry_unknown", 404, "The repository has no such file; most clients go on without."
+)
 HUB_UPSTREAM_FAILED = _kind("hub_upstream_failed", 502, "The upstream Hub did not answer; try again later.")
 
 # -- how a job can fail --------------------------------------------------------------------------------
 USER_CODE = _kind("user_code", 200, "")
-PAYLOAD_CORRUPT = _kind("payload_corrupt", 200, "Send it again; if it happens twice, tell your operator the job's id.")
-PAYLOAD_BOMB = _kind("payload_bomb", 200, "Ship less by value: build large data inside the trace.")
+PAYLOAD_CORRUPT = _kind(
+    "payload_corrupt", 200, "Send it again; if it happens twice, tell your operator the job's id."
+)
+PAYLOAD_BOMB = _kind("payload_bomb", 413, "Ship less by value: build large data inside the trace.")
 PAYLOAD_UNREADABLE = _kind(
     "payload_unreadable", 200, "Compare both sides with print(nnsight.compare()), then send it again."
 )
@@ -151,12 +178,17 @@ PAYLOAD_MISMATCH = _kind(
     "payload_mismatch", 200, "Build the client's model from the same repository and revision that is served."
 )
 RESULT_UNPICKLABLE = _kind(
-    "result_unpicklable", 200, "Save tensors, numbers, strings, lists or dicts: detach what holds a file or a model."
+    "result_unpicklable",
+    200,
+    "Save tensors, numbers, strings, lists or dicts: detach what holds a file or a model.",
 )
 RESULT_TOO_LARGE = _kind(
     "result_too_large", 200, "Save fewer or smaller tensors: slice them in the trace, or use .half()."
 )
-TIME_LIMIT = _kind("time_limit", 200, "Split the work into several traces, or ask your operator for more time.")
+OUT_OF_MEMORY = _kind("out_of_memory", 200, "Use a smaller batch or shorter prompts, or save fewer tensors.")
+TIME_LIMIT = _kind(
+    "time_limit", 200, "Split the work into several traces, or ask your operator for more time."
+)
 CANCELLED = _kind("cancelled", 200, "Run it again whenever you like.")
 MODEL_LOAD_FAILED = _kind("model_load_failed", 200, "Tell your operator; the agent's log has the details.")
 REPLICA_LOST = _kind(

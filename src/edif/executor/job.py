@@ -26,7 +26,7 @@ class LoadedModel:
         self.module = model._module  # noqa: SLF001 - nnsight's own name for the wrapped module
         self.tokens = 0
         self.plain_env = {"attn_implementation": model.attn_implementation}
-        self._plain_objects = model._remoteable_persistent_objects()  # noqa: SLF001 - nnsight's server-side hook
+        self._plain_objects: dict[str, Any] = model._remoteable_persistent_objects()  # noqa: SLF001 - nnsight's server-side hook
         self.module.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def _count(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -97,7 +97,9 @@ def _read(payload: bytes, objects: dict[str, Any]) -> Any:
             f"Ship it with the trace: nnsight.register({error.name!r}), or ask your operator to install it.",
         ) from None
     except SyntaxError as error:
-        raise JobFailed(errors.PAYLOAD_UNREADABLE, f"The trace's source does not compile here: {error}.") from None
+        raise JobFailed(
+            errors.PAYLOAD_UNREADABLE, f"The trace's source does not compile here: {error}."
+        ) from None
     except BaseException as error:  # noqa: BLE001 - a pickle can raise anything
         raise JobFailed(
             errors.PAYLOAD_UNREADABLE, f"The payload could not be read: {type(error).__name__}: {error}."

@@ -42,10 +42,12 @@ def load_model(spec: ModelSpec) -> Any:
                 trust_remote_code=spec.trust_remote_code,
                 dispatch=True,
             )
-    except Exception as error:  # noqa: BLE001 - any failure of the libraries is this model's failure
+    except Exception as error:
         reason = str(error).strip().splitlines()
         first = reason[0][:500] if reason else ""
-        raise CannotLoad(f"The model {spec.id!r} could not be loaded: {type(error).__name__}: {first}") from error
+        raise CannotLoad(
+            f"The model {spec.id!r} could not be loaded: {type(error).__name__}: {first}"
+        ) from error
     model._module.eval()  # noqa: SLF001 - nnsight's own name for the wrapped module
     return model
 
@@ -72,5 +74,9 @@ def _quiet() -> Iterator[None]:
 def settle_environment() -> None:
     """Set what the libraries read from the environment, before they are imported."""
     os.environ.update(  # noqa: TID251 - the process is started with an empty environment
-        {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        {
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from edif.core.errors import INTERNAL, EdifError
+from edif.core.errors import OUT_OF_MEMORY, EdifError, JobFailed
 from edif.executor import saving
 from edif.executor.job import LoadedModel, run_job
 from edif.executor.output import OutputRelay
@@ -70,16 +70,17 @@ def _serve_one(
             peak_memory_bytes=saving.peak_memory_bytes(),
         )
     except EdifError as error:
-        answer = _failed(error.code, error.sentence, began, loaded)
+        answer = _failed(error, began, loaded)
     except MemoryError:
-        answer = _failed(INTERNAL.code, "The job ran out of memory.", began, loaded)
+        answer = _failed(JobFailed(OUT_OF_MEMORY, "The job ran out of memory."), began, loaded)
     pipe.send(sock, answer)
 
 
-def _failed(code: str, sentence: str, began: float, loaded: LoadedModel) -> pipe.Failed:
+def _failed(error: EdifError, began: float, loaded: LoadedModel) -> pipe.Failed:
     return pipe.Failed(
-        code=code,
-        sentence=pipe.clip(sentence),
+        code=error.code,
+        sentence=pipe.clip(error.sentence),
+        next_step=error.next_step,
         run_s=time.monotonic() - began,
         tokens=loaded.tokens,
         peak_memory_bytes=saving.peak_memory_bytes(),

@@ -77,7 +77,7 @@ def write_result(saved: dict[str, Any], fd: int, compress: bool, limit_bytes: in
         JobFailed: a value cannot be pickled, the result is too large, or the disk is full.
     """
     try:
-        with open(fd, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor, not a path
+        with open(fd, "wb", closefd=False) as file:
             if compress:
                 _write_compressed(saved, file, limit_bytes)
             else:
@@ -89,7 +89,9 @@ def write_result(saved: dict[str, Any], fd: int, compress: bool, limit_bytes: in
         ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise JobFailed(errors.STORAGE_FULL, "The node's disk is full; the result could not be written.") from None
+            raise JobFailed(
+                errors.STORAGE_FULL, "The node's disk is full; the result could not be written."
+            ) from None
         raise
 
 
@@ -136,7 +138,7 @@ def _save(saved: dict[str, Any], target: Any) -> None:
         torch.save(saved, target)
     except (_TooLarge, OSError):
         raise
-    except Exception as error:  # noqa: BLE001 - user objects raise what they like while being pickled
+    except Exception as error:
         name = _culprit(saved)
         kind = type(saved[name]).__name__ if name in saved else "value"
         raise JobFailed(

@@ -73,11 +73,11 @@ class _Zygote:
                 os.kill(pid, signal.SIGKILL)
 
     def _step(self, wake_read: int) -> bool:
-        readable, _, _ = select.select([self._sock, wake_read], [], [])
+        readable, _, _ = select.select([self._sock.fileno(), wake_read], [], [])
         if wake_read in readable:
             os.read(wake_read, 4096)
             self._reap()
-        if self._sock not in readable:
+        if self._sock.fileno() not in readable:
             return True
         try:
             message, fds = pipe.receive(self._sock, pipe.to_zygote)

@@ -1,6 +1,6 @@
 """Which models this fabric serves, and whether a request fits one of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Catalogue:
                 )
             self._specs[spec.id] = spec
 
-    def __iter__(self) -> Iterable[ModelSpec]:  # type: ignore[misc]  # an iterable of values, as dict.values()
+    def __iter__(self) -> Iterator[ModelSpec]:
         return iter(self._specs.values())
 
     def __len__(self) -> int:
@@ -131,4 +131,6 @@ def check_env(env: dict[str, Any], spec: ModelSpec) -> None:
         )
     unknown = sorted(set(env) - {"attn_implementation", "peft"})
     if unknown:
-        raise Refused(errors.ENV_NOT_ALLOWED, f"This fabric does not know the env setting {unknown[0][:60]!r}.")
+        raise Refused(
+            errors.ENV_NOT_ALLOWED, f"This fabric does not know the env setting {unknown[0][:60]!r}."
+        )

@@ -39,7 +39,9 @@ def parse_model_key(text: str) -> ModelKey:
     """
     path, separator, suffix = text.partition(":")
     if not separator:
-        raise Refused(errors.MODEL_KEY_INVALID, f"The model key {text[:80]!r} is not of the form `class:{{json}}`.")
+        raise Refused(
+            errors.MODEL_KEY_INVALID, f"The model key {text[:80]!r} is not of the form `class:{{json}}`."
+        )
     if path not in ALLOWED_CLASSES:
         raise Refused(
             errors.MODEL_KEY_INVALID,

@@ -1,5 +1,6 @@
 """Bring a data folder's record store to the schema of this release, and open it."""
 
+import asyncio
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -47,7 +48,7 @@ async def open_store(data: Path) -> SqlRecordStore:
         SetupError: the folder cannot be written, or comes from a newer release.
     """
     try:
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True, mode=0o700)
         engine = open_engine(data / DATABASE_NAME)
         async with engine.begin() as connection:
             await connection.run_sync(upgrade)

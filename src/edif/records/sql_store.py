@@ -14,9 +14,11 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from edif.core import errors
+from edif.core.errors import StoreUnavailable
 from edif.core.ids import JobId, ModelId, UserName
 from edif.core.job import FINAL_STATES, Attempt, AttemptOutcome, Ending, Job, JobState
 from edif.core.users import ApiKey, Role, User
@@ -63,15 +65,22 @@ class SqlRecordStore:
 
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[AsyncConnection]:
-        async with self._writing:
-            if self._writer is None:
-                self._writer = await self._engine.connect()
-            async with self._writer.begin():
-                yield self._writer
+        try:
+            async with self._writing:
+                if self._writer is None:
+                    self._writer = await self._engine.connect()
+                async with self._writer.begin():
+                    yield self._writer
+        except OperationalError as error:
+            raise StoreUnavailable(
+                errors.STORAGE_FULL,
+                f"The fabric's record store cannot write: {error.orig}; nothing was recorded.",
+            ) from error
 
     async def _fetch(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
         async with self._engine.connect() as connection:
-            return (await connection.execute(statement)).all()
+            rows: Sequence[sa.Row[Any]] = (await connection.execute(statement)).all()
+            return rows
 
     # -- jobs ------------------------------------------------------------------------------------------
     async def add_job(self, job: Job) -> Job:
@@ -145,7 +154,13 @@ class SqlRecordStore:
             return True
 
     async def end_job(
-        self, job_id: JobId, ending: Ending, *, now: float, attempt: int | None, outcome: AttemptOutcome | None
+        self,
+        job_id: JobId,
+        ending: Ending,
+        *,
+        now: float,
+        attempt: int | None,
+        outcome: AttemptOutcome | None,
     ) -> bool:
         if ending.state not in FINAL_STATES:
             raise ValueError(f"{ending.state} does not end a job")
@@ -188,7 +203,9 @@ class SqlRecordStore:
         return _attempt(rows[0]) if rows else None
 
     async def attempts(self, job_id: JobId) -> list[Attempt]:
-        rows = await self._fetch(sa.select(attempts).where(attempts.c.job == job_id).order_by(attempts.c.number))
+        rows = await self._fetch(
+            sa.select(attempts).where(attempts.c.job == job_id).order_by(attempts.c.number)
+        )
         return [_attempt(row) for row in rows]
 
     async def expired_blobs(self, ended_before: float, limit: int = 100) -> list[JobId]:

@@ -39,7 +39,13 @@ class RecordStore(Protocol):
         ...
 
     async def end_job(
-        self, job_id: JobId, ending: Ending, *, now: float, attempt: int | None, outcome: AttemptOutcome | None
+        self,
+        job_id: JobId,
+        ending: Ending,
+        *,
+        now: float,
+        attempt: int | None,
+        outcome: AttemptOutcome | None,
     ) -> bool:
         """End a job, once. ``attempt`` is the attempt that brings the ending, None when none does.
 

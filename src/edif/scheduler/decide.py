@@ -99,6 +99,10 @@ class Scheduler:
             self._replicas[replica].state is _ReplicaState.READY for replica in self._models[model].replicas
         )
 
+    def model_of(self, replica: ReplicaId) -> ModelId | None:
+        known = self._replicas.get(replica)
+        return None if known is None else known.model
+
     def knows(self, job: JobId) -> bool:
         return job in self._jobs
 
@@ -117,7 +121,7 @@ class Scheduler:
         actions: list[ev.Action] = handler(event)
         return actions
 
-    def _on_JobQueued(self, event: ev.JobQueued) -> list[ev.Action]:  # noqa: N802 - named after the event
+    def _on_JobQueued(self, event: ev.JobQueued) -> list[ev.Action]:
         if event.job in self._jobs:
             return []
         self._jobs[event.job] = _Job(event.model, event.attempts)
@@ -129,7 +133,7 @@ class Scheduler:
             actions.append(ev.TellWaiting(event.job, position, self.loading(event.model)))
         return actions
 
-    def _on_AttemptRemembered(self, event: ev.AttemptRemembered) -> list[ev.Action]:  # noqa: N802
+    def _on_AttemptRemembered(self, event: ev.AttemptRemembered) -> list[ev.Action]:
         agent = self._agents.setdefault(event.agent, _Agent(present=False))
         if event.replica not in self._replicas:
             self._replicas[event.replica] = _Replica(
@@ -141,26 +145,26 @@ class Scheduler:
         self._jobs[event.job] = _Job(event.model, event.attempt, event.replica)
         return []
 
-    def _on_AttemptOver(self, event: ev.AttemptOver) -> list[ev.Action]:  # noqa: N802
+    def _on_AttemptOver(self, event: ev.AttemptOver) -> list[ev.Action]:
         job = self._current(event.job, event.attempt)
         if job is None:
             return []
         del self._jobs[event.job]
         return [*self._free(job), *self._advance(job.model)]
 
-    def _on_AttemptLost(self, event: ev.AttemptLost) -> list[ev.Action]:  # noqa: N802
+    def _on_AttemptLost(self, event: ev.AttemptLost) -> list[ev.Action]:
         job = self._current(event.job, event.attempt)
         if job is None:
             return []
         return [*self._free(job), *self._retry(event.job, job), *self._advance(job.model)]
 
-    def _on_AttemptRefused(self, event: ev.AttemptRefused) -> list[ev.Action]:  # noqa: N802
+    def _on_AttemptRefused(self, event: ev.AttemptRefused) -> list[ev.Action]:
         job = self._jobs.pop(event.job, None)
         if job is None:
             return []
         return [*self._free(job), *self._advance(job.model)]
 
-    def _on_CancelAsked(self, event: ev.CancelAsked) -> list[ev.Action]:  # noqa: N802
+    def _on_CancelAsked(self, event: ev.CancelAsked) -> list[ev.Action]:
         job = self._jobs.get(event.job)
         if job is None:
             return []
@@ -171,7 +175,7 @@ class Scheduler:
         job.cancelling = True
         return [ev.StopAttempt(event.job, job.attempts, self._replicas[job.replica].agent)]
 
-    def _on_AgentJoined(self, event: ev.AgentJoined) -> list[ev.Action]:  # noqa: N802
+    def _on_AgentJoined(self, event: ev.AgentJoined) -> list[ev.Action]:
         agent = self._agents.setdefault(event.agent, _Agent())
         agent.present = True
         held = {replica.replica: replica for replica in event.replicas}
@@ -184,17 +188,19 @@ class Scheduler:
             if (job_id, attempt) not in event.running:
                 job = self._jobs[job_id]
                 actions += [*self._free(job), *self._retry(job_id, job)]
+            elif self._jobs[job_id].cancelling:
+                actions.append(ev.StopAttempt(job_id, attempt, event.agent))
         for model in self._models:
             actions += self._advance(model)
         return actions
 
-    def _on_AgentAway(self, event: ev.AgentAway) -> list[ev.Action]:  # noqa: N802
+    def _on_AgentAway(self, event: ev.AgentAway) -> list[ev.Action]:
         agent = self._agents.get(event.agent)
         if agent is not None:
             agent.present = False
         return []
 
-    def _on_AgentLost(self, event: ev.AgentLost) -> list[ev.Action]:  # noqa: N802
+    def _on_AgentLost(self, event: ev.AgentLost) -> list[ev.Action]:
         agent = self._agents.pop(event.agent, None)
         if agent is None:
             return []
@@ -205,7 +211,7 @@ class Scheduler:
             actions += self._advance(model)
         return actions
 
-    def _on_ReplicaBecameReady(self, event: ev.ReplicaBecameReady) -> list[ev.Action]:  # noqa: N802
+    def _on_ReplicaBecameReady(self, event: ev.ReplicaBecameReady) -> list[ev.Action]:
         replica = self._replicas.get(event.replica)
         if replica is None:
             return []
@@ -213,7 +219,7 @@ class Scheduler:
             replica.state = _ReplicaState.READY
         return [*self._advance(replica.model), ev.TellPositions(replica.model)]
 
-    def _on_ReplicaFailed(self, event: ev.ReplicaFailed) -> list[ev.Action]:  # noqa: N802
+    def _on_ReplicaFailed(self, event: ev.ReplicaFailed) -> list[ev.Action]:
         replica = self._replicas.get(event.replica)
         if replica is None:
             return []
@@ -229,17 +235,17 @@ class Scheduler:
                 actions.append(ev.FailJob(job, errors.MODEL_LOAD_FAILED, event.sentence))
         return actions + self._advance(replica.model)
 
-    def _on_ReplicaStopped(self, event: ev.ReplicaStopped) -> list[ev.Action]:  # noqa: N802
+    def _on_ReplicaStopped(self, event: ev.ReplicaStopped) -> list[ev.Action]:
         replica = self._replicas.get(event.replica)
         if replica is None:
             return []
         return [*self._drop_replica(event.replica), *self._advance(replica.model)]
 
-    def _on_DeployAsked(self, event: ev.DeployAsked) -> list[ev.Action]:  # noqa: N802
+    def _on_DeployAsked(self, event: ev.DeployAsked) -> list[ev.Action]:
         self._models[event.model].wanted = True
         return self._advance(event.model)
 
-    def _on_EvictAsked(self, event: ev.EvictAsked) -> list[ev.Action]:  # noqa: N802
+    def _on_EvictAsked(self, event: ev.EvictAsked) -> list[ev.Action]:
         model = self._models[event.model]
         model.wanted = False
         actions: list[ev.Action] = []
@@ -275,7 +281,7 @@ class Scheduler:
         """A lost attempt: the job waits at the head of its queue, or ends when its tries are used up."""
         if job.cancelling:
             del self._jobs[job_id]
-            return [ev.CancelJob(job_id)]
+            return [ev.CancelJob(job_id, job.attempts)]
         if job.attempts >= MAX_ATTEMPTS:
             del self._jobs[job_id]
             sentence = f"The job was tried {job.attempts} times and the process that ran it died each time."
@@ -335,7 +341,9 @@ class Scheduler:
         model = self._models[model_id]
         if model.replicas or not (model.wanted or model.queue):
             return []
-        present = [(len(agent.replicas), agent_id) for agent_id, agent in self._agents.items() if agent.present]
+        present = [
+            (len(agent.replicas), agent_id) for agent_id, agent in self._agents.items() if agent.present
+        ]
         if not present:
             return []
         _, agent_id = min(present)

@@ -182,9 +182,10 @@ class FailJob:
 
 @dataclass(frozen=True, slots=True)
 class CancelJob:
-    """End a job that never began, or whose attempt is gone, as cancelled."""
+    """End a job that never began, or whose attempt was lost, as cancelled."""
 
     job: JobId
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class _ToGateway(msgspec.Struct, frozen=True, tag=True, array_like=True):
     pass
 
 
-class Hello(_ToGateway):
+class Hello(_ToGateway, frozen=True):
     """Said first, and again after every reconnection."""
 
     version: int
@@ -78,47 +78,47 @@ class Hello(_ToGateway):
     running: list[AttemptRef]
 
 
-class ReplicaLoading(_ToGateway):
+class ReplicaLoading(_ToGateway, frozen=True):
     replica: str
     stage: str
 
 
-class ReplicaReady(_ToGateway):
+class ReplicaReady(_ToGateway, frozen=True):
     replica: str
     load_s: float
     weight_bytes: int
 
 
-class ReplicaFailed(_ToGateway):
+class ReplicaFailed(_ToGateway, frozen=True):
     """The replica could not load, or died; ``sentence`` is for the person who waits."""
 
     replica: str
     sentence: str
 
 
-class ReplicaStopped(_ToGateway):
+class ReplicaStopped(_ToGateway, frozen=True):
     replica: str
 
 
-class AttemptStarted(_ToGateway):
+class AttemptStarted(_ToGateway, frozen=True):
     job: str
     attempt: int
 
 
-class AttemptLog(_ToGateway):
+class AttemptLog(_ToGateway, frozen=True):
     job: str
     attempt: int
     text: str
 
 
-class AttemptSaving(_ToGateway):
+class AttemptSaving(_ToGateway, frozen=True):
     """User code is done; its result is being committed."""
 
     job: str
     attempt: int
 
 
-class AttemptEnded(_ToGateway):
+class AttemptEnded(_ToGateway, frozen=True):
     """The attempt is over. Repeated after a reconnection until :class:`OutcomeRecorded` is heard."""
 
     job: str
@@ -150,7 +150,7 @@ class _ToAgent(msgspec.Struct, frozen=True, tag=True, array_like=True):
     pass
 
 
-class Welcome(_ToAgent):
+class Welcome(_ToAgent, frozen=True):
     """The answer to Hello: what of the agent's work is still wanted."""
 
     gateway: str
@@ -158,22 +158,22 @@ class Welcome(_ToAgent):
     unwanted: list[AttemptRef]
 
 
-class StartReplica(_ToAgent):
+class StartReplica(_ToAgent, frozen=True):
     replica: str
     model: ModelSpec
 
 
-class StopReplica(_ToAgent):
+class StopReplica(_ToAgent, frozen=True):
     replica: str
 
 
-class SendMetadata(_ToAgent):
+class SendMetadata(_ToAgent, frozen=True):
     """Upload the model's metadata files for the Hub mirror."""
 
     model: ModelSpec
 
 
-class RunAttempt(_ToAgent):
+class RunAttempt(_ToAgent, frozen=True):
     """Run one attempt.
 
     ``payload_url`` and ``result_url`` are paths below the gateway, signed, for an agent that does not share
@@ -193,12 +193,12 @@ class RunAttempt(_ToAgent):
     log_limit_bytes: int
 
 
-class CancelAttempt(_ToAgent):
+class CancelAttempt(_ToAgent, frozen=True):
     job: str
     attempt: int
 
 
-class OutcomeRecorded(_ToAgent):
+class OutcomeRecorded(_ToAgent, frozen=True):
     job: str
     attempt: int
 
@@ -206,8 +206,8 @@ class OutcomeRecorded(_ToAgent):
 ToAgent = Welcome | StartReplica | StopReplica | SendMetadata | RunAttempt | CancelAttempt | OutcomeRecorded
 
 _encoder = msgspec.msgpack.Encoder()
-_gateway_decoder = msgspec.msgpack.Decoder(ToGateway)
-_agent_decoder = msgspec.msgpack.Decoder(ToAgent)
+_gateway_decoder: msgspec.msgpack.Decoder[ToGateway] = msgspec.msgpack.Decoder(ToGateway)
+_agent_decoder: msgspec.msgpack.Decoder[ToAgent] = msgspec.msgpack.Decoder(ToAgent)
 
 
 def encode(message: ToGateway | ToAgent) -> bytes:

@@ -30,17 +30,17 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 # -- agent to zygote -----------------------------------------------------------------------------------
-class Load(_Message):
+class Load(_Message, frozen=True):
     """Said once, first: what to load."""
 
     model: ModelSpec
 
 
-class ForkRunner(_Message):
+class ForkRunner(_Message, frozen=True):
     """Fork a runner; one descriptor rides along, its socket."""
 
 
-class KillChild(_Message):
+class KillChild(_Message, frozen=True):
     pid: int
 
 
@@ -48,24 +48,24 @@ ToZygote = Load | ForkRunner | KillChild
 
 
 # -- zygote to agent -----------------------------------------------------------------------------------
-class Loading(_Message):
+class Loading(_Message, frozen=True):
     stage: str
 
 
-class Loaded(_Message):
+class Loaded(_Message, frozen=True):
     load_s: float
     weight_bytes: int
 
 
-class LoadFailed(_Message):
+class LoadFailed(_Message, frozen=True):
     sentence: str
 
 
-class Forked(_Message):
+class Forked(_Message, frozen=True):
     pid: int
 
 
-class ChildExited(_Message):
+class ChildExited(_Message, frozen=True):
     """``status`` is the exit code, or minus the signal that ended it."""
 
     pid: int
@@ -76,7 +76,7 @@ FromZygote = Loading | Loaded | LoadFailed | Forked | ChildExited
 
 
 # -- agent to runner -----------------------------------------------------------------------------------
-class RunJob(_Message):
+class RunJob(_Message, frozen=True):
     """Run one job; two descriptors ride along: the payload (read only) and the result (write)."""
 
     env: dict[str, Any]
@@ -90,36 +90,37 @@ ToRunner = RunJob
 
 
 # -- runner to agent -----------------------------------------------------------------------------------
-class Log(_Message):
+class Log(_Message, frozen=True):
     text: str
 
 
-class Saving(_Message):
+class Saving(_Message, frozen=True):
     """User code is done; the result is being written."""
 
 
-class Done(_Message):
+class Done(_Message, frozen=True):
     run_s: float
     save_s: float
     tokens: int
     peak_memory_bytes: int
 
 
-class Failed(_Message):
+class Failed(_Message, frozen=True):
     """The job failed. ``sentence`` (and a traceback in it) is for the user who sent the job."""
 
     code: str
     sentence: str
+    next_step: str
     run_s: float
     tokens: int
     peak_memory_bytes: int
 
 
-class Ready(_Message):
+class Ready(_Message, frozen=True):
     """The runner is clean and can take a job."""
 
 
-class Tainted(_Message):
+class Tainted(_Message, frozen=True):
     """The runner finds that the last job left something behind that it cannot undo; it wants to be replaced."""
 
     reason: str
@@ -128,10 +129,10 @@ class Tainted(_Message):
 FromRunner = Log | Saving | Done | Failed | Ready | Tainted
 
 _encoder = msgspec.msgpack.Encoder()
-to_zygote = msgspec.msgpack.Decoder(ToZygote)
-from_zygote = msgspec.msgpack.Decoder(FromZygote)
-to_runner = msgspec.msgpack.Decoder(ToRunner)
-from_runner = msgspec.msgpack.Decoder(FromRunner)
+to_zygote: msgspec.msgpack.Decoder[ToZygote] = msgspec.msgpack.Decoder(ToZygote)
+from_zygote: msgspec.msgpack.Decoder[FromZygote] = msgspec.msgpack.Decoder(FromZygote)
+to_runner: msgspec.msgpack.Decoder[ToRunner] = msgspec.msgpack.Decoder(ToRunner)
+from_runner: msgspec.msgpack.Decoder[FromRunner] = msgspec.msgpack.Decoder(FromRunner)
 
 M = TypeVar("M")
 

@@ -1,0 +1,65 @@
+"""Asking a gateway, as the operator of this machine or with a key."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from edif.core import errors
+from edif.core.errors import EdifError, SetupError
+from edif.launch.data_folder import DataFolder
+from edif.settings import Settings
+
+
+class Api:
+    """HTTP calls to ``/edif/v1`` that raise :class:`EdifError` with what the gateway said."""
+
+    def __init__(self, url: str, key: str | None) -> None:
+        self.url = url
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=30.0)
+
+    def get(self, path: str, **params: Any) -> Any:
+        return self._call("GET", path, params)
+
+    def post(self, path: str) -> Any:
+        return self._call("POST", path, {})
+
+    def _call(self, method: str, path: str, params: dict[str, Any]) -> Any:
+        try:
+            response = self._client.request(
+                method, path, params={name: value for name, value in params.items() if value is not None}
+            )
+        except httpx.HTTPError as error:
+            raise SetupError(
+                errors.GATEWAY_UNREACHABLE, f"No gateway answers at {self.url}: {error}."
+            ) from error
+        if response.is_error:
+            raise _told(response)
+        return response.json()
+
+
+def _told(response: httpx.Response) -> EdifError:
+    try:
+        body = response.json()
+        kind = errors.catalogue().get(body["code"], errors.INTERNAL)
+        return EdifError(kind, str(body["detail"]).removesuffix(f" [{kind.code}]"), "")
+    except (ValueError, KeyError, TypeError):
+        return EdifError(errors.INTERNAL, f"The gateway answered HTTP {response.status_code}.")
+
+
+def connect(settings: Settings, url: str | None) -> Api:
+    """The gateway at ``url``, or the one that runs on the data folder of this machine.
+
+    Raises:
+        SetupError: none runs there and none is named.
+    """
+    folder = DataFolder(Path(settings.data).resolve())
+    if url is not None:
+        return Api(url.rstrip("/"), settings.api_key)
+    facts = folder.facts("gateway")
+    if facts is None:
+        raise SetupError(
+            errors.GATEWAY_UNREACHABLE, f"No gateway runs on the data folder {str(folder.root)!r}."
+        )
+    return Api(str(facts["url"]), settings.api_key or folder.secret("operator.token"))

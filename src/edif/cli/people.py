@@ -1,0 +1,196 @@
+"""``edif users`` and ``edif keys``: written to the record store itself, so they work before the first start;
+a gateway that runs sees the change within a second.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from edif.cli.options import AsJson, Config, Data
+from edif.cli.output import moment, say, show_json, show_table
+from edif.core import errors
+from edif.core.errors import EdifError
+from edif.core.ids import UserName
+from edif.core.users import ApiKey, Role, User
+from edif.records.store import RecordStore
+from edif.settings import load
+
+users = typer.Typer(no_args_is_help=True, help="Who may use the fabric.")
+keys = typer.Typer(no_args_is_help=True, help="The API keys of users.")
+
+T = TypeVar("T")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
+_DAY_S = 24 * 3600.0
+
+
+def _with_store(config: Path | None, data: Path | None, work: Callable[[RecordStore], Awaitable[T]]) -> T:
+    from edif.records.migrate import open_store
+
+    settings = load(config, data=data)
+
+    async def main() -> T:
+        store = await open_store(settings.data.resolve())
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(main())
+
+
+@users.command("add")
+def users_add(
+    name: str,
+    role: Annotated[Role, typer.Option(help="What the person may do.")] = Role.RESEARCHER,
+    email: Annotated[str | None, typer.Option(help="Shown by nnsight.whoami().")] = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a user. From the first user on, the fabric asks everyone for a key."""
+    if not _NAME.fullmatch(name):
+        raise EdifError(
+            errors.REQUEST_INVALID,
+            f"The name {name!r} has characters that a name may not have.",
+            "Use letters, digits and . _ @ + -",
+        )
+    user = User(UserName(name), role, time.time(), email)
+    if not _with_store(config, data, lambda store: store.add_user(user)):
+        raise EdifError(errors.USER_EXISTS, f"There is already a user {name!r}.")
+    if as_json:
+        show_json(asdict(user))
+    else:
+        say(f"Added {name} ({role}). Give them a key: edif keys create --user {name}")
+
+
+@users.command("list")
+def users_list(data: Data = None, config: Config = None, as_json: AsJson = False) -> None:
+    """List the users."""
+    found = _with_store(config, data, lambda store: store.users())
+    if as_json:
+        show_json([asdict(user) for user in found])
+    else:
+        rows = [(user.name, user.role, user.email, moment(user.created_at)) for user in found]
+        show_table(
+            ("name", "role", "email", "added"),
+            rows,
+            "No users: the fabric answers on loopback only, without keys.",
+        )
+
+
+@users.command("remove")
+def users_remove(name: str, data: Data = None, config: Config = None, as_json: AsJson = False) -> None:
+    """Remove a user and revoke all keys; the user's jobs stay on record."""
+    if not _with_store(config, data, lambda store: store.remove_user(UserName(name), time.time())):
+        raise EdifError(errors.USER_UNKNOWN, f"There is no user {name!r}.")
+    if as_json:
+        show_json({"removed": name})
+    else:
+        say(f"Removed {name}; the keys no longer work.")
+
+
+@keys.command("create")
+def keys_create(
+    user: Annotated[str, typer.Option(help="Whose key it is.")],
+    days: Annotated[
+        float | None, typer.Option(help="Days until it expires; without it, it does not.")
+    ] = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key. It is shown now and never again."""
+    secret, key = _with_store(config, data, lambda store: _create(store, UserName(user), days))
+    _show_secret(secret, key, as_json=as_json)
+
+
+@keys.command("list")
+def keys_list(
+    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """List keys: everything but the keys themselves."""
+    found = _with_store(config, data, lambda store: store.keys(None if user is None else UserName(user)))
+    if as_json:
+        show_json([_public(key) for key in found])
+        return
+    now = time.time()
+    rows = [
+        (
+            key.id,
+            key.user,
+            "usable" if key.usable(now) else "revoked" if key.revoked_at else "expired",
+            moment(key.created_at),
+            moment(key.expires_at),
+        )
+        for key in found
+    ]
+    show_table(("id", "user", "state", "made", "expires"), rows, "No keys.")
+
+
+@keys.command("revoke")
+def keys_revoke(key_id: str, data: Data = None, config: Config = None, as_json: AsJson = False) -> None:
+    """Make a key useless, at once."""
+    if not _with_store(config, data, lambda store: store.revoke_key(key_id, time.time())):
+        raise EdifError(errors.KEY_ID_UNKNOWN, f"There is no usable key {key_id!r}.")
+    if as_json:
+        show_json({"revoked": key_id})
+    else:
+        say(f"Revoked {key_id}.")
+
+
+@keys.command("rotate")
+def keys_rotate(
+    key_id: str,
+    days: Annotated[float | None, typer.Option(help="Days until the new key expires.")] = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replace a key by a new one of the same user; the old one is revoked."""
+    secret, key = _with_store(config, data, lambda store: _rotate(store, key_id, days))
+    _show_secret(secret, key, as_json=as_json)
+
+
+async def _create(store: RecordStore, user: UserName, days: float | None) -> tuple[str, ApiKey]:
+    from edif.records.keys import mint
+
+    if await store.user(user) is None:
+        raise EdifError(
+            errors.USER_UNKNOWN, f"There is no user {user!r}.", f"Add them first: edif users add {user}"
+        )
+    secret, key = mint(user, time.time(), None if days is None else days * _DAY_S)
+    await store.add_key(key)
+    return secret, key
+
+
+async def _rotate(store: RecordStore, key_id: str, days: float | None) -> tuple[str, ApiKey]:
+    old = await store.key_by_id(key_id)
+    if old is None:
+        raise EdifError(errors.KEY_ID_UNKNOWN, f"There is no key {key_id!r}.")
+    made = await _create(store, old.user, days)
+    await store.revoke_key(key_id, time.time())
+    return made
+
+
+def _show_secret(secret: str, key: ApiKey, *, as_json: bool) -> None:
+    if as_json:
+        show_json({"key": secret, **_public(key)})
+        return
+    say(secret)
+    say(f"This is the key {key.id} of {key.user}; it is not shown again. For the client:")
+    say(f"  export NDIF_API_KEY={secret} HF_TOKEN={secret}")
+
+
+def _public(key: ApiKey) -> dict[str, object]:
+    shown = asdict(key)
+    del shown["digest"]
+    return shown

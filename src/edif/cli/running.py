@@ -1,0 +1,99 @@
+"""``edif serve``, ``edif gateway`` and ``edif agent``."""
+
+import textwrap
+from typing import Annotated, Any
+
+import typer
+
+from edif.cli.options import Config, Data
+from edif.cli.output import say
+from edif.settings import Settings, load
+
+Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
+Port = Annotated[int | None, typer.Option("--port", help="Port; 0 takes a free one.", show_default="8289")]
+Model = Annotated[
+    list[str] | None, typer.Option("--model", help="A model to serve: ID or ID=FOLDER. Repeatable.")
+]
+Demo = Annotated[bool | None, typer.Option("--demo", help="Serve the bundled demo model.")]
+PublicUrl = Annotated[
+    str | None,
+    typer.Option("--public-url", help="The URL that clients use, behind a proxy.", show_default=False),
+]
+
+
+def _settings(config: Config, **flags: Any) -> Settings:
+    models = flags.pop("model", None)
+    return load(config, models=tuple(models) if models else None, **flags)
+
+
+def serve(
+    demo: Demo = None,
+    model: Model = None,
+    host: Host = None,
+    port: Port = None,
+    data: Data = None,
+    config: Config = None,
+    public_url: PublicUrl = None,
+) -> None:
+    """Run a whole fabric on this machine: a gateway and an agent, kept running."""
+    from edif.launch.serve import Supervisor
+
+    settings = _settings(
+        config, demo=demo, model=model, host=host, port=port, data=data, public_url=public_url
+    )
+    if not settings.demo and not settings.models:
+        settings = settings.model_copy(update={"demo": True})
+        say("No model is named, so the demo model is served.")
+    Supervisor(settings).run(lambda url: say(_welcome(settings, url)))
+
+
+def gateway(
+    demo: Demo = None,
+    model: Model = None,
+    host: Host = None,
+    port: Port = None,
+    data: Data = None,
+    config: Config = None,
+    public_url: PublicUrl = None,
+) -> None:
+    """Run a gateway alone; agents on other machines join it."""
+    from edif.launch.gateway import run
+
+    run(_settings(config, demo=demo, model=model, host=host, port=port, data=data, public_url=public_url))
+
+
+def agent(
+    gateway_url: Annotated[
+        str | None, typer.Option("--gateway", help="The gateway's URL.", show_default=False)
+    ] = None,
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Run a node agent alone; it dials out to the gateway (EDIF_WORKER_TOKEN lets it in)."""
+    from edif.launch.agent import run
+
+    run(load(config, gateway_url=gateway_url, data=data))
+
+
+def _welcome(settings: Settings, url: str) -> str:
+    public = settings.public_url or url
+    first = "edif/demo" if settings.demo else settings.models[0].partition("=")[0]
+    variables = f"export NDIF_HOST={public} HF_ENDPOINT={public}/hub"
+    keys = "export NDIF_API_KEY=<key> HF_TOKEN=<key>    # once users exist: edif keys create --user NAME"
+    program = textwrap.dedent(
+        f"""\
+        from nnsight import TransformersModel
+
+        model = TransformersModel("{first}", task="text-generation")
+        with model.trace("When Mary and John went to the store , John gave a drink to", remote=True):
+            logits = model.lm_head.output[0, -1].save()
+
+        for token in logits.topk(3).indices:
+            print(model.tokenizer.decode(token), float(logits.softmax(-1)[token]))"""
+    )
+    return (
+        f"eDIF is listening at {url} and brings its models up.\n\n"
+        f"In the shell where you work:\n\n    {variables}\n    {keys}\n\n"
+        f"In a file, say hello.py:\n\n{textwrap.indent(program, '    ')}\n\n"
+        f"Data: {settings.data.resolve()}. Stop with Ctrl-C; jobs that run are kept and tried again."
+    )

@@ -1,0 +1,49 @@
+"""The gateway's ASGI application."""
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from edif.core import errors
+from edif.core.errors import EdifError, Refused
+from edif.gateway import blob_routes, client_routes, hub_routes, legacy_routes, own_routes, worker_routes
+from edif.gateway.edge import Edge, answer_crash, answer_error, answer_unknown_route, json_answer
+from edif.records.store import RecordStore
+from edif.wire.client_protocol import error_body
+
+
+def create_app(edge: Edge, records: RecordStore) -> FastAPI:
+    """The application over its state; nothing is started here."""
+    app = FastAPI(title="eDIF", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.edge = edge
+    app.state.records = records
+    for module in (client_routes, blob_routes, worker_routes, own_routes, hub_routes, legacy_routes):
+        app.include_router(module.router)
+    app.add_exception_handler(EdifError, _answer)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, answer_crash)
+    return app
+
+
+def _answer(request: Request, error: Exception) -> Response:
+    assert isinstance(error, EdifError)
+    if request.url.path.startswith("/hub/"):
+        return hub_routes.hub_error(error)
+    return answer_error(request, error)
+
+
+def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return answer_unknown_route(request, error)
+    body = error_body(Refused(errors.REQUEST_INVALID, f"{error.detail}."))
+    return json_answer(body, error.status_code)
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return answer_error(request, Refused(errors.REQUEST_INVALID, f"{where}: {first['msg']}."))

@@ -1,0 +1,162 @@
+"""Who a request comes from: a key, the operator's token of this machine, or nobody on an open fabric.
+
+A fabric without users is open to this machine alone. It then answers only requests that name a loopback host
+and come from no web page, for otherwise any page that the user visits could send it code to run.
+"""
+
+import hmac
+import ipaddress
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+
+from edif.core import errors
+from edif.core.errors import AuthRefused
+from edif.core.ids import ANONYMOUS, UserName
+from edif.core.users import Identity, Role
+from edif.records.keys import digest
+from edif.records.store import RecordStore
+
+KEY_HEADER = "ndif-api-key"
+_CACHE_S = 1.0
+_CACHE_ENTRIES = 10_000
+
+LOCAL_OPERATOR = Identity(UserName("operator"), Role.OPERATOR)
+_NOBODY = Identity(ANONYMOUS, Role.OPERATOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Secrets of this fabric that stand in files of its data folder.
+
+    Attributes:
+        operator: lets the command line of the same machine act as an operator.
+        worker: lets node agents join.
+    """
+
+    operator: str
+    worker: str
+
+
+class Authenticator:
+    """Establishes identities; what the record store says is believed for one second.
+
+    Args:
+        loopback_only: whether the gateway listens on loopback addresses alone.
+    """
+
+    def __init__(self, records: RecordStore, tokens: Tokens, *, loopback_only: bool) -> None:
+        self._records = records
+        self._tokens = tokens
+        self._loopback_only = loopback_only
+        self._any_user: tuple[float, bool] = (0.0, False)
+        self._known: dict[str, tuple[float, Identity | AuthRefused]] = {}
+
+    async def open_to_all(self) -> bool:
+        """Whether no user exists, so that no key is needed."""
+        now = time.monotonic()
+        if now > self._any_user[0]:
+            self._any_user = (now + _CACHE_S, await self._records.any_user())
+        return not self._any_user[1]
+
+    async def identify(self, connection: HTTPConnection) -> Identity:
+        """The identity behind a request or socket.
+
+        Raises:
+            AuthRefused: no key where one is needed, or one that does not count.
+        """
+        secret = connection.headers.get(KEY_HEADER) or _bearer(connection)
+        if secret and hmac.compare_digest(secret.encode(), self._tokens.operator.encode()):
+            return LOCAL_OPERATOR
+        if await self.open_to_all():
+            self._check_open_request(connection)
+            return _NOBODY
+        if not secret:
+            raise AuthRefused(errors.KEY_MISSING, "This fabric needs an API key.")
+        return await self._by_key(digest(secret))
+
+    async def identify_operator(self, connection: HTTPConnection) -> Identity:
+        """
+        Raises:
+            AuthRefused: as :meth:`identify`, or the person is no operator.
+        """
+        identity = await self.identify(connection)
+        if not identity.operator:
+            raise AuthRefused(errors.ROLE_TOO_LOW, "Only an operator of this fabric may do this.")
+        return identity
+
+    def check_worker(self, connection: HTTPConnection) -> None:
+        """
+        Raises:
+            AuthRefused: the caller does not hold the worker token.
+        """
+        secret = _bearer(connection) or ""
+        if not hmac.compare_digest(secret.encode(), self._tokens.worker.encode()):
+            raise AuthRefused(
+                errors.KEY_UNKNOWN, "This route is for node agents.", "Start the agent with the worker token."
+            )
+
+    def _check_open_request(self, connection: HTTPConnection) -> None:
+        if not self._loopback_only:
+            raise AuthRefused(
+                errors.KEY_MISSING,
+                "This fabric has no users yet and is not on loopback alone.",
+                "Ask your operator.",
+            )
+        origin = connection.headers.get("origin")
+        if origin is not None and not is_loopback(urlsplit(origin).hostname or ""):
+            raise AuthRefused(
+                errors.KEY_MISSING,
+                "A fabric without users takes no requests from web pages.",
+                "Create a user first.",
+            )
+        host = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+        if not is_loopback(host):
+            raise AuthRefused(
+                errors.KEY_MISSING,
+                f"A fabric without users answers to loopback names only, not to {host[:80]!r}.",
+                "Use http://127.0.0.1:PORT, or create a user first.",
+            )
+
+    async def _by_key(self, key_digest: str) -> Identity:
+        now = time.monotonic()
+        cached = self._known.get(key_digest)
+        if cached is None or now > cached[0]:
+            if len(self._known) >= _CACHE_ENTRIES:
+                self._known.clear()
+            cached = (now + _CACHE_S, await self._look_up(key_digest))
+            self._known[key_digest] = cached
+        found = cached[1]
+        if isinstance(found, AuthRefused):
+            raise AuthRefused(found.kind, found.sentence, found.next_step)
+        return found
+
+    async def _look_up(self, key_digest: str) -> Identity | AuthRefused:
+        key = await self._records.key_by_digest(key_digest)
+        if key is None:
+            return AuthRefused(errors.KEY_UNKNOWN, "This fabric does not know the API key.")
+        if key.revoked_at is not None:
+            return AuthRefused(errors.KEY_REVOKED, "This API key was revoked.")
+        if not key.usable(time.time()):
+            return AuthRefused(errors.KEY_EXPIRED, "This API key has expired.")
+        user = await self._records.user(key.user)
+        if user is None:
+            return AuthRefused(errors.KEY_REVOKED, "The user of this API key was removed.")
+        return Identity(user.name, user.role, user.email)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` (a name or address without port) can only mean this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bearer(connection: HTTPConnection) -> str | None:
+    scheme, _, secret = connection.headers.get("authorization", "").partition(" ")
+    return secret.strip() or None if scheme.lower() == "bearer" else None

@@ -1,0 +1,55 @@
+"""Signed links to payloads and results, with ranges."""
+
+import time
+
+from fastapi import APIRouter, Request
+from starlette.responses import FileResponse, Response
+
+from edif.blobs.store import payload_name, result_name
+from edif.core import errors
+from edif.core.errors import NotFound
+from edif.gateway.edge import bounded_body, edge_of, json_answer
+
+router = APIRouter(prefix="/edif/v1/blobs")
+
+
+@router.api_route("/{kind}/{job_id}", methods=["GET", "HEAD"])
+async def get_blob(request: Request, kind: str, job_id: str) -> Response:
+    edge = edge_of(request)
+    name = _name(kind, job_id)
+    _check(request, "get", name)
+    path = edge.blobs.path(name)
+    if not path.is_file():
+        raise NotFound(errors.RESULT_GONE, "This result is no longer kept.")
+    # A blob never changes under its name, so clients may resume by range and caches may keep it.
+    return FileResponse(
+        path,
+        media_type="application/octet-stream",
+        headers={"cache-control": "private, immutable", "etag": f'"{job_id}"'},
+    )
+
+
+@router.put("/{kind}/{job_id}")
+async def put_blob(request: Request, kind: str, job_id: str) -> Response:
+    edge = edge_of(request)
+    name = _name(kind, job_id)
+    _check(request, "put", name)
+    limit = edge.fabric.config.limits.result_bytes
+    size = await edge.blobs.put(name, bounded_body(request, limit), limit_bytes=limit)
+    return json_answer(b'{"size_bytes": %d}' % size)
+
+
+def _name(kind: str, job_id: str) -> str:
+    makers = {"payload": payload_name, "result": result_name}
+    if kind not in makers or not job_id.isalnum():
+        raise NotFound(errors.ROUTE_UNKNOWN, "There is no such blob.")
+    return makers[kind](job_id)
+
+
+def _check(request: Request, purpose: str, name: str) -> None:
+    query = request.query_params
+    if query.get("purpose") != purpose:
+        purpose = "none"  # signed for something else: the check below refuses it
+    edge_of(request).fabric.signer.check(
+        purpose, name, query.get("expires", ""), query.get("signature", ""), time.time()
+    )

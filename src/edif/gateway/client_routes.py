@@ -1,0 +1,217 @@
+"""The routes of the nnsight 0.8 client: ``docs/protocol.md`` describes each."""
+
+import time
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, WebSocket
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from edif.blobs.store import payload_name
+from edif.core import errors
+from edif.core.errors import AuthRefused, OverLimit, Refused
+from edif.core.ids import ModelId, new_job_id
+from edif.core.job import Job
+from edif.core.limits import MIB
+from edif.core.users import Identity
+from edif.gateway.auth import KEY_HEADER
+from edif.gateway.edge import Edge, base_url, bounded_body, edge_of, json_answer
+from edif.gateway.rates import RateLimiter
+from edif.models.model_key import format_model_key
+from edif.wire import client_protocol
+from edif.wire.client_protocol import ZSTD_MAGIC, ClientVersions, Envelope, encode_frame
+from edif.wire.zstd import declared_size
+
+router = APIRouter()
+
+_ENVELOPE_BYTES = MIB
+_CLOSE_REFUSED = 4401
+_open_routes = RateLimiter()
+
+
+@router.get("/ping")
+async def ping() -> str:
+    return "pong"
+
+
+@router.websocket("/subscribe")
+async def subscribe(socket: WebSocket) -> None:
+    edge = edge_of(socket)
+    try:
+        identity = await edge.auth.identify(socket)
+    except AuthRefused as error:
+        # A refused handshake reaches the client as an HTTP answer, with the sentence in its body.
+        await socket.send_denial_response(
+            json_answer(client_protocol.error_body(error), error.kind.http_status)
+        )
+        return
+    await socket.accept()
+    subscriber = edge.subscribers.open(identity.name)
+    try:
+        await socket.send_text(msgspec.json.encode({"session_id": subscriber.id}).decode())
+        await subscriber.serve(socket)
+    finally:
+        edge.subscribers.close(subscriber)
+
+
+@router.post("/request")
+async def request(request: Request) -> Response:
+    edge = edge_of(request)
+    notes = _check_client(request, edge)
+    identity = await edge.auth.identify(request)
+    _check_space(edge)
+    envelope, blob = await _read_form(request, edge)
+    received = time.monotonic()
+    spec = edge.fabric.check_model(envelope.model_key, envelope.env)
+    subscriber = None
+    if envelope.session_id:
+        subscriber = edge.subscribers.get(envelope.session_id, identity.name)
+        if subscriber is None:
+            raise Refused(errors.SESSION_UNKNOWN, "The request names a status socket that is not open.")
+    job = Job(
+        id=new_job_id(),
+        owner=identity.name,
+        model=ModelId(spec.id),
+        model_key=envelope.model_key,
+        compress=envelope.compress,
+        env=envelope.env,
+        payload_bytes=blob.size or 0,
+        created_at=time.time(),
+        client_key=request.headers.get("idempotency-key"),
+    )
+    await _store_payload(edge, job, blob, compressed=envelope.compress)
+    frame = await edge.fabric.accept(
+        job, subscriber=subscriber, base_url=base_url(request), received=received
+    )
+    for note in notes:
+        edge.fabric.note(job.id, note)
+    return json_answer(encode_frame(frame))
+
+
+def _check_client(request: Request, edge: Edge) -> list[str]:
+    if "nnsight-model-key" in request.headers:
+        raise client_protocol.too_old_client(request.headers.get("nnsight-version", ""))
+    versions = ClientVersions(
+        request.headers.get("nnsight-version", ""), request.headers.get("python-version", "")
+    )
+    return client_protocol.check_versions(versions, edge.fabric.serving_python)
+
+
+def _check_space(edge: Edge) -> None:
+    free = edge.blobs.free_bytes()
+    if free < edge.config.min_free_bytes:
+        raise OverLimit(errors.STORAGE_LOW, f"The fabric has only {free / 2**20:.0f} MiB of disk left.")
+
+
+async def _read_form(request: Request, edge: Edge) -> tuple[Envelope, UploadFile]:
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise Refused(errors.BODY_NOT_MULTIPART, "The request is not multipart/form-data.")
+    limit = edge.fabric.config.limits.payload_bytes + _ENVELOPE_BYTES
+    parser = MultiPartParser(
+        request.headers,
+        bounded_body(request, limit),
+        max_files=1,
+        max_fields=4,
+        max_part_size=_ENVELOPE_BYTES,
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Refused(
+            errors.BODY_TRUNCATED, f"The multipart body does not parse: {error.message}."
+        ) from error
+    except KeyError as error:  # no boundary in the content type
+        raise Refused(errors.BODY_NOT_MULTIPART, "The multipart body names no boundary.") from error
+    except ClientDisconnect as error:
+        raise Refused(errors.BODY_TRUNCATED, "The upload broke off.") from error
+    text, blob = form.get("data"), form.get("blob")
+    if not isinstance(text, str):
+        raise Refused(errors.ENVELOPE_INVALID, "The request has no form field `data`.")
+    if not isinstance(blob, UploadFile):
+        raise Refused(errors.BODY_TRUNCATED, "The request has no file `blob`, or it broke off.")
+    return client_protocol.parse_envelope(text), blob
+
+
+async def _store_payload(edge: Edge, job: Job, blob: UploadFile, *, compressed: bool) -> None:
+    limits = edge.fabric.config.limits
+    if compressed:
+        head = await blob.read(32)
+        await blob.seek(0)
+        if not head.startswith(ZSTD_MAGIC):
+            raise Refused(errors.PAYLOAD_NOT_ZSTD, "The request says `compress`, but its blob is not zstd.")
+        size = declared_size(head)
+        if size is not None and size > limits.payload_expanded_bytes:
+            raise OverLimit(
+                errors.PAYLOAD_BOMB,
+                f"The payload expands to {size / 2**20:.0f} MiB, more than the "
+                f"{limits.payload_expanded_bytes / 2**20:.0f} MiB that this fabric takes.",
+            )
+
+    async def chunks() -> Any:
+        while chunk := await blob.read(MIB):
+            yield chunk
+
+    await edge.blobs.put(payload_name(job.id), chunks(), limit_bytes=limits.payload_bytes)
+
+
+@router.get("/response/{job_id}")
+async def response(request: Request, job_id: str) -> Response:
+    edge = edge_of(request)
+    identity = await edge.auth.identify(request)
+    job = await edge.fabric.find(job_id, identity)
+    return json_answer(encode_frame(await edge.fabric.status(job, base_url(request))))
+
+
+@router.get("/status")
+async def status(request: Request) -> Response:
+    edge = await _open_route(request)
+    deployments = {}
+    for row in edge.fabric.models():
+        key = format_model_key(row["model"], row["revision"], row["task"], row["trust_remote_code"])
+        for replica in range(max(row["replicas"], 1)):
+            deployments[f"{row['model']}#{replica}"] = {
+                # COLD models are not listed by the client, though a request brings them up: WARM says so.
+                "deployment_level": "HOT" if row["replicas"] else "WARM",
+                "application_state": row["state"],
+                "model_key": key,
+                "repo_id": row["model"],
+                "task": row["task"],
+                "revision": row["revision"],
+                "trust_remote_code": row["trust_remote_code"],
+            }
+    return json_answer(msgspec.json.encode({"deployments": deployments}))
+
+
+@router.get("/env")
+async def env(request: Request) -> Response:
+    edge = await _open_route(request)
+    return json_answer(msgspec.json.encode(edge.fabric.environment()))
+
+
+@router.get("/whoami")
+async def whoami(request: Request) -> dict[str, Any]:
+    edge = edge_of(request)
+    identity: Identity | None
+    try:
+        identity = await edge.auth.identify(request)
+    except AuthRefused:
+        if request.headers.get(KEY_HEADER) is None:
+            raise
+        identity = None  # the client's word for an unknown key is email None
+    if identity is None:
+        return {"email": None, "tags": []}
+    return {"email": identity.email or identity.name, "tags": [identity.role.value]}
+
+
+async def _open_route(request: Request) -> Edge:
+    """A route that the stock client calls without a key: open and rate-limited, or closed by the operator."""
+    edge = edge_of(request)
+    if not edge.config.public_status:
+        await edge.auth.identify(request)
+        return edge
+    address = request.client.host if request.client is not None else ""
+    _open_routes.check(address, edge.config.status_per_s, time.monotonic())
+    return edge

@@ -1,0 +1,613 @@
+"""The gateway's runtime: feeds the scheduler with events and carries out what it decides.
+
+One task works through one inbox, so that what is recorded, what is decided and what clients are told has one
+order. Requests, sockets and agents run beside it and only put events in.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import structlog
+
+from edif.blobs.links import LinkSigner
+from edif.blobs.store import BlobStore, payload_name, result_name
+from edif.core import errors
+from edif.core.errors import EdifError, NotFound, Refused, StoreUnavailable
+from edif.core.ids import AgentId, JobId, ModelId, ReplicaId
+from edif.core.job import Attempt, AttemptOutcome, ClientStatus, Ending, Job, JobState
+from edif.core.limits import Limits
+from edif.core.users import Identity
+from edif.gateway.subscribers import Subscriber
+from edif.models.catalogue import Catalogue
+from edif.records.store import RecordStore
+from edif.scheduler import events as ev
+from edif.scheduler.decide import Scheduler
+from edif.telemetry import metrics
+from edif.wire import link
+from edif.wire.client_protocol import StatusFrame, encode_push
+
+log = structlog.get_logger()
+
+POSITIONS_EVERY_S = 1.0
+STORE_RETRY_S = 1.0
+LINK_VALID_S = 24 * 3600.0
+
+_STATUS_OF_STATE = {
+    JobState.QUEUED: ClientStatus.QUEUED,
+    JobState.RUNNING: ClientStatus.RUNNING,
+    JobState.COMPLETED: ClientStatus.COMPLETED,
+    JobState.FAILED: ClientStatus.ERROR,
+    JobState.CANCELLED: ClientStatus.ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FabricConfig:
+    """What the runtime is told by the composition root.
+
+    Attributes:
+        limits: the bounds of every job.
+        push_bytes: results up to this size are also sent on the status socket.
+        lease_s: how long an agent may be away before its attempts are given to others.
+        store_id: names the blob folder, so that agents on the same machine can recognise it.
+        keep_deployed: models that are brought up at once and kept up.
+    """
+
+    limits: Limits
+    push_bytes: int
+    lease_s: float
+    store_id: str
+    keep_deployed: tuple[ModelId, ...] = ()
+
+
+@dataclass(slots=True)
+class _Active:
+    """A job that has not ended, as this process sees it."""
+
+    job: Job
+    frame: StatusFrame
+    subscriber: Subscriber | None = None
+    base_url: str = ""
+    received: float = field(default_factory=time.monotonic)
+    load_s: float = 0.0
+    began: float | None = None
+
+
+@dataclass(slots=True)
+class _AgentLink:
+    hello: link.Hello
+    send: Callable[[link.ToAgent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _FromAgent:
+    agent: AgentId
+    message: link.ToGateway
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    agent: AgentId
+    link: _AgentLink
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    agent: AgentId
+    link: _AgentLink
+
+
+@dataclass(frozen=True, slots=True)
+class _LeaseEnded:
+    agent: AgentId
+    away_since: float
+
+
+_Item = ev.Event | _FromAgent | _Joined | _Left | _LeaseEnded
+
+
+class Fabric:
+    """Jobs in, decisions carried out, statuses told."""
+
+    def __init__(
+        self,
+        config: FabricConfig,
+        *,
+        records: RecordStore,
+        blobs: BlobStore,
+        catalogue: Catalogue,
+        signer: LinkSigner,
+    ) -> None:
+        self.config = config
+        self.catalogue = catalogue
+        self.signer = signer
+        self._records = records
+        self._blobs = blobs
+        prefix = f"r{secrets.token_hex(3)}"
+        self._scheduler = Scheduler((ModelId(spec.id) for spec in catalogue), prefix)
+        self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
+        self._active: dict[JobId, _Active] = {}
+        self._agents: dict[AgentId, _AgentLink] = {}
+        self._away: dict[AgentId, float] = {}
+        self._stale_positions: set[ModelId] = set()
+        self._metadata_asked: set[str] = set()
+        self.alive = False
+
+    # -- life ------------------------------------------------------------------------------------------
+    async def recover(self) -> None:
+        """Take up every job that an earlier gateway left unfinished."""
+        for job in await self._records.unfinished_jobs():
+            active = self._active[job.id] = _Active(job, StatusFrame(job.id, ClientStatus.QUEUED))
+            attempt = await self._records.current_attempt(job.id)
+            if self.catalogue.get(job.model) is None:
+                await self._end_unserved(active, attempt)
+            elif attempt is None:
+                self._post(ev.JobQueued(job.id, job.model, job.attempts))
+            else:
+                agent = AgentId(attempt.agent)
+                self._post(
+                    ev.AttemptRemembered(job.id, job.model, attempt.number, agent, ReplicaId(attempt.replica))
+                )
+                self._start_lease(agent)
+        for model in self.config.keep_deployed:
+            self._post(ev.DeployAsked(model))
+
+    async def _end_unserved(self, active: _Active, attempt: Attempt | None) -> None:
+        sentence = f"The model {active.job.model!r} is no longer served here."
+        error = Refused(errors.MODEL_NOT_SERVED, sentence)
+        await self._fail(active.job.id, error, None if attempt is None else attempt.number)
+
+    async def run(self) -> None:
+        """Work through the inbox until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            tasks.create_task(self._refresh_positions())
+            self.alive = True
+            try:
+                while True:
+                    item = await self._inbox.get()
+                    await self._work(item)
+            finally:
+                self.alive = False
+
+    async def _work(self, item: _Item) -> None:
+        match item:
+            case _FromAgent(agent=agent, message=message):
+                await self._hear(agent, message)
+            case _Joined(agent=agent, link=agent_link):
+                await self._agent_joined(agent, agent_link)
+            case _Left(agent=agent, link=agent_link):
+                self._agent_left(agent, agent_link)
+            case _LeaseEnded(agent=agent, away_since=since):
+                if self._away.get(agent) == since:
+                    del self._away[agent]
+                    log.warning("fabric.agent_lost", agent=agent)
+                    await self._decide(ev.AgentLost(agent))
+            case _:
+                await self._decide(item)
+
+    def _post(self, item: _Item) -> None:
+        self._inbox.put_nowait(item)
+
+    # -- what requests ask -----------------------------------------------------------------------------
+    def check_model(self, model_key: str, env: dict[str, Any]) -> link.ModelSpec:
+        return self.catalogue.match(model_key, env)
+
+    async def accept(
+        self, job: Job, *, subscriber: Subscriber | None, base_url: str, received: float
+    ) -> StatusFrame:
+        """Record a job whose payload is already in the blob store; it is durable when this returns."""
+        recorded = await self._records.add_job(job)
+        if recorded.id != job.id:
+            await self._blobs.delete(payload_name(job.id))
+            return await self.status(recorded, base_url)
+        frame = StatusFrame(
+            job.id, ClientStatus.RECEIVED, f"Your job was accepted. To cancel: edif jobs cancel {job.id}"
+        )
+        self._active[job.id] = _Active(job, frame, subscriber, base_url, received)
+        self._post(ev.JobQueued(job.id, job.model))
+        metrics.JOBS_ACCEPTED.labels(job.model).inc()
+        return frame
+
+    async def find(self, job_id: str, identity: Identity) -> Job:
+        """
+        Raises:
+            NotFound: no such job, or it belongs to someone else.
+        """
+        job = await self._records.job(JobId(job_id))
+        if job is None or (job.owner != identity.name and not identity.operator):
+            raise NotFound(errors.JOB_UNKNOWN, f"There is no job {job_id[:60]!r} of yours.")
+        return job
+
+    async def status(self, job: Job, base_url: str) -> StatusFrame:
+        """The job's last status, with a fresh link when there is a result."""
+        active = self._active.get(job.id)
+        if active is not None:
+            return active.frame
+        if job.state is JobState.COMPLETED:
+            if await self._blobs.size(result_name(job.id)) is None:
+                gone = NotFound(errors.RESULT_GONE, "This job's result is no longer kept.")
+                return StatusFrame(job.id, ClientStatus.ERROR, gone.detail, meta=job.meta)
+            return StatusFrame(
+                job.id, ClientStatus.COMPLETED, job.description, self.result_link(job.id, base_url), job.meta
+            )
+        return StatusFrame(job.id, _STATUS_OF_STATE[job.state], job.description, meta=job.meta or None)
+
+    def result_link(self, job_id: JobId, base_url: str) -> str:
+        return base_url + self.signer.path("get", result_name(job_id), time.time() + LINK_VALID_S)
+
+    def cancel(self, job: Job) -> None:
+        """
+        Raises:
+            Refused: the job has already ended.
+        """
+        if job.state.final or not self._scheduler.knows(job.id):
+            raise Refused(errors.STATE_CONFLICT, f"The job {job.id} has already ended: {job.state}.")
+        self._post(ev.CancelAsked(job.id))
+
+    def deploy(self, model: ModelId) -> None:
+        self._post(ev.DeployAsked(self._known_model(model)))
+
+    def evict(self, model: ModelId) -> None:
+        self._post(ev.EvictAsked(self._known_model(model)))
+
+    def _known_model(self, model: ModelId) -> ModelId:
+        if self.catalogue.get(model) is None:
+            raise NotFound(errors.MODEL_NOT_SERVED, f"The model {model!r} is not served here.")
+        return model
+
+    def models(self) -> list[dict[str, Any]]:
+        """What is served and how far it is, for ``/status`` and the command line."""
+        rows = []
+        for view in self._scheduler.view():
+            spec = self.catalogue.get(view.model)
+            assert spec is not None
+            state = "RUNNING" if view.ready else "DEPLOYING" if view.loading else "NOT_STARTED"
+            rows.append(
+                {
+                    "model": view.model,
+                    "revision": spec.revision,
+                    "task": spec.task,
+                    "dtype": spec.dtype,
+                    "trust_remote_code": spec.trust_remote_code,
+                    "state": state,
+                    "replicas": view.ready,
+                    "queued": view.queued,
+                }
+            )
+        return rows
+
+    def agents(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "agent": agent,
+                "host": joined.hello.host,
+                "pid": joined.hello.pid,
+                "running": len(self._scheduler.running_on(agent)),
+            }
+            for agent, joined in self._agents.items()
+        ]
+
+    def environment(self) -> dict[str, Any]:
+        """Python and package versions of the workers, for ``GET /env``."""
+        for joined in self._agents.values():
+            return {"python_version": joined.hello.python_version, "packages": joined.hello.packages}
+        return {"python_version": "", "packages": {}}
+
+    @property
+    def serving_python(self) -> str:
+        return str(self.environment()["python_version"])
+
+    # -- what agents say -------------------------------------------------------------------------------
+    def agent_joined(self, hello: link.Hello, send: Callable[[link.ToAgent], None]) -> Callable[[], None]:
+        """An agent's link is up. Returns what to call when it is down."""
+        agent = AgentId(hello.agent)
+        joined = _AgentLink(hello, send)
+        self._post(_Joined(agent, joined))
+        return lambda: self._post(_Left(agent, joined))
+
+    def heard(self, agent: str, message: link.ToGateway) -> None:
+        self._post(_FromAgent(AgentId(agent), message))
+
+    async def _agent_joined(self, agent: AgentId, joined: _AgentLink) -> None:
+        self._agents[agent] = joined
+        self._away.pop(agent, None)
+        hello = joined.hello
+        believed = set(self._scheduler.running_on(agent))
+        unwanted = [ref for ref in hello.running if (JobId(ref.job), ref.attempt) not in believed]
+        joined.send(link.Welcome("edif", self.config.store_id, unwanted))
+        for spec in self.catalogue:
+            if spec.id not in self._metadata_asked:
+                self._metadata_asked.add(spec.id)
+                joined.send(link.SendMetadata(spec))
+        log.info("fabric.agent_joined", agent=agent, host=hello.host, replicas=len(hello.replicas))
+        replicas = tuple(
+            ev.HeldReplica(ReplicaId(held.replica), ModelId(held.model), held.ready)
+            for held in hello.replicas
+        )
+        running = frozenset((JobId(ref.job), ref.attempt) for ref in hello.running)
+        await self._decide(ev.AgentJoined(agent, replicas, running))
+
+    def _agent_left(self, agent: AgentId, left: _AgentLink) -> None:
+        if self._agents.get(agent) is not left:
+            return  # it has already come back on another link
+        del self._agents[agent]
+        self._scheduler.handle(ev.AgentAway(agent))
+        log.warning("fabric.agent_away", agent=agent)
+        self._start_lease(agent)
+
+    def _start_lease(self, agent: AgentId) -> None:
+        since = time.monotonic()
+        self._away[agent] = since
+        asyncio.get_running_loop().call_later(self.config.lease_s, self._post, _LeaseEnded(agent, since))
+
+    async def _hear(self, agent: AgentId, message: link.ToGateway) -> None:
+        match message:
+            case link.AttemptStarted() | link.AttemptLog() | link.AttemptSaving():
+                if (active := self._current(message.job, message.attempt)) is not None:
+                    self._hear_progress(active, message)
+            case link.AttemptEnded():
+                await self._attempt_ended(agent, message)
+            case link.ReplicaLoading(replica=replica, stage=stage):
+                self._replica_loading(ReplicaId(replica), stage)
+            case link.ReplicaReady(replica=replica, load_s=load_s):
+                log.info("fabric.replica_ready", replica=replica, load_s=round(load_s, 2))
+                self._note_load(ReplicaId(replica))
+                await self._decide(ev.ReplicaBecameReady(ReplicaId(replica)))
+            case link.ReplicaFailed(replica=replica, sentence=sentence):
+                log.error("fabric.replica_failed", replica=replica, reason=sentence)
+                await self._decide(ev.ReplicaFailed(ReplicaId(replica), sentence))
+            case link.ReplicaStopped(replica=replica):
+                await self._decide(ev.ReplicaStopped(ReplicaId(replica)))
+
+    def _hear_progress(
+        self, active: _Active, message: link.AttemptStarted | link.AttemptLog | link.AttemptSaving
+    ) -> None:
+        match message:
+            case link.AttemptStarted():
+                active.began = time.monotonic()
+                self._tell(active, ClientStatus.RUNNING, f"To cancel: edif jobs cancel {active.job.id}")
+            case link.AttemptLog(text=text):
+                self._note(active, text)
+            case link.AttemptSaving():
+                self._tell(active, ClientStatus.RUNNING, "Your code is done; its result is being stored.")
+
+    def _current(self, job: str, attempt: int) -> _Active | None:
+        active = self._active.get(JobId(job))
+        return active if active is not None and active.job.attempts == attempt else None
+
+    def _replica_loading(self, replica: ReplicaId, stage: str) -> None:
+        model = self._scheduler.model_of(replica)
+        if model is None:
+            return
+        for job in self._scheduler.queue(model):
+            self._tell(self._active[job], ClientStatus.DEPLOYING, f"The model is being brought up: {stage}.")
+
+    def _note_load(self, replica: ReplicaId) -> None:
+        """What the jobs in the queue have waited until now, they have waited for the model."""
+        model = self._scheduler.model_of(replica)
+        for job in () if model is None else self._scheduler.queue(model):
+            active = self._active[job]
+            active.load_s = time.monotonic() - active.received
+
+    async def _attempt_ended(self, agent: AgentId, message: link.AttemptEnded) -> None:
+        job_id = JobId(message.job)
+        active = self._current(message.job, message.attempt)
+        if active is not None:
+            outcome = AttemptOutcome(message.outcome)
+            if outcome is AttemptOutcome.LOST:
+                log.warning(
+                    "fabric.attempt_lost", job=job_id, attempt=message.attempt, reason=message.sentence
+                )
+                await self._decide(ev.AttemptLost(job_id, message.attempt))
+            else:
+                await self._end(active, _ending(message, active), message.attempt, outcome)
+                await self._decide(ev.AttemptOver(job_id, message.attempt))
+        joined = self._agents.get(agent)
+        if joined is not None:
+            joined.send(link.OutcomeRecorded(message.job, message.attempt))
+
+    # -- what the scheduler decides --------------------------------------------------------------------
+    async def _decide(self, event: ev.Event) -> None:
+        for action in self._scheduler.handle(event):
+            await self._carry_out(action)
+
+    async def _carry_out(self, action: ev.Action) -> None:
+        match action:
+            case ev.BeginAttempt():
+                await self._begin(action)
+            case ev.RequeueJob(job=job, attempt=attempt):
+                await self._durably(partial(self._records.lose_attempt, job, attempt))
+                self._tell(
+                    self._active[job], ClientStatus.QUEUED, "The try was interrupted; it will be tried again."
+                )
+            case ev.FailJob(job=job, error=kind, sentence=sentence, attempt=attempt):
+                await self._fail(job, EdifError(kind, sentence), attempt)
+            case ev.CancelJob(job=job, attempt=attempt):
+                error = EdifError(errors.CANCELLED, "The job was cancelled.")
+                await self._fail(job, error, attempt, JobState.CANCELLED)
+            case ev.StopAttempt(job=job, attempt=attempt, agent=agent):
+                self._send(agent, link.CancelAttempt(job, attempt))
+            case ev.StartReplica(agent=agent, replica=replica, model=model):
+                spec = self.catalogue.get(model)
+                assert spec is not None
+                self._send(agent, link.StartReplica(replica, spec))
+            case ev.StopReplica(agent=agent, replica=replica):
+                self._send(agent, link.StopReplica(replica))
+            case ev.TellWaiting(job=job, position=position, loading=loading):
+                self._tell_waiting(self._active[job], position, loading=loading)
+            case ev.TellPositions(model=model):
+                self._stale_positions.add(model)
+
+    def _send(self, agent: AgentId, message: link.ToAgent) -> None:
+        joined = self._agents.get(agent)
+        if joined is not None:
+            joined.send(message)
+
+    async def _begin(self, action: ev.BeginAttempt) -> None:
+        now = time.time()
+        attempt = Attempt(
+            action.job, action.attempt, action.agent, action.replica, now, now + self.config.limits.time_s
+        )
+        if not await self._durably(partial(self._records.begin_attempt, attempt)):
+            self._active.pop(action.job, None)
+            await self._decide(ev.AttemptRefused(action.job))
+            return
+        active = self._active[action.job]
+        active.job = replace(active.job, attempts=action.attempt, state=JobState.RUNNING)
+        limits = self.config.limits
+        expires = now + limits.time_s + 24 * 3600
+        self._send(
+            action.agent,
+            link.RunAttempt(
+                action.job,
+                action.attempt,
+                action.replica,
+                compress=active.job.compress,
+                env=active.job.env,
+                payload_url=self.signer.path("get", payload_name(action.job), expires),
+                result_url=self.signer.path("put", result_name(action.job), expires),
+                time_limit_s=limits.time_s,
+                result_limit_bytes=limits.result_bytes,
+                expanded_limit_bytes=limits.payload_expanded_bytes,
+                log_limit_bytes=limits.log_bytes,
+            ),
+        )
+        self._tell(active, ClientStatus.DISPATCHED, f"To cancel: edif jobs cancel {action.job}")
+
+    async def _fail(
+        self, job_id: JobId, error: EdifError, attempt: int | None, state: JobState = JobState.FAILED
+    ) -> None:
+        active = self._active.get(job_id)
+        if active is None:
+            return
+        outcome = None if attempt is None else AttemptOutcome.LOST
+        ending = Ending(state, error.detail, error.code, meta=_meta(active, link.Usage()))
+        await self._end(active, ending, attempt, outcome)
+
+    async def _end(
+        self, active: _Active, ending: Ending, attempt: int | None, outcome: AttemptOutcome | None
+    ) -> None:
+        """Record the ending, once, and tell it."""
+        job = active.job
+        recorded = await self._durably(
+            partial(self._records.end_job, job.id, ending, now=time.time(), attempt=attempt, outcome=outcome)
+        )
+        self._active.pop(job.id, None)
+        if not recorded:
+            log.warning("fabric.second_ending", job=job.id, state=ending.state)
+            return
+        metrics.JOBS_ENDED.labels(job.model, ending.state.value).inc()
+        log.info(
+            "job.ended", job=job.id, owner=job.owner, model=job.model, state=ending.state.value, **ending.meta
+        )
+        await self._tell_ending(active, ending)
+
+    @staticmethod
+    async def _durably(write: Callable[[], Awaitable[bool]]) -> bool:
+        """Do a write that must happen: while the store cannot, everything waits, and nothing is lost."""
+        while True:
+            try:
+                return await write()
+            except StoreUnavailable as error:
+                log.warning("fabric.store_unavailable", reason=error.sentence)
+                await asyncio.sleep(STORE_RETRY_S)
+
+    # -- what clients are told -------------------------------------------------------------------------
+    async def _tell_ending(self, active: _Active, ending: Ending) -> None:
+        if active.subscriber is None:
+            return
+        job_id = active.job.id
+        if ending.state is not JobState.COMPLETED:
+            active.subscriber.tell(
+                StatusFrame(job_id, ClientStatus.ERROR, ending.description, meta=ending.meta)
+            )
+            return
+        frame = StatusFrame(job_id, ClientStatus.COMPLETED, ending.description, meta=ending.meta)
+        if ending.result_bytes is not None and ending.result_bytes <= self.config.push_bytes:
+            result = await self._blobs.read(result_name(job_id))
+            active.subscriber.push(encode_push(frame, result))
+            return
+        active.subscriber.tell(
+            StatusFrame(
+                job_id, frame.status, frame.description, self.result_link(job_id, active.base_url), frame.meta
+            )
+        )
+
+    def _tell(self, active: _Active, status: ClientStatus, description: str) -> None:
+        active.frame = StatusFrame(active.job.id, status, description)
+        if active.subscriber is not None:
+            active.subscriber.tell(active.frame)
+
+    def _note(self, active: _Active, text: str) -> None:
+        """A LOG line: shown to whoever listens, and no status of the job."""
+        if active.subscriber is not None:
+            active.subscriber.tell(StatusFrame(active.job.id, ClientStatus.LOG, text))
+
+    def note(self, job_id: JobId, text: str) -> None:
+        if (active := self._active.get(job_id)) is not None:
+            self._note(active, text)
+
+    def _tell_waiting(self, active: _Active, position: int, *, loading: bool) -> None:
+        if loading:
+            up = bool(self._agents)
+            status = ClientStatus.DEPLOYING if up else ClientStatus.PROVISIONING
+            reason = "The model is being brought up" if up else "Waiting for a node to join the fabric"
+            self._tell(active, status, f"{reason}; position {position} in the queue.")
+        else:
+            self._tell(
+                active, ClientStatus.QUEUED, f"Position {position} in the queue of {active.job.model}."
+            )
+
+    async def _refresh_positions(self) -> None:
+        """Tell moved positions, at most once a second for each model."""
+        while True:
+            await asyncio.sleep(POSITIONS_EVERY_S)
+            models, self._stale_positions = self._stale_positions, set()
+            for model in models:
+                loading = self._scheduler.loading(model)
+                for position, job in enumerate(self._scheduler.queue(model), start=1):
+                    if (active := self._active.get(job)) is not None:
+                        self._tell_waiting(active, position, loading=loading)
+
+
+def _ending(message: link.AttemptEnded, active: _Active) -> Ending:
+    usage = message.usage
+    outcome = AttemptOutcome(message.outcome)
+    meta = _meta(active, usage)
+    if outcome is AttemptOutcome.COMPLETED:
+        meta["result_bytes"] = message.result_bytes
+        return Ending(
+            JobState.COMPLETED,
+            meta=meta,
+            result_bytes=message.result_bytes,
+            result_sha256=message.result_sha256,
+        )
+    kind = errors.catalogue().get(message.error_code or "", errors.INTERNAL)
+    error = EdifError(kind, message.sentence, message.next_step)
+    user_code = kind is errors.USER_CODE
+    state = JobState.CANCELLED if outcome is AttemptOutcome.CANCELLED else JobState.FAILED
+    return Ending(state, message.sentence if user_code else error.detail, kind.code, meta=meta)
+
+
+def _meta(active: _Active, usage: link.Usage) -> dict[str, Any]:
+    """What the client is told of the job's cost. Seconds are wall time."""
+    now = time.monotonic()
+    began = active.began if active.began is not None else now
+    waited = began - active.received
+    return {
+        "queue_s": round(max(waited - active.load_s, 0.0), 6),
+        "load_s": round(active.load_s, 6),
+        "run_s": round(usage.run_s, 6),
+        "save_s": round(usage.save_s, 6),
+        "transfer_s": round(usage.transfer_s, 6),
+        "total_s": round(now - active.received, 6),
+        "tokens": usage.tokens,
+        "peak_memory_bytes": usage.peak_memory_bytes,
+        "attempts": active.job.attempts,
+    }

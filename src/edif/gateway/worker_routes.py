@@ -1,0 +1,88 @@
+"""Where node agents come in: the link, and the metadata of their models."""
+
+import asyncio
+
+import msgspec
+import structlog
+from fastapi import APIRouter, Request, WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from edif.core.errors import AuthRefused
+from edif.gateway.edge import bounded_body, edge_of, json_answer
+from edif.models.metadata import MAX_METADATA_BYTES
+from edif.wire import link
+from edif.wire.client_protocol import error_body
+
+log = structlog.get_logger()
+
+router = APIRouter(prefix="/edif/v1/worker")
+
+_HELLO_TIMEOUT_S = 10.0
+
+
+class FileNames(msgspec.Struct):
+    files: list[str]
+
+
+@router.websocket("/link")
+async def worker_link(socket: WebSocket) -> None:
+    edge = edge_of(socket)
+    try:
+        edge.auth.check_worker(socket)
+    except AuthRefused as error:
+        await socket.send_denial_response(json_answer(error_body(error), error.kind.http_status))
+        return
+    await socket.accept()
+    outbox: asyncio.Queue[link.ToAgent] = asyncio.Queue()
+    try:
+        async with asyncio.timeout(_HELLO_TIMEOUT_S):
+            hello = link.decode_to_gateway(await socket.receive_bytes())
+    except (TimeoutError, msgspec.DecodeError, WebSocketDisconnect, KeyError) as error:
+        log.warning("gateway.no_hello", reason=str(error))
+        await socket.close()
+        return
+    if not isinstance(hello, link.Hello) or hello.version != link.LINK_VERSION:
+        log.warning("gateway.other_link_version", hello=repr(hello)[:200])
+        await socket.close(reason="this gateway speaks another version of the worker link")
+        return
+    left = edge.fabric.agent_joined(hello, outbox.put_nowait)
+    sender = asyncio.create_task(_send(socket, outbox))
+    try:
+        while True:
+            edge.fabric.heard(hello.agent, link.decode_to_gateway(await socket.receive_bytes()))
+    except msgspec.DecodeError as error:
+        log.warning("gateway.link_refused", agent=hello.agent, reason=str(error))
+    except (WebSocketDisconnect, KeyError, RuntimeError):
+        pass
+    finally:
+        left()
+        sender.cancel()
+        await asyncio.wait([sender])
+
+
+async def _send(socket: WebSocket, outbox: "asyncio.Queue[link.ToAgent]") -> None:
+    while True:
+        message = await outbox.get()
+        try:
+            await socket.send_bytes(link.encode(message))
+        except (WebSocketDisconnect, RuntimeError):
+            return
+
+
+@router.put("/hub/{repo:path}/files/{name:path}")
+async def put_model_file(request: Request, repo: str, name: str) -> dict[str, int]:
+    edge = edge_of(request)
+    edge.auth.check_worker(request)
+    body = b"".join([chunk async for chunk in bounded_body(request, MAX_METADATA_BYTES)])
+    edge.hub.receive(repo, name, body)
+    return {"size_bytes": len(body)}
+
+
+@router.post("/hub/{repo:path}/files")
+async def publish_model(request: Request, repo: str) -> dict[str, int]:
+    edge = edge_of(request)
+    edge.auth.check_worker(request)
+    body = b"".join([chunk async for chunk in bounded_body(request, MAX_METADATA_BYTES)])
+    names = msgspec.json.decode(body, type=FileNames).files
+    edge.hub.publish(repo, names)
+    return {"files": len(names)}

@@ -1,0 +1,67 @@
+"""``edif agent``: puts a node agent together and runs it until a signal stops it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+
+import structlog
+
+from edif.core import errors
+from edif.core.errors import SetupError
+from edif.launch.data_folder import DataFolder
+from edif.settings import Settings, environment
+from edif.telemetry import logs
+from edif.worker.agent import Agent, AgentConfig
+
+log = structlog.get_logger()
+
+
+def run(settings: Settings) -> None:
+    """Run an agent until a signal stops it.
+
+    Raises:
+        SetupError: no gateway is named, or it does not accept the agent.
+    """
+    logs.set_up(json_lines=settings.log_json)
+    asyncio.run(_main(settings))
+
+
+async def _main(settings: Settings) -> None:
+    folder = DataFolder(settings.data.resolve())
+    folder.prepare()
+    token = settings.worker_token or (
+        (folder.root / "worker.token").is_file() and folder.secret("worker.token")
+    )
+    url = settings.gateway_url or (folder.facts("gateway") or {}).get("url")
+    if not url:
+        raise SetupError(
+            errors.CONFIG_INVALID,
+            "The agent does not know its gateway.",
+            "Name it: edif agent --gateway URL, with EDIF_WORKER_TOKEN set to the content of worker.token.",
+        )
+    if not token:
+        raise SetupError(
+            errors.CONFIG_INVALID,
+            "The agent has no worker token.",
+            "Set EDIF_WORKER_TOKEN to the content of worker.token in the gateway's data folder.",
+        )
+    with folder.hold("agent"):
+        folder.note("agent", {"pid": os.getpid(), "gateway": url, "started_at": time.time()})
+        agent = Agent(
+            AgentConfig(
+                gateway=url,
+                token=token,
+                spool=folder.root / "spool",
+                shared_blobs=folder.blobs,
+                environment=environment(),
+            )
+        )
+        task = asyncio.create_task(agent.run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        log.info("agent.stopped")

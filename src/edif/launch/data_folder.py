@@ -1,0 +1,114 @@
+"""The data folder: one fabric's records, blobs and secrets, held by one gateway at a time.
+
+records.sqlite   the record store
+blobs/           payloads and results; blobs/store.id names the folder
+hub/             metadata files of the served models
+*.token, *.key   secrets, readable by the owner only
+run/             who runs now: lock files, process ids, the gateway's URL, logs
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edif.core import errors
+from edif.core.errors import SetupError
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    root: Path
+
+    @property
+    def blobs(self) -> Path:
+        return self.root / "blobs"
+
+    @property
+    def hub(self) -> Path:
+        return self.root / "hub"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    def prepare(self) -> None:
+        """Create the folder and what must be in it.
+
+        Raises:
+            SetupError: it cannot be written.
+        """
+        try:
+            for folder in (self.root, self.run, self.blobs):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            probe = self.run / f"probe-{os.getpid()}"
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise SetupError(
+                errors.DATA_UNWRITABLE,
+                f"The data folder {str(self.root)!r} cannot be written: {error.strerror}.",
+            ) from error
+
+    def secret(self, name: str) -> str:
+        """The secret in the file of this name, made at the first call."""
+        return self._once(self.root / name, f"{name.split('.')[0]}_{secrets.token_urlsafe(32)}")
+
+    def store_id(self) -> str:
+        """A name for the blob folder by which an agent recognises it."""
+        return self._once(self.blobs / "store.id", secrets.token_hex(16))
+
+    @staticmethod
+    def _once(path: Path, value: str) -> str:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_text().strip()
+        with os.fdopen(fd, "w") as file:
+            file.write(value)
+        return value
+
+    @contextlib.contextmanager
+    def hold(self, name: str) -> Iterator[None]:
+        """Hold the lock of this name while entered.
+
+        Raises:
+            SetupError: another process holds it.
+        """
+        with (self.run / f"{name}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise SetupError(
+                    errors.DATA_IN_USE, f"Another {name} already runs on the data folder {str(self.root)!r}."
+                ) from error
+            yield
+
+    def held(self, name: str) -> bool:
+        """Whether some process holds the lock of this name."""
+        try:
+            with self.hold(name):
+                return False
+        except SetupError:
+            return True
+
+    def note(self, name: str, facts: dict[str, Any]) -> None:
+        """Write down facts about a running service, replacing earlier ones at once."""
+        temporary = self.run / f"{name}.{os.getpid()}.tmp"
+        temporary.write_text(json.dumps(facts))
+        temporary.rename(self.run / f"{name}.json")
+
+    def facts(self, name: str) -> dict[str, Any] | None:
+        """What a service that runs now has noted; None if none runs."""
+        if not self.run.is_dir() or not self.held(name):
+            return None
+        try:
+            facts: dict[str, Any] = json.loads((self.run / f"{name}.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return facts

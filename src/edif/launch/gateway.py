@@ -1,0 +1,179 @@
+"""``edif gateway``: puts the gateway together, runs it, and takes it apart."""
+
+import asyncio
+import os
+import socket
+import time
+
+import structlog
+import uvicorn
+
+from edif.blobs.file_blobs import FileBlobs
+from edif.blobs.links import LinkSigner
+from edif.blobs.store import payload_name, result_name
+from edif.core import errors
+from edif.core.errors import SetupError
+from edif.core.ids import ModelId
+from edif.core.limits import Limits
+from edif.gateway.app import create_app
+from edif.gateway.auth import Authenticator, Tokens, is_loopback
+from edif.gateway.edge import Edge, EdgeConfig
+from edif.gateway.fabric import Fabric, FabricConfig
+from edif.gateway.hub import HubMirror
+from edif.gateway.subscribers import Subscribers
+from edif.launch.data_folder import DataFolder
+from edif.models.catalogue import Catalogue, demo_model, parse_model_option
+from edif.records.migrate import open_store
+from edif.records.store import RecordStore
+from edif.settings import Settings
+from edif.telemetry import logs
+
+log = structlog.get_logger()
+
+_RETENTION_EVERY_S = 60.0
+
+
+def run(settings: Settings) -> None:
+    """Run a gateway until a signal stops it.
+
+    Raises:
+        SetupError: the port is taken, the folder cannot be used, or a rule of safety stands against it.
+    """
+    logs.set_up(json_lines=settings.log_json)
+    asyncio.run(_main(settings))
+
+
+def catalogue_of(settings: Settings) -> Catalogue:
+    specs = [demo_model(settings.threads)] if settings.demo else []
+    for option in settings.models:
+        specs.append(
+            parse_model_option(
+                option, dtype=settings.dtype, threads=settings.threads, adapters=settings.adapters
+            )
+        )
+    return Catalogue(specs)
+
+
+async def _main(settings: Settings) -> None:
+    folder = DataFolder(settings.data.resolve())
+    folder.prepare()
+    catalogue = catalogue_of(settings)
+    with folder.hold("gateway"):
+        records = await open_store(folder.root)
+        try:
+            await _check_exposure(settings, records)
+            with _listen(settings.host, settings.port) as sock:
+                await _serve(settings, folder, catalogue, records, sock)
+        finally:
+            await records.close()
+
+
+async def _check_exposure(settings: Settings, records: RecordStore) -> None:
+    if not is_loopback(settings.host) and not await records.any_user():
+        raise SetupError(
+            errors.OPEN_WITHOUT_KEYS,
+            f"A fabric without users runs anybody's code, so it may not listen on {settings.host}.",
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise SetupError(errors.PORT_TAKEN, f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+    return sock
+
+
+async def _serve(
+    settings: Settings, folder: DataFolder, catalogue: Catalogue, records: RecordStore, sock: socket.socket
+) -> None:
+    blobs = FileBlobs(folder.blobs)
+    fabric = Fabric(
+        FabricConfig(
+            limits=Limits(
+                time_s=settings.time_limit_s,
+                result_bytes=settings.result_limit_bytes,
+                payload_bytes=settings.payload_limit_bytes,
+                payload_expanded_bytes=settings.payload_expanded_limit_bytes,
+                log_bytes=settings.log_limit_bytes,
+            ),
+            push_bytes=settings.push_bytes,
+            lease_s=settings.lease_s,
+            store_id=folder.store_id(),
+            keep_deployed=tuple(ModelId(spec.id) for spec in catalogue),
+        ),
+        records=records,
+        blobs=blobs,
+        catalogue=catalogue,
+        signer=LinkSigner(folder.secret("link.key").encode()),
+    )
+    edge = Edge(
+        EdgeConfig(
+            public_url=settings.public_url,
+            trusted_proxies=settings.trusted_proxies,
+            public_status=settings.public_status,
+            status_per_s=settings.status_per_s,
+            min_free_bytes=settings.min_free_bytes,
+        ),
+        fabric,
+        Authenticator(
+            records,
+            Tokens(operator=folder.secret("operator.token"), worker=folder.secret("worker.token")),
+            loopback_only=is_loopback(settings.host),
+        ),
+        Subscribers(),
+        blobs,
+        HubMirror(folder.hub, settings.hub_upstream),
+    )
+    await fabric.recover()
+    url = _own_url(settings.host, sock)
+    folder.note("gateway", {"pid": os.getpid(), "url": url, "started_at": time.time()})
+    log.info("gateway.listening", url=url)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(edge, records),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            ws="websockets-sansio",
+            ws_max_size=4 * 1024 * 1024,
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=3,
+        )
+    )
+    async with asyncio.TaskGroup() as tasks:
+        background = [
+            tasks.create_task(fabric.run()),
+            tasks.create_task(_retire_blobs(settings, records, blobs)),
+        ]
+        await server.serve(sockets=[sock])
+        for task in background:
+            task.cancel()
+
+
+def _own_url(host: str, sock: socket.socket) -> str:
+    """The URL by which processes of this machine reach the socket."""
+    port = sock.getsockname()[1]
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{reachable}:{port}"
+
+
+async def _retire_blobs(settings: Settings, records: RecordStore, blobs: FileBlobs) -> None:
+    """Delete payloads and results of jobs that ended longer ago than the retention time."""
+    while True:
+        expired = await records.expired_blobs(time.time() - settings.retention_s)
+        for job_id in expired:
+            await blobs.delete(payload_name(job_id))
+            await blobs.delete(result_name(job_id))
+        if expired:
+            await records.mark_blobs_deleted(expired)
+            log.info("gateway.blobs_retired", jobs=len(expired))
+        else:
+            await asyncio.sleep(min(_RETENTION_EVERY_S, settings.retention_s))

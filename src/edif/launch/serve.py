@@ -1,0 +1,195 @@
+"""``edif serve``: keeps one gateway and one agent running on this machine.
+
+They are separate processes in sessions of their own. If this supervisor is killed they go on; the next one
+takes over the agent, with its replicas and running jobs, and replaces the gateway, which loses nothing.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edif.core import errors
+from edif.core.errors import SetupError
+from edif.launch.data_folder import DataFolder
+from edif.launch.gateway import catalogue_of
+from edif.settings import Settings, environment
+
+_READY_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 15.0
+_RESTART_PAUSE_S = 0.5
+_QUICK_DEATHS = 5
+_QUICK_S = 5.0
+
+
+@dataclass(slots=True)
+class _Service:
+    """One supervised process, started by us or found running."""
+
+    name: str
+    pidfd: int
+    pid: int
+    process: subprocess.Popen[bytes] | None
+    started: float
+
+    def reap(self) -> int | None:
+        """Its exit code after it ended, None for a process that is not our child."""
+        return None if self.process is None else self.process.wait()
+
+    def stop(self) -> None:
+        self._signal(signal.SIGTERM)
+        if not select.select([self.pidfd], [], [], _STOP_TIMEOUT_S)[0]:
+            self._signal(signal.SIGKILL)
+            select.select([self.pidfd], [], [], _STOP_TIMEOUT_S)
+        self.reap()
+        os.close(self.pidfd)
+
+    def _signal(self, number: int) -> None:
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return
+
+
+class Supervisor:
+    """Starts the services, restarts those that die, stops them on a signal."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._folder = DataFolder(settings.data.resolve())
+        self._settings = settings.model_copy(update={"data": self._folder.root})
+        self._services: dict[str, _Service] = {}
+        self._deaths: dict[str, int] = {}
+        self._logs = self._folder.run / "logs"
+
+    def run(self, on_ready: Callable[[str], None]) -> None:
+        """Supervise until SIGINT or SIGTERM; ``on_ready`` is called with the gateway's URL once it answers.
+
+        Raises:
+            SetupError: a service cannot be started.
+        """
+        self._folder.prepare()
+        self._logs.mkdir(exist_ok=True)
+        catalogue_of(self._settings)  # what is wrong with the models is better said here than in a log
+        with self._folder.hold("supervisor"):
+            wake = _wake_on_signals()
+            try:
+                self._adopt_or_clear()
+                url = self._start_gateway()
+                if "agent" not in self._services:
+                    self._start("agent", {"EDIF_GATEWAY_URL": url})
+                on_ready(url)
+                self._watch(wake)
+            finally:
+                for name in ("agent", "gateway"):
+                    if name in self._services:
+                        self._services.pop(name).stop()
+
+    def _adopt_or_clear(self) -> None:
+        """Services of a supervisor that was killed: the gateway is replaced, a fitting agent taken over."""
+        gateway = self._folder.facts("gateway")
+        if gateway is not None:
+            _found("gateway", gateway["pid"]).stop()
+        agent = self._folder.facts("agent")
+        if agent is None:
+            return
+        service = _found("agent", agent["pid"])
+        same_address = gateway is not None and agent["gateway"] == gateway["url"]
+        if same_address and self._settings.port in (0, _port_of(agent["gateway"])):
+            # The agent dials the address it knows, so the new gateway takes that port again.
+            self._settings = self._settings.model_copy(update={"port": _port_of(agent["gateway"])})
+            self._services["agent"] = service
+        else:
+            service.stop()
+
+    def _start_gateway(self) -> str:
+        self._start("gateway", {})
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            facts = self._folder.facts("gateway")
+            if facts is not None and facts["pid"] == self._services["gateway"].pid:
+                url = str(facts["url"])
+                # After a restart the agent must find it at the same place.
+                self._settings = self._settings.model_copy(update={"port": _port_of(url)})
+                return url
+            process = self._services["gateway"].process
+            if process is not None and process.poll() is not None:
+                self._services.pop("gateway")
+                raise SetupError(errors.INTERNAL, self._last_words("gateway"), "")
+            time.sleep(0.02)
+        raise SetupError(
+            errors.INTERNAL, "The gateway did not come up in time.", f"See {self._logs}/gateway.log."
+        )
+
+    def _last_words(self, name: str) -> str:
+        lines = (self._logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("Error: ") if lines else f"The {name} ended without a word."
+
+    def _start(self, name: str, extra: dict[str, str]) -> None:
+        variables = {**environment(), **self._settings.as_environment(), **extra, "EDIF_LOG_JSON": "true"}
+        with (self._logs / f"{name}.log").open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603 - our own program, no shell
+                [sys.executable, "-m", "edif", name],
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                cwd="/",
+            )
+        self._services[name] = _Service(
+            name, os.pidfd_open(process.pid), process.pid, process, time.monotonic()
+        )
+
+    def _watch(self, wake: int) -> None:
+        while True:
+            fds = {service.pidfd: service for service in self._services.values()}
+            readable, _, _ = select.select([wake, *fds], [], [])
+            if wake in readable:
+                return
+            for fd in readable:
+                self._replace(fds[fd])
+
+    def _replace(self, dead: _Service) -> None:
+        code = dead.reap()
+        os.close(dead.pidfd)
+        del self._services[dead.name]
+        quick = time.monotonic() - dead.started < _QUICK_S
+        self._deaths[dead.name] = self._deaths.get(dead.name, 0) + 1 if quick else 0
+        if self._deaths[dead.name] >= _QUICK_DEATHS:
+            raise SetupError(
+                errors.INTERNAL,
+                f"The {dead.name} ends as soon as it starts (code {code}): {self._last_words(dead.name)}",
+                f"See {self._logs}/{dead.name}.log.",
+            )
+        time.sleep(_RESTART_PAUSE_S)
+        if dead.name == "gateway":
+            self._start_gateway()
+        else:
+            self._start(
+                "agent", {"EDIF_GATEWAY_URL": str((self._folder.facts("gateway") or {}).get("url", ""))}
+            )
+
+
+def _found(name: str, pid: int) -> _Service:
+    return _Service(name, os.pidfd_open(pid), pid, None, time.monotonic())
+
+
+def _port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def _wake_on_signals() -> int:
+    """A descriptor that becomes readable when the process is asked to stop."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+
+    def wake(_: int, __: object) -> None:
+        os.write(write, b"x")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, wake)
+    return read

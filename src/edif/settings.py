@@ -1,0 +1,148 @@
+"""Every setting of eDIF: from flags, the environment (``EDIF_*``) and ``edif.toml``, in this order.
+
+This is the only module that reads the environment. ``docs/configuration.md`` lists each setting; a test
+compares the two.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from edif.core import errors
+from edif.core.errors import SetupError
+from edif.core.limits import GIB, MIB
+
+_DAY_S = 24 * 3600.0
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Sizes are bytes, times seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="EDIF_", extra="forbid", frozen=True)
+
+    data: Path = Field(default=Path("edif-data"), description="The data folder: records, blobs, secrets.")
+    host: str = Field(default="127.0.0.1", description="The address on which the gateway listens.")
+    port: int = Field(default=8289, ge=0, le=65535, description="The gateway's port; 0 takes a free one.")
+    public_url: str | None = Field(
+        default=None, description="The URL that clients use, if a proxy stands before."
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(), description="Networks of proxies whose X-Forwarded-* headers are believed."
+    )
+    public_status: bool = Field(default=True, description="Whether /status and /env answer without a key.")
+    status_per_s: float = Field(
+        default=20.0, gt=0, description="Answers of /status and /env per second and client."
+    )
+
+    demo: bool = Field(default=False, description="Serve the bundled demo model.")
+    models: tuple[str, ...] = Field(default=(), description="Served models, each ID or ID=FOLDER.")
+    dtype: str = Field(default="float32", description="The torch dtype in which models are loaded.")
+    threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="Threads of a replica."
+    )
+    adapters: dict[str, str] = Field(
+        default_factory=dict,
+        description="Allowed PEFT adapters: id to folder, or to an empty text for the Hub.",
+    )
+    hub_upstream: str | None = Field(
+        default=None, description="A Hub to fetch metadata of other models from."
+    )
+
+    time_limit_s: float = Field(default=600.0, gt=0, description="Wall time of one job.")
+    result_limit_bytes: int = Field(default=GIB, gt=0, description="Size of one result.")
+    payload_limit_bytes: int = Field(
+        default=256 * MIB, gt=0, description="Size of one request as it travels."
+    )
+    payload_expanded_limit_bytes: int = Field(
+        default=GIB, gt=0, description="Size of one request, decompressed."
+    )
+    log_limit_bytes: int = Field(default=256 * 1024, gt=0, description="Text that one job may print.")
+    push_bytes: int = Field(
+        default=MIB, ge=0, description="Results up to this size are sent on the status socket."
+    )
+    retention_s: float = Field(
+        default=7 * _DAY_S, gt=0, description="How long payloads and results are kept."
+    )
+    min_free_bytes: int = Field(
+        default=GIB, ge=0, description="Below this much free disk new jobs are refused."
+    )
+    lease_s: float = Field(
+        default=30.0, gt=0, description="How long an agent may be away before its jobs move."
+    )
+
+    gateway_url: str | None = Field(default=None, description="For an agent on its own: the gateway's URL.")
+    worker_token: str | None = Field(default=None, description="For an agent on its own: the worker token.")
+    api_key: str | None = Field(
+        default=None, description="The key with which the command line asks a gateway."
+    )
+    log_json: bool = Field(default_factory=lambda: not sys.stderr.isatty(), description="Logs as JSON lines.")
+
+    @field_validator("public_url", "gateway_url", "hub_upstream")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/") if value else None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=_config_file)
+        return init_settings, env_settings, toml
+
+    def as_environment(self) -> dict[str, str]:
+        """These settings as ``EDIF_*`` variables, for a child process to read."""
+        variables = {}
+        for name, value in self.model_dump(mode="json").items():
+            if value is not None:
+                text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+                variables[f"EDIF_{name.upper()}"] = text
+        return variables
+
+
+_config_file: Path | None = None
+
+
+def load(config: Path | None, **flags: Any) -> Settings:
+    """The settings from all sources; flags that are None do not count.
+
+    Raises:
+        SetupError: a file that cannot be read, or a setting that does not fit.
+    """
+    global _config_file
+    if config is None and Path("edif.toml").is_file():
+        config = Path("edif.toml")
+    if config is not None and not config.is_file():
+        raise SetupError(errors.CONFIG_INVALID, f"The configuration file {str(config)!r} does not exist.")
+    _config_file = config
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SetupError(
+            errors.CONFIG_INVALID, f"The setting {name!r} does not fit: {first['msg']}."
+        ) from error
+    except ValueError as error:
+        raise SetupError(errors.CONFIG_INVALID, f"The configuration cannot be read: {error}.") from error
+
+
+def environment() -> dict[str, str]:
+    """The process environment without eDIF's own variables, to pass on to child processes."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("EDIF_")}  # noqa: TID251

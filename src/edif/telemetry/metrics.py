@@ -1,0 +1,6 @@
+"""Prometheus metrics of the gateway; ``docs/metrics.md`` lists them."""
+
+from prometheus_client import Counter
+
+JOBS_ACCEPTED = Counter("edif_jobs_accepted", "Jobs accepted, by model", ["model"])
+JOBS_ENDED = Counter("edif_jobs_ended", "Jobs that ended, by model and final state", ["model", "state"])

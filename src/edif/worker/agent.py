@@ -1,0 +1,404 @@
+"""The node agent: one per machine, dials out to the gateway, starts replicas, carries jobs to them.
+
+It is trusted: it alone holds the worker token. It survives the gateway: while the link is down its jobs run
+on, and what it has to say about them is kept until the gateway has confirmed it.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx
+import msgspec
+import structlog
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from edif.blobs.file_blobs import FileBlobs
+from edif.core import errors
+from edif.core.errors import ErrorCode, JobFailed, SetupError
+from edif.core.ids import new_agent_id
+from edif.core.job import AttemptOutcome
+from edif.wire import link, pipe
+from edif.worker.model_files import send_metadata, sources
+from edif.worker.node import PYTHON_VERSION, installed_packages
+from edif.worker.replica import JobCallbacks, JobRefused, Replica, ReplicaCallbacks, RunnerDied
+from edif.worker.transfer import FolderTransfer, HttpTransfer, Spooled, Transfer, TransferFailed
+
+log = structlog.get_logger()
+
+LINK_PATH = "/edif/v1/worker/link"
+_RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_MAX_MESSAGE = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """What an agent is started with.
+
+    Attributes:
+        gateway: base URL of the gateway.
+        token: the worker token.
+        spool: a private folder for bytes on their way.
+        shared_blobs: the gateway's blob folder, if this machine might see it.
+        environment: what may be passed on to the model libraries.
+    """
+
+    gateway: str
+    token: str
+    spool: Path
+    shared_blobs: Path | None
+    environment: dict[str, str]
+
+
+AttemptId = tuple[str, int]
+
+
+class Agent:
+    """Run it with :meth:`run`; cancel that to stop it and its replicas."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self.id = new_agent_id()
+        self._packages = installed_packages()
+        self._replicas: dict[str, Replica] = {}
+        self._attempts: dict[AttemptId, asyncio.Task[None]] = {}
+        self._unconfirmed: dict[AttemptId, link.AttemptEnded] = {}
+        self._outbox: asyncio.Queue[link.ToGateway] = asyncio.Queue()
+        self._connected = False
+        self._http = httpx.AsyncClient(
+            base_url=config.gateway,
+            headers={"authorization": f"Bearer {config.token}"},
+            timeout=httpx.Timeout(60.0, connect=10.0),
+        )
+        self._transfer: Transfer = HttpTransfer(self._http, config.spool)
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Serve until cancelled.
+
+        Raises:
+            SetupError: the gateway does not accept this agent.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                tasks.create_task(self._stay_connected())
+        except* SetupError as group:
+            raise group.exceptions[0] from None
+        finally:
+            await asyncio.gather(*(replica.stop() for replica in self._replicas.values()))
+            await self._http.aclose()
+
+    # -- the link --------------------------------------------------------------------------------------
+    async def _stay_connected(self) -> None:
+        failures = 0
+        url = self._config.gateway.replace("http", "ws", 1) + LINK_PATH
+        headers = {"authorization": f"Bearer {self._config.token}"}
+        while True:
+            try:
+                async with connect(
+                    url,
+                    additional_headers=headers,
+                    max_size=_MAX_MESSAGE,
+                    ping_interval=5,
+                    ping_timeout=15,
+                    compression=None,
+                    proxy=None,
+                ) as connection:
+                    failures = 0
+                    await self._converse(connection)
+            except InvalidStatus as error:
+                if error.response.status_code in (401, 403):
+                    raise SetupError(
+                        errors.CONFIG_INVALID,
+                        f"The gateway at {self._config.gateway} does not accept this agent's worker token.",
+                        "Give it the content of worker.token in the gateway's data folder.",
+                    ) from error
+                log.warning("agent.link_refused", status=error.response.status_code)
+            except (OSError, WebSocketException) as error:
+                if failures == 0:
+                    log.warning("agent.link_down", reason=str(error) or type(error).__name__)
+            finally:
+                self._connected = False
+            await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
+            failures += 1
+
+    async def _converse(self, connection: ClientConnection) -> None:
+        self._outbox = asyncio.Queue()
+        await connection.send(link.encode(self._hello()))
+        welcome = link.decode_to_agent(await self._next(connection))
+        if not isinstance(welcome, link.Welcome):
+            raise ConnectionError("the gateway did not say welcome")
+        self._welcome(welcome)
+        sender = asyncio.create_task(self._send_all(connection))
+        try:
+            while True:
+                data = await self._next(connection)
+                try:
+                    message = link.decode_to_agent(data)
+                except msgspec.DecodeError as error:
+                    log.warning("agent.message_refused", reason=str(error))
+                    continue
+                self._hear(message)
+        except ConnectionClosed:
+            log.warning("agent.link_closed")
+        finally:
+            sender.cancel()
+
+    @staticmethod
+    async def _next(connection: ClientConnection) -> bytes:
+        data = await connection.recv(decode=False)
+        return bytes(data)
+
+    async def _send_all(self, connection: ClientConnection) -> None:
+        while True:
+            message = await self._outbox.get()
+            await connection.send(link.encode(message))
+
+    def _hello(self) -> link.Hello:
+        running = {*self._attempts, *self._unconfirmed}
+        return link.Hello(
+            version=link.LINK_VERSION,
+            agent=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            python_version=PYTHON_VERSION,
+            packages=self._packages,
+            replicas=[
+                link.ReplicaReport(replica.id, replica.spec.id, replica.is_ready)
+                for replica in self._replicas.values()
+            ],
+            running=[link.AttemptRef(*attempt) for attempt in running],
+        )
+
+    def _welcome(self, welcome: link.Welcome) -> None:
+        self._connected = True
+        self._transfer = self._choose_transfer(welcome.store)
+        for unwanted in welcome.unwanted:
+            self._unconfirmed.pop((unwanted.job, unwanted.attempt), None)
+            self._cancel((unwanted.job, unwanted.attempt))
+        for message in self._unconfirmed.values():
+            self._outbox.put_nowait(message)
+        log.info("agent.connected", gateway=self._config.gateway, transfer=type(self._transfer).__name__)
+
+    def _choose_transfer(self, store: str) -> Transfer:
+        """Use the folder if it is provably the gateway's own."""
+        folder = self._config.shared_blobs
+        try:
+            if folder is not None and (folder / "store.id").read_text() == store:
+                return FolderTransfer(FileBlobs(folder))
+        except OSError:
+            pass
+        return HttpTransfer(self._http, self._config.spool)
+
+    def _say(self, message: link.ToGateway) -> None:
+        if self._connected:
+            self._outbox.put_nowait(message)
+
+    def _hear(self, message: link.ToAgent) -> None:
+        match message:
+            case link.StartReplica(replica=replica_id, model=spec):
+                self._spawn(self._start_replica(replica_id, spec))
+            case link.StopReplica(replica=replica_id):
+                self._spawn(self._stop_replica(replica_id))
+            case link.SendMetadata(model=spec):
+                self._spawn(self._send_metadata(spec))
+            case link.RunAttempt():
+                attempt = (message.job, message.attempt)
+                if attempt not in self._attempts and attempt not in self._unconfirmed:
+                    self._attempts[attempt] = self._spawn(self._attempt(message))
+            case link.CancelAttempt(job=job, attempt=number):
+                self._cancel((job, number))
+            case link.OutcomeRecorded(job=job, attempt=number):
+                self._unconfirmed.pop((job, number), None)
+            case link.Welcome():
+                log.warning("agent.second_welcome")
+
+    def _spawn(self, coroutine: "asyncio._CoroutineLike[None]") -> asyncio.Task[None]:
+        assert self._tasks is not None
+        return self._tasks.create_task(coroutine)
+
+    # -- replicas --------------------------------------------------------------------------------------
+    async def _start_replica(self, replica_id: str, spec: link.ModelSpec) -> None:
+        if replica_id in self._replicas:
+            return
+        replica = Replica(
+            replica_id,
+            spec,
+            ReplicaCallbacks(
+                loading=lambda stage: self._say(link.ReplicaLoading(replica_id, stage)),
+                ready=lambda load_s, size: self._say(link.ReplicaReady(replica_id, load_s, size)),
+                failed=partial(self._replica_failed, replica_id),
+            ),
+            self._config.environment,
+        )
+        self._replicas[replica_id] = replica
+        try:
+            await replica.start()
+        except OSError as error:
+            self._replica_failed(replica_id, f"The process for model {spec.id!r} cannot be started: {error}.")
+
+    def _replica_failed(self, replica_id: str, sentence: str) -> None:
+        replica = self._replicas.pop(replica_id, None)
+        if replica is not None:
+            log.error("agent.replica_failed", replica=replica_id, model=replica.spec.id, reason=sentence)
+            self._spawn(replica.stop())
+        self._say(link.ReplicaFailed(replica_id, sentence))
+
+    async def _stop_replica(self, replica_id: str) -> None:
+        replica = self._replicas.pop(replica_id, None)
+        if replica is not None:
+            await replica.stop()
+        self._say(link.ReplicaStopped(replica_id))
+
+    async def _send_metadata(self, spec: link.ModelSpec) -> None:
+        try:
+            for repo_id, folder in await asyncio.to_thread(sources, spec):
+                await send_metadata(self._http, repo_id, folder)
+        except (httpx.HTTPError, OSError) as error:
+            log.warning("agent.metadata_failed", model=spec.id, reason=str(error))
+
+    # -- attempts --------------------------------------------------------------------------------------
+    def _cancel(self, attempt: AttemptId) -> None:
+        task = self._attempts.get(attempt)
+        if task is not None:
+            task.cancel()
+
+    async def _attempt(self, message: link.RunAttempt) -> None:
+        key = (message.job, message.attempt)
+        try:
+            ended = await self._try(message)
+        except asyncio.CancelledError:
+            ended = _ended(message, AttemptOutcome.CANCELLED, errors.CANCELLED, "The job was cancelled.")
+        finally:
+            self._attempts.pop(key, None)
+        self._unconfirmed[key] = ended
+        self._say(ended)
+
+    async def _try(self, message: link.RunAttempt) -> link.AttemptEnded:
+        replica = self._replicas.get(message.replica)
+        if replica is None:
+            return _ended(message, AttemptOutcome.LOST, errors.REPLICA_LOST, "The replica is gone.")
+        try:
+            return await self._run(message, replica)
+        except JobFailed as error:
+            usage = error.usage if isinstance(error, AttemptRefused) else None
+            return _ended(message, AttemptOutcome.FAILED, error.kind, error.sentence, error.next_step, usage)
+        except RunnerDied as error:
+            return _ended(message, AttemptOutcome.LOST, errors.REPLICA_LOST, error.sentence)
+        except TransferFailed as error:
+            return _ended(message, AttemptOutcome.LOST, errors.REPLICA_LOST, f"On the node, {error}.")
+        except OSError as error:
+            log.exception("agent.attempt_failed", job=message.job)
+            return _ended(
+                message, AttemptOutcome.LOST, errors.REPLICA_LOST, f"On the node: {error.strerror}."
+            )
+
+    async def _run(self, message: link.RunAttempt, replica: Replica) -> link.AttemptEnded:
+        began = time.monotonic()
+        payload_fd = await self._transfer.payload(message.job, message.payload_url)
+        try:
+            spooled = self._transfer.result(message.job, message.result_url)
+            try:
+                fetched = time.monotonic()
+                self._say(link.AttemptStarted(message.job, message.attempt))
+                done = await self._execute(message, replica, payload_fd, spooled)
+                executed = time.monotonic()
+                _check_size(spooled.path, message.result_limit_bytes)
+                committed = await spooled.commit()
+            except BaseException:
+                spooled.discard()
+                raise
+        finally:
+            os.close(payload_fd)
+        usage = link.Usage(
+            run_s=done.run_s,
+            save_s=done.save_s,
+            transfer_s=fetched - began + time.monotonic() - executed,
+            tokens=done.tokens,
+            peak_memory_bytes=done.peak_memory_bytes,
+        )
+        return link.AttemptEnded(
+            message.job,
+            message.attempt,
+            outcome=AttemptOutcome.COMPLETED.value,
+            error_code=None,
+            sentence="",
+            next_step="",
+            usage=usage,
+            result_bytes=committed.size,
+            result_sha256=committed.sha256,
+        )
+
+    async def _execute(
+        self, message: link.RunAttempt, replica: Replica, payload_fd: int, spooled: Spooled
+    ) -> pipe.Done:
+        request = pipe.RunJob(
+            env=message.env,
+            compress=message.compress,
+            result_limit_bytes=message.result_limit_bytes,
+            expanded_limit_bytes=message.expanded_limit_bytes,
+            log_limit_bytes=message.log_limit_bytes,
+        )
+        callbacks = JobCallbacks(
+            log=lambda text: self._say(link.AttemptLog(message.job, message.attempt, text)),
+            saving=lambda: self._say(link.AttemptSaving(message.job, message.attempt)),
+        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        result_fd = os.open(spooled.path, flags, 0o600)
+        try:
+            async with asyncio.timeout(message.time_limit_s):
+                return await replica.run(request, payload_fd, result_fd, callbacks)
+        except TimeoutError:
+            raise JobFailed(
+                errors.TIME_LIMIT,
+                f"The job ran longer than the {message.time_limit_s:g} seconds that a job may take, and was stopped.",
+            ) from None
+        except JobRefused as error:
+            failure = error.failure
+            kind = errors.catalogue().get(failure.code, errors.INTERNAL)
+            raise AttemptRefused(kind, failure) from None
+        finally:
+            os.close(result_fd)
+
+
+class AttemptRefused(JobFailed):
+    """The executor's own word on why the job failed, with what it used until then."""
+
+    def __init__(self, kind: ErrorCode, failure: pipe.Failed) -> None:
+        super().__init__(kind, failure.sentence, failure.next_step)
+        self.usage = link.Usage(
+            run_s=failure.run_s, tokens=failure.tokens, peak_memory_bytes=failure.peak_memory_bytes
+        )
+
+
+def _check_size(result: Path, limit_bytes: int) -> None:
+    """The executor keeps the limit itself; this is for one that does not."""
+    if result.stat().st_size > limit_bytes:
+        raise JobFailed(errors.RESULT_TOO_LARGE, "The result is larger than allowed.")
+
+
+def _ended(
+    message: link.RunAttempt,
+    outcome: AttemptOutcome,
+    kind: ErrorCode,
+    sentence: str,
+    next_step: str | None = None,
+    usage: link.Usage | None = None,
+) -> link.AttemptEnded:
+    return link.AttemptEnded(
+        message.job,
+        message.attempt,
+        outcome=outcome.value,
+        error_code=kind.code,
+        sentence=sentence,
+        next_step=kind.next_step if next_step is None else next_step,
+        usage=usage or link.Usage(),
+        result_bytes=None,
+        result_sha256=None,
+    )

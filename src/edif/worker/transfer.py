@@ -1,0 +1,152 @@
+"""How payloads reach a node and results leave it.
+
+``FolderTransfer`` is for an agent that shares the gateway's blob folder: nothing is copied. ``HttpTransfer``
+is for all others: signed links below the gateway, through a spool folder of the agent's own.
+"""
+
+import asyncio
+import hashlib
+import os
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+
+from edif.blobs.file_blobs import FileBlobs
+from edif.blobs.store import payload_name, result_name
+from edif.core import errors
+from edif.core.errors import JobFailed
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A result that is in the blob store. Sizes in bytes."""
+
+    size: int
+    sha256: str
+
+
+class Spooled(Protocol):
+    """A result being written: its file, where it goes, and how it is given up."""
+
+    path: Path
+
+    async def commit(self) -> Committed: ...
+
+    def discard(self) -> None: ...
+
+
+class Transfer(Protocol):
+    async def payload(self, job: str, url: str) -> int:
+        """A read-only descriptor of the payload, which the caller closes.
+
+        Raises:
+            TransferFailed: it cannot be had now.
+        """
+        ...
+
+    def result(self, job: str, url: str) -> Spooled: ...
+
+
+class TransferFailed(Exception):
+    """Bytes could not be moved; the attempt is lost, and the job may be tried again."""
+
+
+class FolderTransfer:
+    def __init__(self, blobs: FileBlobs) -> None:
+        self._blobs = blobs
+
+    async def payload(self, job: str, url: str) -> int:
+        try:
+            return os.open(self._blobs.path(payload_name(job)), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise TransferFailed(f"the payload of {job} cannot be opened: {error.strerror}") from error
+
+    def result(self, job: str, url: str) -> Spooled:
+        return _FolderSpooled(self._blobs, job)
+
+
+class _FolderSpooled:
+    def __init__(self, blobs: FileBlobs, job: str) -> None:
+        self._blobs = blobs
+        self._job = job
+        self.path = blobs.temporary()
+
+    async def commit(self) -> Committed:
+        return await asyncio.to_thread(self._commit)
+
+    def _commit(self) -> Committed:
+        committed = Committed(*_measure(self.path))
+        self._blobs.adopt(self.path, result_name(self._job))
+        return committed
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+class HttpTransfer:
+    """Through the gateway's signed links. ``spool`` is a private folder of the agent."""
+
+    def __init__(self, client: httpx.AsyncClient, spool: Path) -> None:
+        self._client = client
+        self._spool = spool
+        spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    async def payload(self, job: str, url: str) -> int:
+        path = self._spool / secrets.token_hex(12)
+        try:
+            async with self._client.stream("GET", url) as response:
+                response.raise_for_status()
+                with path.open("xb") as file:
+                    async for chunk in response.aiter_bytes(_CHUNK_BYTES):
+                        await asyncio.to_thread(file.write, chunk)
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (httpx.HTTPError, OSError) as error:
+            raise TransferFailed(f"the payload of {job} cannot be fetched: {error}") from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    def result(self, job: str, url: str) -> Spooled:
+        return _HttpSpooled(self._client, self._spool / f"{job}-{secrets.token_hex(6)}", url)
+
+
+class _HttpSpooled:
+    def __init__(self, client: httpx.AsyncClient, path: Path, url: str) -> None:
+        self._client = client
+        self.path = path
+        self._url = url
+
+    async def commit(self) -> Committed:
+        size, sha256 = await asyncio.to_thread(_measure, self.path)
+        try:
+            response = await self._client.put(
+                self._url, content=self._chunks(), headers={"content-length": str(size)}
+            )
+        except httpx.HTTPError as error:
+            raise TransferFailed(f"the result cannot be sent: {error}") from error
+        finally:
+            self.discard()
+        if response.status_code == errors.STORAGE_FULL.http_status:
+            raise JobFailed(errors.STORAGE_FULL, "The fabric's disk is full; the result could not be kept.")
+        if response.is_error:
+            raise TransferFailed(f"the gateway refused the result: HTTP {response.status_code}")
+        return Committed(size, sha256)
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        with self.path.open("rb") as file:
+            while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+                yield chunk
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def _measure(path: Path) -> tuple[int, str]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), digest
