@@ -192,7 +192,9 @@ TIME_LIMIT = _kind(
 CANCELLED = _kind("cancelled", 200, "Run it again whenever you like.")
 MODEL_LOAD_FAILED = _kind("model_load_failed", 200, "Tell your operator; the agent's log has the details.")
 REPLICA_LOST = _kind(
-    "replica_lost", 200, "The process that ran it died every time; if your code is sound, tell your operator."
+    "replica_lost",
+    200,
+    "Look for what ends the process (memory, native code); if your code is sound, tell your operator.",
 )
 INTERNAL = _kind("internal", 500, "Tell your operator, with the time and the job's id.")
 

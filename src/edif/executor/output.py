@@ -6,6 +6,8 @@ from types import TracebackType
 from typing import TextIO
 
 _FLUSH_AT = 4096
+_PROMPT_PIECES = 200
+"""So many lines leave at once; after them text is gathered into larger pieces."""
 
 
 class OutputRelay:
@@ -23,12 +25,13 @@ class OutputRelay:
         self._left = limit_bytes
         self._limit = limit_bytes
         self._pending = ""
+        self._pieces = 0
         self._cut = False
         self._saved: tuple[TextIO, TextIO] | None = None
 
     def __enter__(self) -> "OutputRelay":
         self._saved = (sys.stdout, sys.stderr)
-        sys.stdout = sys.stderr = self  # type: ignore[assignment]  # as much of a text file as print needs
+        sys.stdout = sys.stderr = self
         return self
 
     def __exit__(
@@ -43,7 +46,8 @@ class OutputRelay:
         if self._cut:
             return len(text)
         self._pending += text
-        if "\n" in text or len(self._pending) > _FLUSH_AT:
+        prompt = "\n" in text and self._pieces < _PROMPT_PIECES
+        if prompt or len(self._pending) > _FLUSH_AT:
             whole, newline, rest = self._pending.rpartition("\n")
             if not newline:
                 whole, rest = self._pending, ""
@@ -69,4 +73,5 @@ class OutputRelay:
                 self._send(f"[the rest of the output was cut: a job may print {self._limit} characters]")
                 return
             self._left -= len(piece)
+            self._pieces += 1
             self._send(piece)

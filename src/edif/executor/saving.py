@@ -8,7 +8,7 @@ import errno
 import io
 import os
 import resource
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 import zstandard
@@ -30,6 +30,7 @@ class _BoundedWriter(io.RawIOBase):
     def __init__(self, target: BinaryIO, limit_bytes: int) -> None:
         self._target = target
         self._left = limit_bytes
+        self.exceeded = False
 
     def writable(self) -> bool:
         return True
@@ -37,6 +38,7 @@ class _BoundedWriter(io.RawIOBase):
     def write(self, data: Any) -> int:
         self._left -= len(data)
         if self._left < 0:
+            self.exceeded = True
             raise _TooLarge
         return self._target.write(data)
 
@@ -133,12 +135,14 @@ class _Spool:
         source.close()
 
 
-def _save(saved: dict[str, Any], target: Any) -> None:
+def _save(saved: dict[str, Any], target: _BoundedWriter) -> None:
     try:
-        torch.save(saved, target)
+        torch.save(saved, cast("IO[bytes]", target))
     except (_TooLarge, OSError):
         raise
     except Exception as error:
+        if target.exceeded:  # torch's archive writer replaces the exception by one of its own
+            raise _TooLarge from None
         name = _culprit(saved)
         kind = type(saved[name]).__name__ if name in saved else "value"
         raise JobFailed(

@@ -24,6 +24,7 @@ _PR_SET_PDEATHSIG = 1
 def main(fd: int) -> None:
     """Run a zygote on the inherited socket ``fd`` until the agent closes it."""
     settle_environment()
+    _die_with_parent()
     sock = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     try:
@@ -120,10 +121,14 @@ class _Zygote:
         os._exit(code)
 
 
+def _die_with_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 def _settle_child(parent: int) -> None:
     """Die with the zygote, and take its signal handling off."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _die_with_parent()
     if os.getppid() != parent:
         os._exit(71)

@@ -107,8 +107,9 @@ def _check_space(edge: Edge) -> None:
 
 
 async def _read_form(request: Request, edge: Edge) -> tuple[Envelope, UploadFile]:
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise Refused(errors.BODY_NOT_MULTIPART, "The request is not multipart/form-data.")
+    content_type = request.headers.get("content-type", "")
+    if not content_type.startswith("multipart/form-data") or "boundary=" not in content_type:
+        raise Refused(errors.BODY_NOT_MULTIPART, "The request is not multipart/form-data with a boundary.")
     limit = edge.fabric.config.limits.payload_bytes + _ENVELOPE_BYTES
     parser = MultiPartParser(
         request.headers,
@@ -123,8 +124,6 @@ async def _read_form(request: Request, edge: Edge) -> tuple[Envelope, UploadFile
         raise Refused(
             errors.BODY_TRUNCATED, f"The multipart body does not parse: {error.message}."
         ) from error
-    except KeyError as error:  # no boundary in the content type
-        raise Refused(errors.BODY_NOT_MULTIPART, "The multipart body names no boundary.") from error
     except ClientDisconnect as error:
         raise Refused(errors.BODY_TRUNCATED, "The upload broke off.") from error
     text, blob = form.get("data"), form.get("blob")

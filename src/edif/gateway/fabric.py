@@ -404,7 +404,7 @@ class Fabric:
                 log.warning(
                     "fabric.attempt_lost", job=job_id, attempt=message.attempt, reason=message.sentence
                 )
-                await self._decide(ev.AttemptLost(job_id, message.attempt))
+                await self._decide(ev.AttemptLost(job_id, message.attempt, message.sentence))
             else:
                 await self._end(active, _ending(message, active), message.attempt, outcome)
                 await self._decide(ev.AttemptOver(job_id, message.attempt))

@@ -51,6 +51,7 @@ async def _main(settings: Settings) -> None:
         folder.note("agent", {"pid": os.getpid(), "gateway": url, "started_at": time.time()})
         agent = Agent(
             AgentConfig(
+                agent_id=folder.seat(),
                 gateway=url,
                 token=token,
                 spool=folder.root / "spool",

@@ -19,6 +19,7 @@ from typing import Any
 
 from edif.core import errors
 from edif.core.errors import SetupError
+from edif.core.ids import new_agent_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,10 @@ class DataFolder:
     def secret(self, name: str) -> str:
         """The secret in the file of this name, made at the first call."""
         return self._once(self.root / name, f"{name.split('.')[0]}_{secrets.token_urlsafe(32)}")
+
+    def seat(self) -> str:
+        """The name of the one agent that may run on this folder, whichever process it is now."""
+        return self._once(self.run / "agent.id", new_agent_id())
 
     def store_id(self) -> str:
         """A name for the blob folder by which an agent recognises it."""

@@ -22,7 +22,8 @@ from edif.gateway.fabric import Fabric, FabricConfig
 from edif.gateway.hub import HubMirror
 from edif.gateway.subscribers import Subscribers
 from edif.launch.data_folder import DataFolder
-from edif.models.catalogue import Catalogue, demo_model, parse_model_option
+from edif.launch.models import catalogue_of
+from edif.models.catalogue import Catalogue
 from edif.records.migrate import open_store
 from edif.records.store import RecordStore
 from edif.settings import Settings
@@ -41,17 +42,6 @@ def run(settings: Settings) -> None:
     """
     logs.set_up(json_lines=settings.log_json)
     asyncio.run(_main(settings))
-
-
-def catalogue_of(settings: Settings) -> Catalogue:
-    specs = [demo_model(settings.threads)] if settings.demo else []
-    for option in settings.models:
-        specs.append(
-            parse_model_option(
-                option, dtype=settings.dtype, threads=settings.threads, adapters=settings.adapters
-            )
-        )
-    return Catalogue(specs)
 
 
 async def _main(settings: Settings) -> None:

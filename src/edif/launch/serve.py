@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.launch.data_folder import DataFolder
-from edif.launch.gateway import catalogue_of
+from edif.launch.models import catalogue_of
 from edif.settings import Settings, environment
 
 _READY_TIMEOUT_S = 30.0

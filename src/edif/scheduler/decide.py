@@ -50,6 +50,7 @@ class _Model:
 class _Job:
     model: ModelId
     attempts: int
+    arrival: int
     replica: ReplicaId | None = None
     cancelling: bool = False
 
@@ -79,6 +80,7 @@ class Scheduler:
         self._jobs: dict[JobId, _Job] = {}
         self._prefix = prefix
         self._replica_count = 0
+        self._arrivals = 0
 
     # -- questions -------------------------------------------------------------------------------------
     def view(self) -> list[ModelView]:
@@ -111,7 +113,7 @@ class Scheduler:
         held = self._agents.get(agent)
         if held is None:
             return []
-        jobs = (self._replicas[replica].job for replica in held.replicas)
+        jobs = (self._replicas[replica].job for replica in sorted(held.replicas))
         return [(job, self._jobs[job].attempts) for job in jobs if job is not None]
 
     # -- events ----------------------------------------------------------------------------------------
@@ -124,7 +126,7 @@ class Scheduler:
     def _on_JobQueued(self, event: ev.JobQueued) -> list[ev.Action]:
         if event.job in self._jobs:
             return []
-        self._jobs[event.job] = _Job(event.model, event.attempts)
+        self._jobs[event.job] = _Job(event.model, event.attempts, self._next_arrival())
         model = self._models[event.model]
         model.queue.append(event.job)
         actions = self._advance(event.model)
@@ -142,7 +144,7 @@ class Scheduler:
             agent.replicas.add(event.replica)
             self._models[event.model].replicas.add(event.replica)
         self._replicas[event.replica].job = event.job
-        self._jobs[event.job] = _Job(event.model, event.attempt, event.replica)
+        self._jobs[event.job] = _Job(event.model, event.attempt, self._next_arrival(), event.replica)
         return []
 
     def _on_AttemptOver(self, event: ev.AttemptOver) -> list[ev.Action]:
@@ -156,12 +158,13 @@ class Scheduler:
         job = self._current(event.job, event.attempt)
         if job is None:
             return []
-        return [*self._free(job), *self._retry(event.job, job), *self._advance(job.model)]
+        return [*self._free(job), *self._retry(event.job, job, event.sentence), *self._advance(job.model)]
 
     def _on_AttemptRefused(self, event: ev.AttemptRefused) -> list[ev.Action]:
-        job = self._jobs.pop(event.job, None)
-        if job is None:
+        job = self._jobs.get(event.job)
+        if job is None or job.replica is None:
             return []
+        del self._jobs[event.job]
         return [*self._free(job), *self._advance(job.model)]
 
     def _on_CancelAsked(self, event: ev.CancelAsked) -> list[ev.Action]:
@@ -180,7 +183,7 @@ class Scheduler:
         agent.present = True
         held = {replica.replica: replica for replica in event.replicas}
         actions: list[ev.Action] = []
-        for gone in agent.replicas - set(held):
+        for gone in sorted(agent.replicas - set(held)):
             actions += self._drop_replica(gone)
         for replica in held.values():
             actions += self._adopt(event.agent, replica)
@@ -226,7 +229,7 @@ class Scheduler:
         was_loading = replica.state is _ReplicaState.LOADING
         actions = self._drop_replica(event.replica)
         model = self._models[replica.model]
-        if was_loading:
+        if was_loading and not model.replicas:
             # Loading again would fail again: those who wait are told why, and the next job or deploy retries.
             model.wanted = False
             while model.queue:
@@ -277,17 +280,23 @@ class Scheduler:
             return [ev.StopReplica(replica.agent, replica.id)]
         return []
 
-    def _retry(self, job_id: JobId, job: _Job) -> list[ev.Action]:
-        """A lost attempt: the job waits at the head of its queue, or ends when its tries are used up."""
+    def _retry(self, job_id: JobId, job: _Job, reason: str = "The node was lost.") -> list[ev.Action]:
+        """A lost attempt: the job takes its old place in the queue, or ends when its tries are used up."""
         if job.cancelling:
             del self._jobs[job_id]
             return [ev.CancelJob(job_id, job.attempts)]
         if job.attempts >= MAX_ATTEMPTS:
             del self._jobs[job_id]
-            sentence = f"The job was tried {job.attempts} times and the process that ran it died each time."
+            sentence = f"The job was tried {job.attempts} times and never came to its end. {reason}".strip()
             return [ev.FailJob(job_id, errors.REPLICA_LOST, sentence, job.attempts)]
-        self._models[job.model].queue.appendleft(job_id)
+        queue = self._models[job.model].queue
+        ahead = sum(self._jobs[waiting].arrival < job.arrival for waiting in queue)
+        queue.insert(ahead, job_id)
         return [ev.RequeueJob(job_id, job.attempts)]
+
+    def _next_arrival(self) -> int:
+        self._arrivals += 1
+        return self._arrivals
 
     def _drop_replica(self, replica_id: ReplicaId) -> list[ev.Action]:
         replica = self._replicas.pop(replica_id)
@@ -311,6 +320,8 @@ class Scheduler:
             self._models[held.model].replicas.add(held.replica)
         elif known.state is not _ReplicaState.STOPPING:
             known.state = state
+        elif known.job is None:  # it was told to stop, and the word was lost with the link
+            return [ev.StopReplica(agent, held.replica)]
         return []
 
     def _advance(self, model_id: ModelId) -> list[ev.Action]:

@@ -37,10 +37,11 @@ class AttemptOver:
 
 @dataclass(frozen=True, slots=True)
 class AttemptLost:
-    """The attempt will not end any more: its process died, or its agent does not know it."""
+    """The attempt will not end any more: its process died, as ``sentence`` tells."""
 
     job: JobId
     attempt: int
+    sentence: str = ""
 
 
 @dataclass(frozen=True, slots=True)

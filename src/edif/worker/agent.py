@@ -21,7 +21,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from edif.blobs.file_blobs import FileBlobs
 from edif.core import errors
 from edif.core.errors import ErrorCode, JobFailed, SetupError
-from edif.core.ids import new_agent_id
 from edif.core.job import AttemptOutcome
 from edif.wire import link, pipe
 from edif.worker.model_files import send_metadata, sources
@@ -41,6 +40,8 @@ class AgentConfig:
     """What an agent is started with.
 
     Attributes:
+        agent_id: the name of this agent's seat. It stays the same when the process is started again, so the
+            gateway learns at once that what an earlier process had is gone.
         gateway: base URL of the gateway.
         token: the worker token.
         spool: a private folder for bytes on their way.
@@ -48,6 +49,7 @@ class AgentConfig:
         environment: what may be passed on to the model libraries.
     """
 
+    agent_id: str
     gateway: str
     token: str
     spool: Path
@@ -63,7 +65,7 @@ class Agent:
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
-        self.id = new_agent_id()
+        self.id = config.agent_id
         self._packages = installed_packages()
         self._replicas: dict[str, Replica] = {}
         self._attempts: dict[AttemptId, asyncio.Task[None]] = {}
@@ -271,12 +273,16 @@ class Agent:
 
     async def _attempt(self, message: link.RunAttempt) -> None:
         key = (message.job, message.attempt)
+        began = time.monotonic()
         try:
             ended = await self._try(message)
         except asyncio.CancelledError:
             ended = _ended(message, AttemptOutcome.CANCELLED, errors.CANCELLED, "The job was cancelled.")
         finally:
             self._attempts.pop(key, None)
+        if ended.usage.run_s == 0.0:  # a process that was ended could not tell what it used
+            spent = msgspec.structs.replace(ended.usage, run_s=time.monotonic() - began)
+            ended = msgspec.structs.replace(ended, usage=spent)
         self._unconfirmed[key] = ended
         self._say(ended)
 

@@ -306,11 +306,11 @@ class Replica:
         answer = runner.answer
         match message:
             case pipe.Ready():
+                self._fruitless_forks = 0
                 if answer is None or answer.done():
                     runner.ready.set()
             case pipe.Tainted(reason=reason):
                 log.warning("replica.runner_replaced", replica=self.id, reason=reason)
-                self._fruitless_forks = 0
             case pipe.Log(text=text):
                 if runner.job is not None:
                     runner.job.log(text)
@@ -318,7 +318,6 @@ class Replica:
                 if runner.job is not None:
                     runner.job.saving()
             case pipe.Done() | pipe.Failed():
-                self._fruitless_forks = 0
                 if answer is not None and not answer.done():
                     answer.set_result(message)
 

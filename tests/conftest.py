@@ -1,0 +1,20 @@
+"""Fixtures that several folders share: tiny models, recorded requests."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.mint import mint
+from tests.support.models import GPT2_ID, make_models
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of the tiny models, by id."""
+    return make_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def blobs(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Requests for the tiny GPT-2, minted by the stock client's serialiser."""
+    return mint(models[GPT2_ID], tmp_path_factory.mktemp("blobs"))

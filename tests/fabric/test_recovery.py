@@ -1,0 +1,103 @@
+"""Whatever process dies, an accepted job ends exactly once, with the result of a calm run."""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.sizes import SIZES
+from tests.support.fabric import Fabric, start_fabric
+from tests.support.models import GPT2_ID
+from tests.support.replay import Replayer
+
+
+def _victim(fabric: Fabric, name: str) -> int:
+    if name in ("gateway", "agent"):
+        return fabric.pid(name)
+    zygote = psutil.Process(fabric.pid("agent")).children()[0]
+    return zygote.pid if name == "zygote" else zygote.children()[0].pid
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gateway", "agent", "zygote", "runner"])
+async def test_jobs_survive_the_death_of(name: str, fabric: Fabric, client: Replayer) -> None:
+    fabric.wait_running(GPT2_ID)
+    calm = (await client.run("slow")).result
+    jobs = [await client.submit("slow"), await client.submit("slow"), await client.submit("hello")]
+    await asyncio.sleep(0.6)  # the first one is in its 1.5 s
+    os.kill(_victim(fabric, name), signal.SIGKILL)
+    ends = [await client.poll(job) for job in jobs]
+    assert [end["status"] for end in ends] == ["COMPLETED"] * 3
+    assert [await client.fetch(end) for end in ends[:2]] == [calm, calm]
+    tries = [end["meta"]["attempts"] for end in ends]
+    # A gateway's death does not touch the running job: the agent brings it to its end and reports it later.
+    assert tries == ([1, 1, 1] if name == "gateway" else [2, 1, 1])
+    for job in jobs:
+        shown = fabric.edif("jobs", "show", job)
+        assert [t["outcome"] for t in shown["tries"]].count("completed") == 1
+
+
+@pytest.mark.slow
+async def test_an_acknowledged_job_is_never_lost(fabric: Fabric, client: Replayer) -> None:
+    """The gateway is killed right after each RECEIVED, again and again."""
+    jobs = []
+    for _ in range(SIZES.gateway_kills):
+        await _answering(client)
+        jobs.append(await client.submit("hello"))
+        os.kill(fabric.pid("gateway"), signal.SIGKILL)
+    await _answering(client)
+    ends = [await client.poll(job) for job in jobs]
+    assert [end["status"] for end in ends] == ["COMPLETED"] * len(jobs)
+
+
+async def test_a_dropped_socket_loses_no_result(fabric: Fabric, client: Replayer) -> None:
+    fabric.wait_running(GPT2_ID)
+    calm = (await client.run("hello")).result
+    async with connect(fabric.url.replace("http", "ws", 1) + "/subscribe", proxy=None) as socket:
+        session = json.loads(await socket.recv())["session_id"]
+        job = (await client.post("slow", session)).json()["id"]
+    end = await client.poll(job)
+    assert end["status"] == "COMPLETED"
+    assert await client.fetch(end) == calm
+
+
+@pytest.mark.slow
+async def test_a_killed_supervisor_is_succeeded(models: dict[str, Path], blobs: Path, tmp_path: Path) -> None:
+    """The services go on alone; the next supervisor takes the agent over, with its running job."""
+    arguments = ("--model", f"{GPT2_ID}={models[GPT2_ID]}")
+    first = start_fabric(tmp_path / "data", *arguments)
+    second = None
+    try:
+        first.wait_running(GPT2_ID)
+        async with Replayer(first.url, blobs) as client:
+            job = await client.submit("slow")
+            agent = first.pid("agent")
+            first.kill()
+            assert psutil.pid_exists(agent)
+            second = start_fabric(tmp_path / "data", *arguments)
+            assert second.pid("agent") == agent
+            assert second.url == first.url
+            end = await client.poll(job)
+            assert (end["status"], end["meta"]["attempts"]) == ("COMPLETED", 1)
+    finally:
+        if second is not None:
+            assert second.stop() == 0
+        else:
+            first.stop()
+
+
+async def _answering(client: Replayer) -> None:
+    for _ in range(300):
+        try:
+            if (await client.get("/ping")).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        await asyncio.sleep(0.1)
+    raise AssertionError("the gateway did not come back")

@@ -1,0 +1,61 @@
+"""How much the tests play: little by default, much with ``EDIF_TEST_SIZE=soak`` (``make soak``).
+
+Every count that trades time for certainty stands here, so that one variable moves all of them.
+"""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Counts for one run.
+
+    Attributes:
+        examples: hypothesis examples of one property.
+        worlds: hypothesis examples of the scheduler's state machine.
+        world_steps: steps of one such world.
+        random_worlds: further worlds of the scheduler, played by a plain random driver.
+        replay_worlds: worlds whose decisions are compared between processes.
+        kills: processes that are killed right after a write returned.
+        racers: tasks that try the same thing at the same time.
+        races: rounds of each race.
+        derandomize: whether every run tries the same examples.
+    """
+
+    examples: int
+    worlds: int
+    world_steps: int
+    random_worlds: int
+    replay_worlds: int
+    kills: int
+    racers: int
+    races: int
+    derandomize: bool
+
+
+REDUCED = Sizes(
+    examples=60,
+    worlds=60,
+    world_steps=50,
+    random_worlds=150,
+    replay_worlds=15,
+    kills=3,
+    racers=12,
+    races=3,
+    derandomize=True,
+)
+FULL = Sizes(
+    examples=5_000,
+    worlds=5_000,
+    world_steps=120,
+    random_worlds=20_000,
+    replay_worlds=300,
+    kills=60,
+    racers=40,
+    races=50,
+    derandomize=False,
+)
+
+SOAK = os.environ.get("EDIF_TEST_SIZE") == "soak"
+SIZES = FULL if SOAK else REDUCED

@@ -1,0 +1,131 @@
+"""A real fabric on loopback, started by the real command and ended by process id."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+EDIF = str(Path(sys.executable).with_name("edif"))
+START_TIMEOUT_S = 60.0
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """This process's environment without anything that would steer a client or a fabric."""
+    unwanted = ("EDIF_", "NDIF_", "HF_", "NNSIGHT_", "PYTEST_", "PYTHONPATH")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    return {**kept, "EDIF_THREADS": "1", **extra}
+
+
+@dataclass
+class Fabric:
+    """``edif serve`` on a free port. Start it with :func:`start_fabric`."""
+
+    process: subprocess.Popen[bytes]
+    data: Path
+    url: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def client_environment(self, tmp: Path, key: str | None = None) -> dict[str, str]:
+        """What a user would export, with a Hub cache of its own."""
+        variables = {"NDIF_HOST": self.url, "HF_ENDPOINT": f"{self.url}/hub", "HF_HOME": str(tmp / "hf")}
+        if key is not None:
+            variables |= {"NDIF_API_KEY": key, "HF_TOKEN": key}
+        return clean_environment(**variables)
+
+    def edif(self, *arguments: str, check: bool = True) -> Any:
+        """Run an ``edif`` command with ``--json`` on this fabric's data folder and return what it printed."""
+        done = subprocess.run(
+            [EDIF, *arguments, "--data", str(self.data), "--json"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"edif {' '.join(arguments)} failed: {done.stderr}")
+        return json.loads(done.stdout) if done.returncode == 0 else done.stderr
+
+    def pid(self, service: str) -> int:
+        """The process id of ``gateway`` or ``agent``."""
+        return int(json.loads((self.data / "run" / f"{service}.json").read_text())["pid"])
+
+    def log(self, service: str) -> str:
+        return (self.data / "run" / "logs" / f"{service}.log").read_text()
+
+    def wait_running(self, model: str, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until the model has a ready replica."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if self.model_state(model) == "RUNNING":
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{model} did not come up: {self.log('agent')[-3000:]}")
+
+    def model_state(self, model: str) -> str | None:
+        try:
+            deployments = httpx.get(f"{self.url}/status").json()["deployments"].values()
+        except (httpx.HTTPError, ValueError, KeyError):
+            return None
+        return next((str(d["application_state"]) for d in deployments if d["repo_id"] == model), None)
+
+    def wait_metadata(self, model: str, timeout_s: float = 20.0) -> None:
+        """Wait until the Hub mirror has the model's files (only on a fabric without users)."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if httpx.get(f"{self.url}/hub/api/models/{model}").status_code == 200:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"the Hub mirror does not have {model}")
+
+    def stop(self) -> int:
+        """End it as Ctrl-C does, and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            code = self.process.wait(timeout=30)
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            return code
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """Kill the supervisor alone; its services go on."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def start_fabric(data: Path, *arguments: str, **environment: str) -> Fabric:
+    """Start ``edif serve --port 0`` with these further arguments and ``EDIF_*`` variables."""
+    variables = clean_environment(**environment)
+    process = subprocess.Popen(
+        [EDIF, "serve", "--port", "0", "--data", str(data), *arguments],
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    deadline = time.monotonic() + START_TIMEOUT_S
+    heard = ""
+    while time.monotonic() < deadline:
+        line = process.stdout.readline().decode()
+        heard += line
+        if line.startswith("eDIF is listening at "):
+            url = line.split()[4]
+            return Fabric(process, data, url, variables)
+        if not line and process.poll() is not None:
+            break
+    process.kill()
+    process.wait()
+    raise AssertionError(f"the fabric did not start: {heard}")
