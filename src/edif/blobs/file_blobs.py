@@ -18,8 +18,8 @@ from typing import IO
 from edif.core import errors
 from edif.core.errors import OverLimit, Refused
 
-_NAME = re.compile(r"[a-z]+/[A-Za-z0-9_-]{1,80}")
 _KINDS = ("payload", "result")
+_NAME = re.compile(rf"({'|'.join(_KINDS)})/[A-Za-z0-9_-]{{1,80}}")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 

@@ -48,7 +48,7 @@ class EdifError(Exception):
     @property
     def detail(self) -> str:
         """The text a client displays: what happened, what to do, and the code to look up."""
-        return f"{self.sentence} {self.next_step} [{self.code}]".replace("  ", " ")
+        return " ".join(part for part in (self.sentence, self.next_step, f"[{self.code}]") if part)
 
     def __str__(self) -> str:
         return self.detail

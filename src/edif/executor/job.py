@@ -16,13 +16,18 @@ from edif.executor import saving
 class LoadedModel:
     """The served model, what was true of it before any job, and what the present job used.
 
+    Args:
+        model: the nnsight wrapper.
+        adapters: the folder of each allowed PEFT adapter, by the id that requests name.
+
     Attributes:
         model: the nnsight wrapper.
         tokens: input tokens of the forward passes since :meth:`begin`.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, adapters: dict[str, str]) -> None:
         self.model = model
+        self._adapters = adapters
         self.module = model._module  # noqa: SLF001 - nnsight's own name for the wrapped module
         self.tokens = 0
         self.plain_env = {"attn_implementation": model.attn_implementation}
@@ -45,6 +50,7 @@ class LoadedModel:
         """
         self.tokens = 0
         saving.reset_peak_memory()
+        env = self._with_folder(env)
         try:
             self.model._remoteable_set_env(env)  # noqa: SLF001 - nnsight's server-side hook
         except Exception as error:
@@ -55,6 +61,18 @@ class LoadedModel:
             return self._plain_objects
         objects: dict[str, Any] = self.model._remoteable_persistent_objects()  # noqa: SLF001
         return objects
+
+    def _with_folder(self, env: dict[str, Any]) -> dict[str, Any]:
+        """The env with the adapter's folder in place of its id: nothing is fetched where user code runs."""
+        adapter = env.get("peft")
+        if adapter is None:
+            return env
+        folder = self._adapters.get(adapter)
+        if folder is None:
+            raise JobFailed(
+                errors.ENV_NOT_ALLOWED, f"The adapter {str(adapter)[:120]!r} is not allowed here."
+            )
+        return {**env, "peft": folder}
 
     def restore_env(self) -> None:
         self.model._remoteable_set_env(self.plain_env)  # noqa: SLF001 - nnsight's server-side hook

@@ -52,6 +52,30 @@ def load_model(spec: ModelSpec) -> Any:
     return model
 
 
+def adapter_folders(spec: ModelSpec) -> dict[str, str]:
+    """The folder of each allowed adapter, fetched now where it is named without one.
+
+    Raises:
+        CannotLoad: an adapter is not in its folder and cannot be fetched.
+    """
+    if not spec.adapters:
+        return {}
+    import huggingface_hub
+    import peft  # noqa: F401 - children inherit it, for it takes seconds to import
+
+    folders = {}
+    for adapter, path in spec.adapters.items():
+        try:
+            with _quiet():
+                folder = path or huggingface_hub.snapshot_download(adapter)
+        except Exception as error:
+            raise CannotLoad(f"The adapter {adapter!r} cannot be fetched: {error}.") from error
+        if not Path(folder, "adapter_config.json").is_file():
+            raise CannotLoad(f"The folder of adapter {adapter!r} has no adapter_config.json on this node.")
+        folders[adapter] = folder
+    return folders
+
+
 def weight_bytes(model: Any) -> int:
     """Bytes of all parameters and buffers, tied ones counted once."""
     seen: dict[int, int] = {}

@@ -29,10 +29,10 @@ def warm_up(model: Any) -> None:
         model._module(input_ids=torch.tensor([[token, token]]))  # noqa: SLF001 - nnsight's own name
 
 
-def serve(sock: socket.socket, model: Any, threads: int) -> None:
+def serve(sock: socket.socket, model: Any, adapters: dict[str, str], threads: int) -> None:
     """Serve jobs until the pipe closes. Called in a fresh fork of the zygote."""
     torch.set_num_threads(threads)
-    loaded = LoadedModel(model)
+    loaded = LoadedModel(model, adapters)
     state = ProcessState(loaded)
     while True:
         pipe.send(sock, pipe.Ready())

@@ -15,7 +15,13 @@ import sys
 import time
 from typing import Any
 
-from edif.executor.loading import CannotLoad, load_model, settle_environment, weight_bytes
+from edif.executor.loading import (
+    CannotLoad,
+    adapter_folders,
+    load_model,
+    settle_environment,
+    weight_bytes,
+)
 from edif.wire import pipe
 
 _PR_SET_PDEATHSIG = 1
@@ -41,6 +47,7 @@ def main(fd: int) -> None:
     pipe.send(sock, pipe.Loading(f"loading {message.model.id}"))
     try:
         model = load_model(message.model)
+        adapters = adapter_folders(message.model)
     except CannotLoad as error:
         pipe.send(sock, pipe.LoadFailed(pipe.clip(str(error))))
         return
@@ -50,13 +57,14 @@ def main(fd: int) -> None:
     gc.collect()
     gc.freeze()  # keep the collector from touching, and so copying, pages that the children share
     pipe.send(sock, pipe.Loaded(time.monotonic() - began, weight_bytes(model)))
-    _Zygote(sock, model, message.model.threads).serve()
+    _Zygote(sock, model, adapters, message.model.threads).serve()
 
 
 class _Zygote:
-    def __init__(self, sock: socket.socket, model: Any, threads: int) -> None:
+    def __init__(self, sock: socket.socket, model: Any, adapters: dict[str, str], threads: int) -> None:
         self._sock = sock
         self._model = model
+        self._adapters = adapters
         self._threads = threads
         self._children: set[int] = set()
 
@@ -111,7 +119,7 @@ class _Zygote:
             self._sock.close()
             from edif.executor import runner
 
-            runner.serve(socket.socket(fileno=fd), self._model, self._threads)
+            runner.serve(socket.socket(fileno=fd), self._model, self._adapters, self._threads)
             code = 0
         except pipe.PipeError:
             code = 0

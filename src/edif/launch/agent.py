@@ -7,6 +7,7 @@ import signal
 import time
 
 import structlog
+import uvloop
 
 from edif.core import errors
 from edif.core.errors import SetupError
@@ -25,7 +26,8 @@ def run(settings: Settings) -> None:
         SetupError: no gateway is named, or it does not accept the agent.
     """
     logs.set_up(json_lines=settings.log_json)
-    asyncio.run(_main(settings))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_main(settings))
 
 
 async def _main(settings: Settings) -> None:

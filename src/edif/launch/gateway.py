@@ -7,6 +7,7 @@ import time
 
 import structlog
 import uvicorn
+import uvloop
 
 from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.links import LinkSigner
@@ -41,7 +42,8 @@ def run(settings: Settings) -> None:
         SetupError: the port is taken, the folder cannot be used, or a rule of safety stands against it.
     """
     logs.set_up(json_lines=settings.log_json)
-    asyncio.run(_main(settings))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_main(settings))
 
 
 async def _main(settings: Settings) -> None:

@@ -116,14 +116,14 @@ def check_env(env: dict[str, Any], spec: ModelSpec) -> None:
         Refused: an attention implementation, adapter or setting that is not allowed.
     """
     attention = env.get("attn_implementation")
-    if attention is not None and attention not in ALLOWED_ATTENTION:
+    if attention is not None and not (isinstance(attention, str) and attention in ALLOWED_ATTENTION):
         raise Refused(
             errors.ENV_NOT_ALLOWED,
             f"attn_implementation={str(attention)[:60]!r} is not allowed here; "
             f"allowed: {', '.join(sorted(ALLOWED_ATTENTION))}.",
         )
     adapter = env.get("peft")
-    if adapter is not None and adapter not in spec.adapters:
+    if adapter is not None and not (isinstance(adapter, str) and adapter in spec.adapters):
         allowed = ", ".join(sorted(spec.adapters)) or "none"
         raise Refused(
             errors.ENV_NOT_ALLOWED,

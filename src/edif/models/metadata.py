@@ -21,7 +21,7 @@ def is_weights(name: str) -> bool:
 def is_metadata(name: str) -> bool:
     """Whether a client may have the file: config, tokenizer, chat template, model card, adapter config."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or any(part.startswith(".") for part in path.parts):
+    if path.is_absolute() or "\0" in name or any(part.startswith(".") for part in path.parts):
         return False
     if is_weights(name):
         return False

@@ -49,7 +49,7 @@ def parse_model_key(text: str) -> ModelKey:
         )
     try:
         return _decoder.decode(suffix)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise Refused(errors.MODEL_KEY_INVALID, f"The model key's JSON does not fit: {error}.") from error
 
 

@@ -47,11 +47,18 @@ async def open_store(data: Path) -> SqlRecordStore:
     Raises:
         SetupError: the folder cannot be written, or comes from a newer release.
     """
+    return await asyncio.to_thread(_open, data)
+
+
+def _open(data: Path) -> SqlRecordStore:
     try:
-        await asyncio.to_thread(data.mkdir, parents=True, exist_ok=True, mode=0o700)
-        engine = open_engine(data / DATABASE_NAME)
-        async with engine.begin() as connection:
-            await connection.run_sync(upgrade)
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        engine = open_engine(data / DATABASE_NAME, writing=True)
+        try:
+            with engine.begin() as connection:
+                upgrade(connection)
+        finally:
+            engine.dispose()
     except (OSError, sa.exc.OperationalError) as error:
         raise SetupError(
             errors.DATA_UNWRITABLE, f"The data folder {str(data)!r} cannot be used: {_cause(error)}."
@@ -62,7 +69,7 @@ async def open_store(data: Path) -> SqlRecordStore:
             f"The record store in {str(data)!r} cannot be read: {_cause(error)}.",
             "Restore it from a backup, or choose another folder with --data.",
         ) from error
-    return SqlRecordStore(engine)
+    return SqlRecordStore(data / DATABASE_NAME)
 
 
 def _cause(error: Exception) -> str:

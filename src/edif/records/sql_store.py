@@ -1,21 +1,22 @@
-"""The record store on SQLAlchemy: SQLite in WAL mode, one file in the data folder.
+"""The record store on SQLAlchemy Core: SQLite in WAL mode, one file in the data folder.
 
-Every write is one transaction that is on disk when the call returns (``synchronous=FULL``). Writes of one
-process take turns on one connection: SQLite has one writer anyway, and waiting here is cheaper than its
-busy handler. Laws are checked in the statement itself (``WHERE state = ...``), so that two processes on one
-file cannot both win.
+One thread writes. It takes all writes that wait, does them in one transaction (each in a savepoint of its
+own, so that one that fails leaves the others alone) and syncs once: under load many jobs share the price of
+one commit, and a call returns only when its effect is on disk (``synchronous=FULL``). Laws are checked in the
+statements themselves (``WHERE state = ...``), so that two processes on one file cannot both win.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from edif.core import errors
 from edif.core.errors import StoreUnavailable
@@ -26,68 +27,196 @@ from edif.records.schema import api_keys, attempts, jobs, users
 
 DATABASE_NAME = "records.sqlite"
 
+_MAX_BATCH = 64
+_READERS = 2
+
+T = TypeVar("T")
 _job_columns = [column for column in jobs.c if column.name != "blobs_deleted"]
+_final_values = [state.value for state in FINAL_STATES]
+
+# Built once: composing a statement costs more than SQLite needs to run it.
+_insert_job = sa.insert(jobs)
+_insert_attempt = sa.insert(attempts)
+_select_job = sa.select(*_job_columns).where(jobs.c.id == sa.bindparam("job_id"))
+_start_job = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("job_id"), jobs.c.state == JobState.QUEUED.value)
+    .values(state=JobState.RUNNING.value, attempts=sa.bindparam("number"))
+)
+_requeue_job = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("job_id"), jobs.c.state == JobState.RUNNING.value)
+    .values(state=JobState.QUEUED.value)
+)
+_close_attempt = (
+    sa.update(attempts)
+    .where(
+        attempts.c.job == sa.bindparam("job_id"),
+        attempts.c.number == sa.bindparam("attempt_number"),
+        attempts.c.outcome.is_(None),
+    )
+    .values(outcome=sa.bindparam("new_outcome"))
+)
+_end_job = (
+    sa.update(jobs)
+    .where(
+        jobs.c.id == sa.bindparam("job_id"),
+        jobs.c.state.not_in(_final_values),
+        # An attempt may end its job only while it is the current one; -1 stands for "no attempt brings it".
+        sa.or_(sa.bindparam("by_attempt") == -1, jobs.c.attempts == sa.bindparam("by_attempt")),
+    )
+    .values(
+        {
+            column: sa.bindparam(f"new_{column}")
+            for column in (
+                "state",
+                "ended_at",
+                "error_code",
+                "description",
+                "meta",
+                "result_bytes",
+                "result_sha256",
+            )
+        }
+    )
+)
 
 
-def open_engine(path: Path) -> AsyncEngine:
-    """An engine on the SQLite file at ``path``, with the pragmas that durability and concurrency ask for."""
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=4, max_overflow=4)
+def open_engine(path: Path, *, writing: bool) -> sa.Engine:
+    """An engine on the SQLite file at ``path``, with the pragmas that durability and concurrency ask for.
 
-    @sa.event.listens_for(engine.sync_engine, "connect")
-    def _pragmas(connection: Any, _: Any) -> None:
-        cursor = connection.cursor()
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            "busy_timeout=10000",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+    A writing engine begins every transaction with the write lock, so that none fails half way for another
+    process's sake; a reading one never takes it.
+    """
+    engine = sa.create_engine(
+        f"sqlite:///{path}", pool_size=_READERS, connect_args={"check_same_thread": False}
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _settle(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver's guess
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
+
+
+class _Writer:
+    """The thread that writes, and the queue in front of it."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._queue: queue.SimpleQueue[tuple[Callable[[sa.Connection], Any], Future[Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._thread = threading.Thread(target=self._run, name="records-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[sa.Connection], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._queue.put((work, future))
+        return future
+
+    def close(self) -> None:
+        """Finish what waits, and end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        open_for_work = True
+        while open_for_work:
+            batch = [self._queue.get()]
+            while len(batch) < _MAX_BATCH:
+                try:
+                    batch.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            open_for_work = None not in batch
+            self._do([item for item in batch if item is not None])
+
+    def _do(self, batch: list[tuple[Callable[[sa.Connection], Any], Future[Any]]]) -> None:
+        if not batch:
+            return
+        outcomes: list[tuple[Any, Exception | None]] = []
+        try:
+            with self._engine.begin() as connection:
+                for work, _ in batch:
+                    outcomes.append(self._one(connection, work, alone=len(batch) == 1))
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
+            outcomes = [(None, error)] * len(batch)
+        for (_, future), (result, failure) in zip(batch, outcomes, strict=True):
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(_told(failure))
+
+    @staticmethod
+    def _one(
+        connection: sa.Connection, work: Callable[[sa.Connection], Any], *, alone: bool
+    ) -> tuple[Any, Exception | None]:
+        if alone:
+            return work(connection), None
+        try:
+            with connection.begin_nested():
+                return work(connection), None
+        except IntegrityError as error:
+            return None, error
+
+
+def _told(error: Exception) -> Exception:
+    if isinstance(error, OperationalError):
+        unavailable = StoreUnavailable(
+            errors.STORAGE_FULL,
+            f"The fabric's record store cannot write: {error.orig}; nothing was recorded.",
+        )
+        unavailable.__cause__ = error
+        return unavailable
+    return error
 
 
 class SqlRecordStore:
     """See :class:`edif.records.store.RecordStore`; open it with :func:`edif.records.migrate.open_store`."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._writing = asyncio.Lock()
-        self._writer: AsyncConnection | None = None
+    def __init__(self, path: Path) -> None:
+        self._write_engine = open_engine(path, writing=True)
+        self._read_engine = open_engine(path, writing=False)
+        self._writer = _Writer(self._write_engine)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="records-reader")
 
     async def close(self) -> None:
-        async with self._writing:
-            if self._writer is not None:
-                await self._writer.close()
-                self._writer = None
-        await self._engine.dispose()
+        await asyncio.to_thread(self._close)
 
-    @asynccontextmanager
-    async def _write(self) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with self._writing:
-                if self._writer is None:
-                    self._writer = await self._engine.connect()
-                async with self._writer.begin():
-                    yield self._writer
-        except OperationalError as error:
-            raise StoreUnavailable(
-                errors.STORAGE_FULL,
-                f"The fabric's record store cannot write: {error.orig}; nothing was recorded.",
-            ) from error
+    def _close(self) -> None:
+        self._writer.close()
+        self._readers.shutdown()
+        self._write_engine.dispose()
+        self._read_engine.dispose()
 
-    async def _fetch(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
-        async with self._engine.connect() as connection:
-            rows: Sequence[sa.Row[Any]] = (await connection.execute(statement)).all()
-            return rows
+    async def _write(self, work: Callable[[sa.Connection], T]) -> T:
+        return await asyncio.wrap_future(self._writer.submit(work))
+
+    async def _run(self, statement: sa.Executable, values: dict[str, Any] | None = None) -> int:
+        """One statement in a transaction of its own; the number of rows that it changed."""
+        return await self._write(lambda connection: connection.execute(statement, values).rowcount)
+
+    async def _fetch(
+        self, statement: sa.Select[Any], values: dict[str, Any] | None = None
+    ) -> Sequence[sa.Row[Any]]:
+        def read() -> Sequence[sa.Row[Any]]:
+            with self._read_engine.connect() as connection:
+                return connection.execute(statement, values).all()
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
 
     # -- jobs ------------------------------------------------------------------------------------------
     async def add_job(self, job: Job) -> Job:
         values = _job_values(job)
         try:
-            async with self._write() as connection:
-                await connection.execute(sa.insert(jobs), values)
+            await self._run(_insert_job, values)
         except IntegrityError:
             if job.client_key is None:
                 raise
@@ -98,7 +227,7 @@ class SqlRecordStore:
         return job
 
     async def job(self, job_id: JobId) -> Job | None:
-        rows = await self._fetch(sa.select(*_job_columns).where(jobs.c.id == job_id))
+        rows = await self._fetch(_select_job, {"job_id": job_id})
         return _job(rows[0]) if rows else None
 
     async def jobs(
@@ -120,38 +249,23 @@ class SqlRecordStore:
         return [_job(row) for row in await self._fetch(statement)]
 
     async def begin_attempt(self, attempt: Attempt) -> bool:
-        async with self._write() as connection:
-            changed = await connection.execute(
-                sa.update(jobs)
-                .where(jobs.c.id == attempt.job, jobs.c.state == JobState.QUEUED.value)
-                .values(state=JobState.RUNNING.value, attempts=attempt.number)
-            )
+        def work(connection: sa.Connection) -> bool:
+            changed = connection.execute(_start_job, {"job_id": attempt.job, "number": attempt.number})
             if changed.rowcount != 1:
                 return False
-            await connection.execute(
-                sa.insert(attempts),
-                {
-                    "job": attempt.job,
-                    "number": attempt.number,
-                    "agent": attempt.agent,
-                    "replica": attempt.replica,
-                    "started_at": attempt.started_at,
-                    "lease_until": attempt.lease_until,
-                    "outcome": None,
-                },
-            )
+            connection.execute(_insert_attempt, _attempt_values(attempt))
             return True
 
+        return await self._write(work)
+
     async def lose_attempt(self, job_id: JobId, number: int) -> bool:
-        async with self._write() as connection:
-            if not await self._close_attempt(connection, job_id, number, AttemptOutcome.LOST):
+        def work(connection: sa.Connection) -> bool:
+            if not _end_attempt(connection, job_id, number, AttemptOutcome.LOST):
                 return False
-            await connection.execute(
-                sa.update(jobs)
-                .where(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING.value)
-                .values(state=JobState.QUEUED.value)
-            )
+            connection.execute(_requeue_job, {"job_id": job_id})
             return True
+
+        return await self._write(work)
 
     async def end_job(
         self,
@@ -164,37 +278,30 @@ class SqlRecordStore:
     ) -> bool:
         if ending.state not in FINAL_STATES:
             raise ValueError(f"{ending.state} does not end a job")
-        async with self._write() as connection:
-            statement = sa.update(jobs).where(
-                jobs.c.id == job_id, jobs.c.state.not_in([state.value for state in FINAL_STATES])
-            )
-            if attempt is not None:
-                if outcome is None or not await self._close_attempt(connection, job_id, attempt, outcome):
-                    return False
-                statement = statement.where(jobs.c.attempts == attempt)
-            changed = await connection.execute(
-                statement.values(
-                    state=ending.state.value,
-                    ended_at=now,
-                    error_code=ending.error_code,
-                    description=ending.description,
-                    meta=_json(ending.meta),
-                    result_bytes=ending.result_bytes,
-                    result_sha256=ending.result_sha256,
-                )
-            )
-            return changed.rowcount == 1
+        if (attempt is None) != (outcome is None):
+            raise ValueError("an attempt ends with an outcome")
+        values = {
+            "job_id": job_id,
+            "by_attempt": -1 if attempt is None else attempt,
+            "new_state": ending.state.value,
+            "new_ended_at": now,
+            "new_error_code": ending.error_code,
+            "new_description": ending.description,
+            "new_meta": _json(ending.meta),
+            "new_result_bytes": ending.result_bytes,
+            "new_result_sha256": ending.result_sha256,
+        }
 
-    @staticmethod
-    async def _close_attempt(
-        connection: AsyncConnection, job_id: JobId, number: int, outcome: AttemptOutcome
-    ) -> bool:
-        changed = await connection.execute(
-            sa.update(attempts)
-            .where(attempts.c.job == job_id, attempts.c.number == number, attempts.c.outcome.is_(None))
-            .values(outcome=outcome.value)
-        )
-        return changed.rowcount == 1
+        def work(connection: sa.Connection) -> bool:
+            if (
+                attempt is not None
+                and outcome is not None
+                and not _end_attempt(connection, job_id, attempt, outcome)
+            ):
+                return False
+            return connection.execute(_end_job, values).rowcount == 1
+
+        return await self._write(work)
 
     async def current_attempt(self, job_id: JobId) -> Attempt | None:
         rows = await self._fetch(
@@ -218,25 +325,22 @@ class SqlRecordStore:
         return [JobId(row.id) for row in rows]
 
     async def mark_blobs_deleted(self, job_ids: Sequence[JobId]) -> None:
-        async with self._write() as connection:
-            await connection.execute(sa.update(jobs).where(jobs.c.id.in_(job_ids)).values(blobs_deleted=True))
+        statement = sa.update(jobs).where(jobs.c.id.in_(job_ids)).values(blobs_deleted=True)
+        await self._run(statement)
 
     # -- users and keys --------------------------------------------------------------------------------
     async def any_user(self) -> bool:
         return bool(await self._fetch(sa.select(users.c.name).limit(1)))
 
     async def add_user(self, user: User) -> bool:
+        values = {
+            "name": user.name,
+            "role": user.role.value,
+            "email": user.email,
+            "created_at": user.created_at,
+        }
         try:
-            async with self._write() as connection:
-                await connection.execute(
-                    sa.insert(users),
-                    {
-                        "name": user.name,
-                        "role": user.role.value,
-                        "email": user.email,
-                        "created_at": user.created_at,
-                    },
-                )
+            await self._run(sa.insert(users), values)
         except IntegrityError:
             return False
         return True
@@ -249,28 +353,27 @@ class SqlRecordStore:
         return _user(rows[0]) if rows else None
 
     async def remove_user(self, name: UserName, now: float) -> bool:
-        async with self._write() as connection:
-            removed = await connection.execute(sa.delete(users).where(users.c.name == name))
-            await connection.execute(
+        def work(connection: sa.Connection) -> bool:
+            removed = connection.execute(sa.delete(users).where(users.c.name == name))
+            connection.execute(
                 sa.update(api_keys)
                 .where(api_keys.c.user == name, api_keys.c.revoked_at.is_(None))
                 .values(revoked_at=now)
             )
             return removed.rowcount == 1
 
+        return await self._write(work)
+
     async def add_key(self, key: ApiKey) -> None:
-        async with self._write() as connection:
-            await connection.execute(
-                sa.insert(api_keys),
-                {
-                    "id": key.id,
-                    "user": key.user,
-                    "digest": key.digest,
-                    "created_at": key.created_at,
-                    "expires_at": key.expires_at,
-                    "revoked_at": key.revoked_at,
-                },
-            )
+        values = {
+            "id": key.id,
+            "user": key.user,
+            "digest": key.digest,
+            "created_at": key.created_at,
+            "expires_at": key.expires_at,
+            "revoked_at": key.revoked_at,
+        }
+        await self._run(sa.insert(api_keys), values)
 
     async def keys(self, user: UserName | None = None) -> list[ApiKey]:
         statement = sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
@@ -287,13 +390,18 @@ class SqlRecordStore:
         return _key(rows[0]) if rows else None
 
     async def revoke_key(self, key_id: str, now: float) -> bool:
-        async with self._write() as connection:
-            changed = await connection.execute(
-                sa.update(api_keys)
-                .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
-                .values(revoked_at=now)
-            )
-            return changed.rowcount == 1
+        statement = (
+            sa.update(api_keys)
+            .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+            .values(revoked_at=now)
+        )
+        return await self._run(statement) == 1
+
+
+def _end_attempt(connection: sa.Connection, job_id: JobId, number: int, outcome: AttemptOutcome) -> bool:
+    """Give the attempt its outcome; False if it has one already or does not exist."""
+    values = {"job_id": job_id, "attempt_number": number, "new_outcome": outcome.value}
+    return connection.execute(_close_attempt, values).rowcount == 1
 
 
 def _json(value: Any) -> str:
@@ -331,6 +439,18 @@ def _job(row: sa.Row[Any]) -> Job:
     values["id"] = JobId(values["id"])
     values["model"] = ModelId(values["model"])
     return Job(**values)
+
+
+def _attempt_values(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "job": attempt.job,
+        "number": attempt.number,
+        "agent": attempt.agent,
+        "replica": attempt.replica,
+        "started_at": attempt.started_at,
+        "lease_until": attempt.lease_until,
+        "outcome": None,
+    }
 
 
 def _attempt(row: sa.Row[Any]) -> Attempt:

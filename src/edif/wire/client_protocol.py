@@ -53,7 +53,9 @@ def parse_envelope(text: str | bytes) -> Envelope:
         return _envelope_decoder.decode(text)
     except msgspec.ValidationError as error:
         raise Refused(errors.ENVELOPE_INVALID, f"The request's envelope does not fit: {error}.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise Refused(errors.ENVELOPE_INVALID, "The request's envelope is nested too deeply.") from error
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise Refused(errors.ENVELOPE_INVALID, "The request's form field `data` is not JSON.") from error
 
 
@@ -115,12 +117,12 @@ def check_versions(client: ClientVersions, serving_python: str) -> list[str]:
     notes: list[str] = []
     nnsight = _version_pair(client.nnsight)
     if client.nnsight and nnsight is None:
-        notes.append(f"This fabric does not know nnsight {client.nnsight!r}; it is tested with 0.8.1.")
+        notes.append(f"This fabric does not know nnsight {client.nnsight[:40]!r}; it is tested with 0.8.1.")
     if nnsight is not None and nnsight < SUPPORTED_NNSIGHT:
         raise too_old_client(client.nnsight)
     if nnsight is not None and nnsight > SUPPORTED_NNSIGHT:
         raise Refused(
-            errors.CLIENT_UNSUPPORTED, f"This fabric speaks with nnsight 0.8; you use {client.nnsight}."
+            errors.CLIENT_UNSUPPORTED, f"This fabric speaks with nnsight 0.8; you use {client.nnsight[:40]}."
         )
     python = _version_pair(client.python)
     if python is None:
@@ -143,10 +145,10 @@ def check_versions(client: ClientVersions, serving_python: str) -> list[str]:
 
 def too_old_client(version: str) -> Refused:
     """The refusal for the 0.5-0.7 generation, whose payloads this fabric cannot run."""
-    named = f"nnsight {version}" if version else "an nnsight older than 0.8"
+    named = f"nnsight {version[:40]}" if version else "an nnsight older than 0.8"
     return Refused(errors.CLIENT_TOO_OLD, f"This fabric speaks the protocol of nnsight 0.8; you use {named}.")
 
 
 def _version_pair(text: str) -> tuple[int, int] | None:
-    match = re.match(r"\s*(\d+)\.(\d+)", text)
+    match = re.match(r"\s*([0-9]{1,9})\.([0-9]{1,9})(?![0-9])", text)
     return (int(match[1]), int(match[2])) if match else None

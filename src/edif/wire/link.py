@@ -5,7 +5,7 @@ that what arrives from an attempt that is no longer current can be dropped. Byte
 never travel here. Messages are MessagePack arrays with a tag; unknown tags are refused.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -205,6 +205,8 @@ class OutcomeRecorded(_ToAgent, frozen=True):
 
 ToAgent = Welcome | StartReplica | StopReplica | SendMetadata | RunAttempt | CancelAttempt | OutcomeRecorded
 
+_M = TypeVar("_M")
+
 _encoder = msgspec.msgpack.Encoder()
 _gateway_decoder: msgspec.msgpack.Decoder[ToGateway] = msgspec.msgpack.Decoder(ToGateway)
 _agent_decoder: msgspec.msgpack.Decoder[ToAgent] = msgspec.msgpack.Decoder(ToAgent)
@@ -220,7 +222,7 @@ def decode_to_gateway(data: bytes) -> ToGateway:
     Raises:
         msgspec.DecodeError: malformed, of an unknown kind, or with a wrong field.
     """
-    return _gateway_decoder.decode(data)
+    return _decode(_gateway_decoder, data)
 
 
 def decode_to_agent(data: bytes) -> ToAgent:
@@ -229,4 +231,11 @@ def decode_to_agent(data: bytes) -> ToAgent:
     Raises:
         msgspec.DecodeError: malformed, of an unknown kind, or with a wrong field.
     """
-    return _agent_decoder.decode(data)
+    return _decode(_agent_decoder, data)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_M], data: bytes) -> _M:
+    try:
+        return decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:  # msgspec does not wrap these two
+        raise msgspec.DecodeError(f"malformed: {error}") from error

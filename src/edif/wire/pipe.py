@@ -17,7 +17,7 @@ from edif.wire.link import ModelSpec
 
 MAX_PACKET = 64 * 1024
 MAX_TEXT = 24 * 1024
-"""Longest text of one message, in characters: four bytes each still fit a packet twice over."""
+"""Longest text of one message, in bytes of UTF-8: a packet holds two such texts and the rest of a message."""
 MAX_FDS = 4
 
 
@@ -188,7 +188,7 @@ def receive(sock: socket.socket, decoder: msgspec.msgpack.Decoder[M]) -> tuple[M
         raise PipeError("a packet was longer than the protocol allows")
     try:
         return decoder.decode(data), owned
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _close(owned)
         raise PipeError(f"not a message of this protocol: {error}") from error
 
@@ -199,8 +199,10 @@ def _close(fds: Sequence[int]) -> None:
 
 
 def clip(text: str) -> str:
-    """Shorten ``text`` so that it surely fits one packet; the middle is what is left out."""
-    if len(text) <= MAX_TEXT:
-        return text
-    half = MAX_TEXT // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+    """Make ``text`` surely fit one packet: the middle is left out, and what UTF-8 cannot say becomes ``?``."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= MAX_TEXT:
+        return data.decode()
+    half = MAX_TEXT // 2 - 32  # leaves room for the notice
+    head, tail = data[:half].decode(errors="ignore"), data[-half:].decode(errors="ignore")
+    return f"{head}\n... {len(text) - len(head) - len(tail)} characters left out ...\n{tail}"

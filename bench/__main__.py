@@ -1,0 +1,26 @@
+"""``python -m bench [NAME ...]``: run the measurements and print their tables."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import capacity, clients, footprint, latency
+
+MEASUREMENTS = {
+    "footprint": footprint.measure,
+    "latency": latency.measure,
+    "clients": clients.measure,
+    "capacity": capacity.measure,
+}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(MEASUREMENTS)
+    with tempfile.TemporaryDirectory(prefix="edif-bench-") as folder:
+        for name in names:
+            work = Path(folder) / name
+            work.mkdir()
+            print(MEASUREMENTS[name](work), flush=True)
+
+
+main()

@@ -1,0 +1,22 @@
+"""Tables and the few statistics that the measurements print."""
+
+import statistics
+from collections.abc import Sequence
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(int(q * len(ordered)), len(ordered) - 1)]
+
+
+def spread(values: Sequence[float], unit: float = 1.0) -> str:
+    """Median with lowest and highest."""
+    scaled = [value / unit for value in values]
+    return f"{statistics.median(scaled):.1f} ({min(scaled):.1f}-{max(scaled):.1f})"
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table with a heading."""
+    lines = [f"### {title}", "", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
