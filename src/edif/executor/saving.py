@@ -4,6 +4,7 @@ The result is what the client reads: ``torch.save({name: value})``, as one zstd 
 size when the request said ``compress``, else bare.
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -30,7 +31,7 @@ class _BoundedWriter(io.RawIOBase):
     def __init__(self, target: BinaryIO, limit_bytes: int) -> None:
         self._target = target
         self._left = limit_bytes
-        self.exceeded = False
+        self.failure: Exception | None = None
 
     def writable(self) -> bool:
         return True
@@ -38,9 +39,13 @@ class _BoundedWriter(io.RawIOBase):
     def write(self, data: Any) -> int:
         self._left -= len(data)
         if self._left < 0:
-            self.exceeded = True
-            raise _TooLarge
-        return self._target.write(data)
+            self.failure = _TooLarge()
+            raise self.failure
+        try:
+            return self._target.write(data)
+        except OSError as failure:
+            self.failure = failure
+            raise
 
 
 def read_payload(fd: int, compress: bool, expanded_limit_bytes: int) -> bytes:
@@ -100,12 +105,12 @@ def write_result(saved: dict[str, Any], fd: int, compress: bool, limit_bytes: in
 def _write_compressed(saved: dict[str, Any], file: BinaryIO, limit_bytes: int) -> None:
     # The frame's header needs the content's size before the first byte. A small result is kept in memory;
     # a large one is written raw into an unlinked file first.
-    spool = _Spool(file)
-    _save(saved, _BoundedWriter(spool, limit_bytes))  # type: ignore[arg-type]  # as much of a file as needed
-    compressor = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL)
-    with compressor.stream_writer(file, size=spool.size, closefd=False) as writer:
-        for chunk in spool.chunks():
-            writer.write(chunk)
+    with contextlib.closing(_Spool(file)) as spool:
+        _save(saved, _BoundedWriter(spool, limit_bytes))  # type: ignore[arg-type]  # as much of a file as needed
+        compressor = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL)
+        with compressor.stream_writer(file, size=spool.size, closefd=False) as writer:
+            for chunk in spool.chunks():
+                writer.write(chunk)
 
 
 class _Spool:
@@ -132,7 +137,12 @@ class _Spool:
         source.seek(0)
         while chunk := source.read(1 << 20):
             yield chunk
-        source.close()
+
+    def close(self) -> None:
+        """Free the space, at once: on a full disk everyone waits for it."""
+        self._memory.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _save(saved: dict[str, Any], target: _BoundedWriter) -> None:
@@ -141,8 +151,8 @@ def _save(saved: dict[str, Any], target: _BoundedWriter) -> None:
     except (_TooLarge, OSError):
         raise
     except Exception as error:
-        if target.exceeded:  # torch's archive writer replaces the exception by one of its own
-            raise _TooLarge from None
+        if target.failure is not None:  # torch's archive writer replaced it by one of its own
+            raise target.failure from None
         name = _culprit(saved)
         kind = type(saved[name]).__name__ if name in saved else "value"
         raise JobFailed(

@@ -5,6 +5,7 @@ takes over the agent, with its replicas and running jobs, and replaces the gatew
 """
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -36,9 +37,10 @@ class _Service:
     process: subprocess.Popen[bytes] | None
     started: float
 
-    def reap(self) -> int | None:
-        """Its exit code after it ended, None for a process that is not our child."""
-        return None if self.process is None else self.process.wait()
+    def reap(self) -> None:
+        """Take its exit status, if it is our child."""
+        if self.process is not None:
+            self.process.wait()
 
     def stop(self) -> None:
         self._signal(signal.SIGTERM)
@@ -118,15 +120,20 @@ class Supervisor:
             process = self._services["gateway"].process
             if process is not None and process.poll() is not None:
                 self._services.pop("gateway")
-                raise SetupError(errors.INTERNAL, self._last_words("gateway"), "")
+                raise self._last_words("gateway")
             time.sleep(0.02)
         raise SetupError(
             errors.INTERNAL, "The gateway did not come up in time.", f"See {self._logs}/gateway.log."
         )
 
-    def _last_words(self, name: str) -> str:
+    def _last_words(self, name: str) -> SetupError:
+        """The error with which a service ended, from the last line of its log."""
         lines = (self._logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
-        return lines[-1].removeprefix("Error: ") if lines else f"The {name} ended without a word."
+        match = re.fullmatch(r"Error: (.+) \[(\w+)\]", lines[-1]) if lines else None
+        kind = errors.catalogue().get(match[2]) if match else None
+        if match is None or kind is None:
+            return SetupError(errors.INTERNAL, f"The {name} ends as soon as it starts.", f"See {self._logs}.")
+        return SetupError(kind, match[1], "")
 
     def _start(self, name: str, extra: dict[str, str]) -> None:
         variables = {**environment(), **self._settings.as_environment(), **extra, "EDIF_LOG_JSON": "true"}
@@ -154,17 +161,13 @@ class Supervisor:
                 self._replace(fds[fd])
 
     def _replace(self, dead: _Service) -> None:
-        code = dead.reap()
+        dead.reap()
         os.close(dead.pidfd)
         del self._services[dead.name]
         quick = time.monotonic() - dead.started < _QUICK_S
         self._deaths[dead.name] = self._deaths.get(dead.name, 0) + 1 if quick else 0
         if self._deaths[dead.name] >= _QUICK_DEATHS:
-            raise SetupError(
-                errors.INTERNAL,
-                f"The {dead.name} ends as soon as it starts (code {code}): {self._last_words(dead.name)}",
-                f"See {self._logs}/{dead.name}.log.",
-            )
+            raise self._last_words(dead.name)
         time.sleep(_RESTART_PAUSE_S)
         if dead.name == "gateway":
             self._start_gateway()

@@ -1,0 +1,307 @@
+"""Links with ranges, the Hub mirror over HTTP, proxies, and what stops a fabric from starting."""
+
+import os
+import socket
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from edif.core import errors
+from tests.support.fabric import EDIF, Fabric, clean_environment, start_fabric
+from tests.support.models import GPT2_ID
+from tests.support.replay import Replayer
+
+
+async def test_a_result_link_resumes_by_range(client: Replayer) -> None:
+    outcome = await client.run("hidden")
+    link = str((await client.poll(outcome.id))["data"])
+    async with httpx.AsyncClient() as http:
+        whole = await http.get(link)
+        assert whole.content == outcome.result
+        assert int(whole.headers["content-length"]) == len(whole.content)
+        assert whole.headers["accept-ranges"] == "bytes"
+        part = await http.get(link, headers={"range": "bytes=100-"})
+        assert (part.status_code, part.content) == (206, whole.content[100:])
+        same = {"range": "bytes=0-9", "if-range": whole.headers["etag"]}
+        assert (await http.get(link, headers=same)).status_code == 206
+        assert (await http.get(link, headers={"range": "bytes=999999999-"})).status_code == 416
+        head = await http.head(link)
+        assert (head.status_code, head.headers["content-length"]) == (200, str(len(whole.content)))
+
+
+async def test_a_small_result_is_pushed_and_a_large_one_linked(client: Replayer) -> None:
+    outcome = await client.run("hello")
+    assert outcome.final.get("data") is None
+    assert outcome.result is not None
+    meta = outcome.final["meta"]
+    assert meta["result_bytes"] == len(outcome.result)
+    assert {"queue_s", "load_s", "run_s", "transfer_s", "tokens", "peak_memory_bytes"} <= set(meta)
+    assert meta["tokens"] == 6
+
+
+def test_the_mirror_serves_metadata_and_never_weights(fabric: Fabric) -> None:
+    fabric.wait_metadata(GPT2_ID)
+    with httpx.Client(base_url=f"{fabric.url}/hub") as hub:
+        info = hub.get(f"/api/models/{GPT2_ID}").json()
+        assert info["id"] == GPT2_ID
+        names = {sibling["rfilename"] for sibling in info["siblings"]}
+        assert {"config.json", "tokenizer.json"} <= names
+        assert not any(name.endswith(".safetensors") for name in names)
+        assert hub.get(f"/api/models/{GPT2_ID}/revision/main").json()["sha"] == info["sha"]
+        head = hub.head(f"/{GPT2_ID}/resolve/main/config.json")
+        assert head.headers["x-repo-commit"] == info["sha"]
+        assert head.headers["etag"]
+        body = hub.get(f"/{GPT2_ID}/resolve/main/config.json")
+        assert int(head.headers["content-length"]) == len(body.content)
+        weights = hub.get(f"/{GPT2_ID}/resolve/main/model.safetensors")
+        assert (weights.status_code, weights.json()["code"]) == (403, errors.HUB_NO_WEIGHTS.code)
+        missing = hub.get(f"/{GPT2_ID}/resolve/main/no_such.json")
+        assert (missing.status_code, missing.headers["x-error-code"]) == (404, "EntryNotFound")
+        other = hub.get("/some/other/resolve/main/config.json")
+        assert (other.status_code, other.headers["x-error-code"]) == (404, "RepoNotFound")
+        assert "location" not in other.headers
+
+
+async def test_evicting_and_deploying(fabric: Fabric, client: Replayer) -> None:
+    fabric.edif("models", "evict", GPT2_ID)
+    for _ in range(100):
+        if fabric.model_state(GPT2_ID) == "NOT_STARTED":
+            break
+        time.sleep(0.1)
+    assert fabric.model_state(GPT2_ID) == "NOT_STARTED"
+    outcome = await client.run("hello")  # a request brings it up again
+    assert outcome.status == "COMPLETED"
+    assert "DEPLOYING" in outcome.statuses
+    assert outcome.final["meta"]["load_s"] > 0.5
+    assert outcome.final["meta"]["queue_s"] < 5
+    fabric.edif("models", "deploy", GPT2_ID)
+    assert "[model_not_served]" in fabric.edif("models", "deploy", "no/such", check=False)
+
+
+@pytest.mark.slow
+async def test_a_model_that_cannot_load_says_why(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in models[GPT2_ID].iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    (broken / "model.safetensors").write_bytes(b"these are not weights")
+    fabric = start_fabric(tmp_path / "data", "--model", f"{GPT2_ID}={broken}")
+    try:
+        async with Replayer(fabric.url, blobs) as client:
+            outcome = await client.run("hello")
+            assert outcome.status == "ERROR"
+            assert outcome.description.endswith("[model_load_failed]")
+            assert GPT2_ID in outcome.description
+            (broken / "model.safetensors").write_bytes((models[GPT2_ID] / "model.safetensors").read_bytes())
+            assert (await client.run("hello")).status == "COMPLETED"
+    finally:
+        assert fabric.stop() == 0
+
+
+async def test_result_links_follow_a_trusted_proxy_only(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    forwarded = {
+        "x-forwarded-proto": "https",
+        "x-forwarded-host": "lab.example.org",
+        "x-forwarded-prefix": "/edif",
+    }
+    trusting = start_fabric(
+        tmp_path / "a", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_TRUSTED_PROXIES='["127.0.0.0/8"]'
+    )
+    try:
+        async with Replayer(trusting.url, blobs) as client:
+            job = (await client.run("hello")).id
+            link = (await client.get(f"/response/{job}", **forwarded)).json()["data"]
+            assert link.startswith("https://lab.example.org/edif/edif/v1/blobs/result/")
+    finally:
+        assert trusting.stop() == 0
+
+
+async def test_an_untrusted_forwarded_host_is_ignored(fabric: Fabric, client: Replayer) -> None:
+    job = (await client.run("hello")).id
+    answer = await client.get(f"/response/{job}", **{"x-forwarded-host": "evil.example"})
+    assert answer.json()["data"].startswith(fabric.url)
+
+
+def _serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [EDIF, *arguments],
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _fails_with(done: subprocess.CompletedProcess[str], kind: errors.ErrorCode) -> None:
+    assert done.returncode == 1, done.stdout + done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert last.endswith(f"[{kind.code}]"), last
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["gateway", "serve"])
+def test_a_taken_port_is_named(tmp_path: Path, command: str) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = str(holder.getsockname()[1])
+        done = _serve(command, "--demo", "--port", port, "--data", str(tmp_path / "d"))
+    _fails_with(done, errors.PORT_TAKEN)
+    assert port in done.stderr
+
+
+def test_binding_elsewhere_without_keys_is_refused(tmp_path: Path) -> None:
+    _fails_with(
+        _serve("gateway", "--demo", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path)),
+        errors.OPEN_WITHOUT_KEYS,
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    _fails_with(
+        _serve("gateway", "--demo", "--port", "0", "--data", str(tmp_path / "file" / "data")),
+        errors.DATA_UNWRITABLE,
+    )
+
+
+def test_a_folder_from_a_newer_release_is_refused(tmp_path: Path) -> None:
+    assert _serve("users", "list", "--data", str(tmp_path)).returncode == 0
+    with sqlite3.connect(tmp_path / "records.sqlite") as database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    database.close()
+    _fails_with(_serve("gateway", "--demo", "--port", "0", "--data", str(tmp_path)), errors.DATA_NEWER)
+
+
+def test_a_second_fabric_on_the_same_folder_is_refused(fabric: Fabric) -> None:
+    for command in ("gateway", "serve"):
+        _fails_with(_serve(command, "--demo", "--port", "0", "--data", str(fabric.data)), errors.DATA_IN_USE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--model", "no/config=/tmp"], {}),
+        (["--model", "/just/a/path"], {}),
+        (["--demo", "--model", "edif/demo"], {}),
+        (["--demo", "--config", "/no/such/edif.toml"], {}),
+        (["--demo"], {"EDIF_TIME_LIMIT_S": "soon"}),
+        (["--demo", "--public-url", "lab.example.org"], {}),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_named(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str]
+) -> None:
+    done = _serve("serve", "--port", "0", "--data", str(tmp_path), *arguments, **environment)
+    _fails_with(done, errors.CONFIG_INVALID)
+
+
+def test_an_agent_without_gateway_or_token_says_so(tmp_path: Path) -> None:
+    _fails_with(_serve("agent", "--data", str(tmp_path)), errors.CONFIG_INVALID)
+    _fails_with(
+        _serve("agent", "--data", str(tmp_path), "--gateway", "http://127.0.0.1:9"), errors.CONFIG_INVALID
+    )
+
+
+def test_an_agent_with_a_wrong_token_says_so(fabric: Fabric, tmp_path: Path) -> None:
+    done = _serve("agent", "--data", str(tmp_path), "--gateway", fabric.url, EDIF_WORKER_TOKEN="wrong")
+    _fails_with(done, errors.CONFIG_INVALID)
+
+
+def test_no_gateway_is_told_with_the_next_step(tmp_path: Path) -> None:
+    done = _serve("status", "--data", str(tmp_path))
+    _fails_with(done, errors.GATEWAY_UNREACHABLE)
+    assert "edif serve" in done.stderr
+
+
+async def test_a_remote_agent_moves_bytes_over_http(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    """An agent that does not share the gateway's folder fetches payloads and sends results by signed links."""
+    gateway = subprocess.Popen(
+        [
+            EDIF,
+            "gateway",
+            "--port",
+            "0",
+            "--data",
+            str(tmp_path / "g"),
+            "--model",
+            f"{GPT2_ID}={models[GPT2_ID]}",
+        ],
+        env=clean_environment(EDIF_LOG_JSON="true"),
+        stderr=subprocess.DEVNULL,
+    )
+    agent = None
+    try:
+        facts = tmp_path / "g" / "run" / "gateway.json"
+        while not facts.exists():
+            assert gateway.poll() is None
+            time.sleep(0.05)
+        import json
+
+        url = json.loads(facts.read_text())["url"]
+        token = (tmp_path / "g" / "worker.token").read_text()
+        with (tmp_path / "agent.log").open("wb") as log:
+            agent = subprocess.Popen(
+                [EDIF, "agent", "--gateway", url, "--data", str(tmp_path / "a")],
+                env=clean_environment(EDIF_WORKER_TOKEN=token, EDIF_LOG_JSON="true"),
+                stderr=log,
+            )
+        async with Replayer(url, blobs) as client:
+            outcome = await client.run("hidden")
+            assert outcome.status == "COMPLETED"
+            assert outcome.result
+        assert "HttpTransfer" in (tmp_path / "agent.log").read_text()
+        assert not list((tmp_path / "a" / "spool").iterdir())
+    finally:
+        for process in (agent, gateway):
+            if process is not None:
+                process.terminate()
+                process.wait(timeout=20)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+async def test_a_full_disk_refuses_new_jobs_and_loses_none(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
+    fabric = None
+    try:
+        fabric = start_fabric(
+            disk / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_MIN_FREE_BYTES=str(4 * 2**20)
+        )
+        async with Replayer(fabric.url, blobs) as client:
+            before = await client.run("hello")
+            waiting = await client.submit("slow")
+            (disk / "filler").write_bytes(bytes(_free(disk) - 2 * 2**20))
+            answer = await client.post("hello")
+            assert (answer.status_code, answer.json()["code"]) == (507, errors.STORAGE_LOW.code)
+            assert (await client.poll(waiting))["status"] == "COMPLETED"  # it was accepted before
+            (disk / "filler").unlink()
+            assert (await client.run("hello")).result == before.result
+            too_much = await client.run("too_much")
+            assert too_much.status == "ERROR"
+            assert too_much.description.endswith("[storage_full]")
+            assert (await client.run("hello")).result == before.result
+    finally:
+        if fabric is not None:
+            fabric.stop()
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def _free(folder: Path) -> int:
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
