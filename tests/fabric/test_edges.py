@@ -1,5 +1,7 @@
 """Links with ranges, the Hub mirror over HTTP, proxies, and what stops a fabric from starting."""
 
+import asyncio
+import json
 import os
 import socket
 import sqlite3
@@ -13,6 +15,7 @@ import pytest
 from edif.core import errors
 from tests.support.fabric import EDIF, Fabric, clean_environment, start_fabric
 from tests.support.models import GPT2_ID
+from tests.support.proxy import prefix_proxy
 from tests.support.replay import Replayer
 
 
@@ -248,8 +251,6 @@ async def test_a_remote_agent_moves_bytes_over_http(
         while not facts.exists():
             assert gateway.poll() is None
             time.sleep(0.05)
-        import json
-
         url = json.loads(facts.read_text())["url"]
         token = (tmp_path / "g" / "worker.token").read_text()
         with (tmp_path / "agent.log").open("wb") as log:
@@ -305,3 +306,61 @@ async def test_a_full_disk_refuses_new_jobs_and_loses_none(
 def _free(folder: Path) -> int:
     stat = os.statvfs(folder)
     return stat.f_bavail * stat.f_frsize
+
+
+async def test_a_path_prefix_proxy_needs_only_the_public_url(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    async with prefix_proxy("/lab/edif") as proxy:
+        fabric = start_fabric(
+            tmp_path / "data",
+            "--model",
+            f"{GPT2_ID}={models[GPT2_ID]}",
+            "--public-url",
+            proxy.url,
+            EDIF_PUSH_BYTES="0",
+        )
+        try:
+            proxy.upstream = fabric.url
+            async with Replayer(proxy.url, blobs) as client:
+                outcome = await client.run("hello")
+                assert outcome.status == "COMPLETED"
+                assert outcome.final["data"].startswith(f"{proxy.url}/edif/v1/blobs/result/")
+                assert outcome.result
+        finally:
+            assert fabric.stop() == 0
+
+
+async def test_the_same_idempotency_key_is_the_same_job(client: Replayer) -> None:
+    headers = {"idempotency-key": "laptop-1"}
+    first, second = (
+        await client.submit("hello", headers=headers),
+        await client.submit("hello", headers=headers),
+    )
+    assert first == second
+    assert (await client.poll(first))["status"] == "COMPLETED"
+    assert (await client.post("hello", headers=headers)).json()["status"] == "COMPLETED"
+
+
+async def test_payloads_and_results_are_deleted_after_their_time(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    fabric = start_fabric(tmp_path / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_RETENTION_S="1")
+    try:
+        async with Replayer(fabric.url, blobs) as client:
+            outcome = await client.run("hello")
+            kept = tmp_path / "data" / "blobs"
+            for _ in range(100):
+                if (
+                    not (kept / "result" / outcome.id).exists()
+                    and not (kept / "payload" / outcome.id).exists()
+                ):
+                    break
+                await asyncio.sleep(0.1)
+            assert not (kept / "result" / outcome.id).exists()
+            assert not (kept / "payload" / outcome.id).exists()
+            end = await client.poll(outcome.id)
+            assert (end["status"], end["description"].endswith("[result_gone]")) == ("ERROR", True)
+            assert fabric.edif("jobs", "show", outcome.id)["state"] == "completed"  # the record stays
+    finally:
+        assert fabric.stop() == 0

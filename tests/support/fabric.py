@@ -90,17 +90,19 @@ class Fabric:
             self.process.send_signal(signal.SIGINT)
         try:
             code = self.process.wait(timeout=30)
-            assert self.process.stdout is not None
-            self.process.stdout.close()
-            return code
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+        self._close()
+        return code
 
     def kill(self) -> None:
         """Kill the supervisor alone; its services go on."""
         self.process.kill()
         self.process.wait()
+        self._close()
+
+    def _close(self) -> None:
         assert self.process.stdout is not None
         self.process.stdout.close()
 

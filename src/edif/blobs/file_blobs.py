@@ -18,6 +18,8 @@ from typing import IO
 from edif.core import errors
 from edif.core.errors import OverLimit, Refused
 
+_SMALL_BYTES = 64 * 1024
+"""Reading and writing so little costs less than handing it to a thread."""
 _KINDS = ("payload", "result")
 _NAME = re.compile(rf"({'|'.join(_KINDS)})/[A-Za-z0-9_-]{{1,80}}")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -58,7 +60,7 @@ class FileBlobs:
                 async for chunk in chunks:
                     size += len(chunk)
                     _check_size(size, limit_bytes)
-                    if len(chunk) > 65536:
+                    if len(chunk) > _SMALL_BYTES:
                         await asyncio.to_thread(file.write, chunk)
                     else:
                         file.write(chunk)
@@ -84,7 +86,10 @@ class FileBlobs:
             return None
 
     async def read(self, name: str) -> bytes:
-        return await asyncio.to_thread(self.path(name).read_bytes)
+        path = self.path(name)
+        if path.stat().st_size <= _SMALL_BYTES:
+            return path.read_bytes()
+        return await asyncio.to_thread(path.read_bytes)
 
     async def delete(self, name: str) -> None:
         self.path(name).unlink(missing_ok=True)

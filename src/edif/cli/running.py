@@ -7,6 +7,7 @@ import typer
 
 from edif.cli.options import Config, Data
 from edif.cli.output import say
+from edif.cli.people import with_store
 from edif.settings import Settings, load
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
@@ -44,7 +45,7 @@ def serve(
     if not settings.demo and not settings.models:
         settings = settings.model_copy(update={"demo": True})
         say("No model is named, so the demo model is served.")
-    Supervisor(settings).run(lambda url: say(_welcome(settings, url)))
+    Supervisor(settings).run(lambda url: say(_welcome(settings, url, keys_needed=_has_users(settings))))
 
 
 def gateway(
@@ -75,11 +76,16 @@ def agent(
     run(load(config, gateway_url=gateway_url, data=data))
 
 
-def _welcome(settings: Settings, url: str) -> str:
+def _has_users(settings: Settings) -> bool:
+    return bool(with_store(settings, lambda store: store.users()))
+
+
+def _welcome(settings: Settings, url: str, *, keys_needed: bool) -> str:
     public = settings.public_url or url
     first = "edif/demo" if settings.demo else settings.models[0].partition("=")[0]
     variables = f"export NDIF_HOST={public} HF_ENDPOINT={public}/hub"
-    keys = "export NDIF_API_KEY=<key> HF_TOKEN=<key>    # once users exist: edif keys create --user NAME"
+    if keys_needed:
+        variables += "\n    export NDIF_API_KEY=<key> HF_TOKEN=<key>    # a key: edif keys create --user NAME"
     program = textwrap.dedent(
         f"""\
         from nnsight import TransformersModel
@@ -93,7 +99,7 @@ def _welcome(settings: Settings, url: str) -> str:
     )
     return (
         f"eDIF is listening at {url} and brings its models up.\n\n"
-        f"In the shell where you work:\n\n    {variables}\n    {keys}\n\n"
+        f"In the shell where you work:\n\n    {variables}\n\n"
         f"In a file, say hello.py:\n\n{textwrap.indent(program, '    ')}\n\n"
         f"Data: {settings.data.resolve()}. Stop with Ctrl-C; jobs that run are kept and tried again."
     )

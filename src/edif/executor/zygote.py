@@ -134,7 +134,12 @@ def _die_with_parent() -> None:
 
 
 def _settle_child(parent: int) -> None:
-    """Die with the zygote, and take its signal handling off."""
+    """Die with the zygote, take its signal handling off, and be the first to go when memory runs out.
+
+    Without the last, the kernel's choice could fall on a process that everyone needs.
+    """
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123 - a kernel switch
+        score.write("1000")
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _die_with_parent()

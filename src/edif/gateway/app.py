@@ -18,7 +18,8 @@ def create_app(edge: Edge, records: RecordStore) -> FastAPI:
     app = FastAPI(title="eDIF", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.edge = edge
     app.state.records = records
-    for module in (client_routes, blob_routes, worker_routes, own_routes, hub_routes, legacy_routes):
+    app.router.routes.extend(client_routes.routes)
+    for module in (blob_routes, worker_routes, own_routes, hub_routes, legacy_routes):
         app.include_router(module.router)
     app.add_exception_handler(EdifError, _answer)
     app.add_exception_handler(HTTPException, _http_exception)

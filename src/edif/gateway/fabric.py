@@ -406,8 +406,11 @@ class Fabric:
                 )
                 await self._decide(ev.AttemptLost(job_id, message.attempt, message.sentence))
             else:
-                await self._end(active, _ending(message, active), message.attempt, outcome)
-                await self._decide(ev.AttemptOver(job_id, message.attempt))
+                # The replica gets its next job while this one's end is being recorded.
+                await asyncio.gather(
+                    self._end(active, _ending(message, active), message.attempt, outcome),
+                    self._decide(ev.AttemptOver(job_id, message.attempt)),
+                )
         joined = self._agents.get(agent)
         if joined is not None:
             joined.send(link.OutcomeRecorded(message.job, message.attempt))
@@ -454,10 +457,9 @@ class Fabric:
         attempt = Attempt(
             action.job, action.attempt, action.agent, action.replica, now, now + self.config.limits.time_s
         )
-        if not await self._durably(partial(self._records.begin_attempt, attempt)):
-            self._active.pop(action.job, None)
-            await self._decide(ev.AttemptRefused(action.job))
-            return
+        # The agent is told while the attempt is being recorded. Should this process die in between, the agent's
+        # attempt is not on record, so it is unwanted when the agent returns, and the job is tried afresh.
+        recording = asyncio.create_task(self._durably(partial(self._records.begin_attempt, attempt)))
         active = self._active[action.job]
         active.job = replace(active.job, attempts=action.attempt, state=JobState.RUNNING)
         limits = self.config.limits
@@ -479,6 +481,10 @@ class Fabric:
             ),
         )
         self._tell(active, ClientStatus.DISPATCHED, f"To cancel: edif jobs cancel {action.job}")
+        if not await recording:
+            self._send(action.agent, link.CancelAttempt(action.job, action.attempt))
+            self._active.pop(action.job, None)
+            await self._decide(ev.AttemptRefused(action.job))
 
     async def _fail(
         self, job_id: JobId, error: EdifError, attempt: int | None, state: JobState = JobState.FAILED

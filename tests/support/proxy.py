@@ -1,0 +1,55 @@
+"""A small reverse proxy on loopback that strips a path prefix, HTTP and WebSocket alike."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+
+@dataclass
+class PrefixProxy:
+    """Set ``upstream`` before the first request."""
+
+    url: str
+    prefix: str
+    upstream: str = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection: its first head is rewritten, the rest passes as it is."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        method, path, rest = head.split(b" ", 2)
+        if not path.startswith(self.prefix.encode()):
+            writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            writer.close()
+            return
+        if b"upgrade: websocket" not in head.lower():
+            # One request per connection, so that no second head passes unchanged.
+            rest = rest.replace(b"Connection: keep-alive", b"Connection: close").replace(
+                b"connection: keep-alive", b"connection: close"
+            )
+        address = urlsplit(self.upstream)
+        up_reader, up_writer = await asyncio.open_connection(address.hostname, address.port)
+        up_writer.write(b" ".join((method, path[len(self.prefix) :] or b"/", rest)))
+        await asyncio.gather(_pass(reader, up_writer), _pass(up_reader, writer))
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    with suppress(ConnectionError):
+        writer.close()
+        await writer.wait_closed()
+
+
+@asynccontextmanager
+async def prefix_proxy(prefix: str) -> AsyncIterator[PrefixProxy]:
+    proxy = PrefixProxy("", prefix)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{prefix}"
+    try:
+        yield proxy
+    finally:
+        server.close()
