@@ -18,6 +18,7 @@ class Sizes:
         random_worlds: further worlds of the scheduler, played by a plain random driver.
         replay_worlds: worlds whose decisions are compared between processes.
         kills: processes that are killed right after a write returned.
+        gateway_kills: gateways that are killed right after they acknowledged a job.
         racers: tasks that try the same thing at the same time.
         races: rounds of each race.
         derandomize: whether every run tries the same examples.
@@ -29,6 +30,7 @@ class Sizes:
     random_worlds: int
     replay_worlds: int
     kills: int
+    gateway_kills: int
     racers: int
     races: int
     derandomize: bool
@@ -41,6 +43,7 @@ REDUCED = Sizes(
     random_worlds=150,
     replay_worlds=15,
     kills=3,
+    gateway_kills=3,
     racers=12,
     races=3,
     derandomize=True,
@@ -52,6 +55,7 @@ FULL = Sizes(
     random_worlds=20_000,
     replay_worlds=300,
     kills=60,
+    gateway_kills=40,
     racers=40,
     races=50,
     derandomize=False,
