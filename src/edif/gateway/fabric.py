@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,8 @@ from edif.core.ids import AgentId, JobId, ModelId, ReplicaId
 from edif.core.job import Attempt, AttemptOutcome, ClientStatus, Ending, Job, JobState
 from edif.core.limits import Limits
 from edif.core.users import Identity
+from edif.gateway.active import ActiveJob
+from edif.gateway.agents import AgentLink, AgentLinks
 from edif.gateway.subscribers import Subscriber
 from edif.models.catalogue import Catalogue
 from edif.records.store import RecordStore
@@ -65,25 +67,6 @@ class FabricConfig:
     keep_deployed: tuple[ModelId, ...] = ()
 
 
-@dataclass(slots=True)
-class _Active:
-    """A job that has not ended, as this process sees it."""
-
-    job: Job
-    frame: StatusFrame
-    subscriber: Subscriber | None = None
-    base_url: str = ""
-    received: float = field(default_factory=time.monotonic)
-    load_s: float = 0.0
-    began: float | None = None
-
-
-@dataclass(slots=True)
-class _AgentLink:
-    hello: link.Hello
-    send: Callable[[link.ToAgent], None]
-
-
 @dataclass(frozen=True, slots=True)
 class _FromAgent:
     agent: AgentId
@@ -92,14 +75,12 @@ class _FromAgent:
 
 @dataclass(frozen=True, slots=True)
 class _Joined:
-    agent: AgentId
-    link: _AgentLink
+    link: AgentLink
 
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    agent: AgentId
-    link: _AgentLink
+    link: AgentLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +112,8 @@ class Fabric:
         prefix = f"r{secrets.token_hex(3)}"
         self._scheduler = Scheduler((ModelId(spec.id) for spec in catalogue), prefix)
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
-        self._active: dict[JobId, _Active] = {}
-        self._agents: dict[AgentId, _AgentLink] = {}
+        self._active: dict[JobId, ActiveJob] = {}
+        self._agents = AgentLinks()
         self._away: dict[AgentId, float] = {}
         self._stale_positions: set[ModelId] = set()
         self._metadata_asked: set[str] = set()
@@ -142,7 +123,7 @@ class Fabric:
     async def recover(self) -> None:
         """Take up every job that an earlier gateway left unfinished."""
         for job in await self._records.unfinished_jobs():
-            active = self._active[job.id] = _Active(job, StatusFrame(job.id, ClientStatus.QUEUED))
+            active = self._active[job.id] = ActiveJob(job, StatusFrame(job.id, ClientStatus.QUEUED))
             attempt = await self._records.current_attempt(job.id)
             if self.catalogue.get(job.model) is None:
                 await self._end_unserved(active, attempt)
@@ -157,7 +138,7 @@ class Fabric:
         for model in self.config.keep_deployed:
             self._post(ev.DeployAsked(model))
 
-    async def _end_unserved(self, active: _Active, attempt: Attempt | None) -> None:
+    async def _end_unserved(self, active: ActiveJob, attempt: Attempt | None) -> None:
         sentence = f"The model {active.job.model!r} is no longer served here."
         error = Refused(errors.MODEL_NOT_SERVED, sentence)
         await self._fail(active.job.id, error, None if attempt is None else attempt.number)
@@ -179,10 +160,10 @@ class Fabric:
         match item:
             case _FromAgent(agent=agent, message=message):
                 await self._hear(agent, message)
-            case _Joined(agent=agent, link=agent_link):
-                await self._agent_joined(agent, agent_link)
-            case _Left(agent=agent, link=agent_link):
-                self._agent_left(agent, agent_link)
+            case _Joined(link=joined):
+                await self._agent_joined(joined)
+            case _Left(link=left):
+                self._agent_left(left)
             case _LeaseEnded(agent=agent, away_since=since):
                 if self._away.get(agent) == since:
                     del self._away[agent]
@@ -209,7 +190,7 @@ class Fabric:
         frame = StatusFrame(
             job.id, ClientStatus.RECEIVED, f"Your job was accepted. To cancel: edif jobs cancel {job.id}"
         )
-        self._active[job.id] = _Active(job, frame, subscriber, base_url, received)
+        self._active[job.id] = ActiveJob(job, frame, subscriber, base_url, received)
         self._post(ev.JobQueued(job.id, job.model))
         metrics.JOBS_ACCEPTED.labels(job.model).inc()
         return frame
@@ -286,18 +267,16 @@ class Fabric:
         return [
             {
                 "agent": agent,
-                "host": joined.hello.host,
-                "pid": joined.hello.pid,
+                "host": hello.host,
+                "pid": hello.pid,
                 "running": len(self._scheduler.running_on(agent)),
             }
-            for agent, joined in self._agents.items()
+            for agent, hello in self._agents.hellos().items()
         ]
 
     def environment(self) -> dict[str, Any]:
         """Python and package versions of the workers, for ``GET /env``."""
-        for joined in self._agents.values():
-            return {"python_version": joined.hello.python_version, "packages": joined.hello.packages}
-        return {"python_version": "", "packages": {}}
+        return self._agents.environment()
 
     @property
     def serving_python(self) -> str:
@@ -306,16 +285,16 @@ class Fabric:
     # -- what agents say -------------------------------------------------------------------------------
     def agent_joined(self, hello: link.Hello, send: Callable[[link.ToAgent], None]) -> Callable[[], None]:
         """An agent's link is up. Returns what to call when it is down."""
-        agent = AgentId(hello.agent)
-        joined = _AgentLink(hello, send)
-        self._post(_Joined(agent, joined))
-        return lambda: self._post(_Left(agent, joined))
+        joined = AgentLink(hello, send)
+        self._post(_Joined(joined))
+        return lambda: self._post(_Left(joined))
 
     def heard(self, agent: str, message: link.ToGateway) -> None:
         self._post(_FromAgent(AgentId(agent), message))
 
-    async def _agent_joined(self, agent: AgentId, joined: _AgentLink) -> None:
-        self._agents[agent] = joined
+    async def _agent_joined(self, joined: AgentLink) -> None:
+        agent = joined.agent
+        self._agents.join(joined)
         self._away.pop(agent, None)
         hello = joined.hello
         believed = set(self._scheduler.running_on(agent))
@@ -333,10 +312,10 @@ class Fabric:
         running = frozenset((JobId(ref.job), ref.attempt) for ref in hello.running)
         await self._decide(ev.AgentJoined(agent, replicas, running))
 
-    def _agent_left(self, agent: AgentId, left: _AgentLink) -> None:
-        if self._agents.get(agent) is not left:
-            return  # it has already come back on another link
-        del self._agents[agent]
+    def _agent_left(self, left: AgentLink) -> None:
+        if not self._agents.leave(left):
+            return
+        agent = left.agent
         self._scheduler.handle(ev.AgentAway(agent))
         log.warning("fabric.agent_away", agent=agent)
         self._start_lease(agent)
@@ -366,18 +345,18 @@ class Fabric:
                 await self._decide(ev.ReplicaStopped(ReplicaId(replica)))
 
     def _hear_progress(
-        self, active: _Active, message: link.AttemptStarted | link.AttemptLog | link.AttemptSaving
+        self, active: ActiveJob, message: link.AttemptStarted | link.AttemptLog | link.AttemptSaving
     ) -> None:
         match message:
             case link.AttemptStarted():
                 active.began = time.monotonic()
-                self._tell(active, ClientStatus.RUNNING, f"To cancel: edif jobs cancel {active.job.id}")
+                active.tell_cancellable(ClientStatus.RUNNING)
             case link.AttemptLog(text=text):
-                self._note(active, text)
+                active.note(text)
             case link.AttemptSaving():
-                self._tell(active, ClientStatus.RUNNING, "Your code is done; its result is being stored.")
+                active.tell(ClientStatus.RUNNING, "Your code is done; its result is being stored.")
 
-    def _current(self, job: str, attempt: int) -> _Active | None:
+    def _current(self, job: str, attempt: int) -> ActiveJob | None:
         active = self._active.get(JobId(job))
         return active if active is not None and active.job.attempts == attempt else None
 
@@ -386,14 +365,13 @@ class Fabric:
         if model is None:
             return
         for job in self._scheduler.queue(model):
-            self._tell(self._active[job], ClientStatus.DEPLOYING, f"The model is being brought up: {stage}.")
+            self._active[job].tell(ClientStatus.DEPLOYING, f"The model is being brought up: {stage}.")
 
     def _note_load(self, replica: ReplicaId) -> None:
         """What the jobs in the queue have waited until now, they have waited for the model."""
         model = self._scheduler.model_of(replica)
         for job in () if model is None else self._scheduler.queue(model):
-            active = self._active[job]
-            active.load_s = time.monotonic() - active.received
+            self._active[job].note_load()
 
     async def _attempt_ended(self, agent: AgentId, message: link.AttemptEnded) -> None:
         job_id = JobId(message.job)
@@ -408,12 +386,10 @@ class Fabric:
             else:
                 # The replica gets its next job while this one's end is being recorded.
                 await asyncio.gather(
-                    self._end(active, _ending(message, active), message.attempt, outcome),
+                    self._end(active, active.ending(message), message.attempt, outcome),
                     self._decide(ev.AttemptOver(job_id, message.attempt)),
                 )
-        joined = self._agents.get(agent)
-        if joined is not None:
-            joined.send(link.OutcomeRecorded(message.job, message.attempt))
+        self._agents.send(agent, link.OutcomeRecorded(message.job, message.attempt))
 
     # -- what the scheduler decides --------------------------------------------------------------------
     async def _decide(self, event: ev.Event) -> None:
@@ -426,8 +402,8 @@ class Fabric:
                 await self._begin(action)
             case ev.RequeueJob(job=job, attempt=attempt):
                 await self._durably(partial(self._records.lose_attempt, job, attempt))
-                self._tell(
-                    self._active[job], ClientStatus.QUEUED, "The try was interrupted; it will be tried again."
+                self._active[job].tell(
+                    ClientStatus.QUEUED, "The try was interrupted; it will be tried again."
                 )
             case ev.FailJob(job=job, error=kind, sentence=sentence, attempt=attempt):
                 await self._fail(job, EdifError(kind, sentence), attempt)
@@ -435,22 +411,17 @@ class Fabric:
                 error = EdifError(errors.CANCELLED, "The job was cancelled.")
                 await self._fail(job, error, attempt, JobState.CANCELLED)
             case ev.StopAttempt(job=job, attempt=attempt, agent=agent):
-                self._send(agent, link.CancelAttempt(job, attempt))
+                self._agents.send(agent, link.CancelAttempt(job, attempt))
             case ev.StartReplica(agent=agent, replica=replica, model=model):
                 spec = self.catalogue.get(model)
                 assert spec is not None
-                self._send(agent, link.StartReplica(replica, spec))
+                self._agents.send(agent, link.StartReplica(replica, spec))
             case ev.StopReplica(agent=agent, replica=replica):
-                self._send(agent, link.StopReplica(replica))
+                self._agents.send(agent, link.StopReplica(replica))
             case ev.TellWaiting(job=job, position=position, loading=loading):
-                self._tell_waiting(self._active[job], position, loading=loading)
+                self._active[job].tell_waiting(position, loading=loading, any_agent=bool(self._agents))
             case ev.TellPositions(model=model):
                 self._stale_positions.add(model)
-
-    def _send(self, agent: AgentId, message: link.ToAgent) -> None:
-        joined = self._agents.get(agent)
-        if joined is not None:
-            joined.send(message)
 
     async def _begin(self, action: ev.BeginAttempt) -> None:
         now = time.time()
@@ -464,7 +435,7 @@ class Fabric:
         active.job = replace(active.job, attempts=action.attempt, state=JobState.RUNNING)
         limits = self.config.limits
         expires = now + limits.time_s + 24 * 3600
-        self._send(
+        self._agents.send(
             action.agent,
             link.RunAttempt(
                 action.job,
@@ -480,9 +451,9 @@ class Fabric:
                 log_limit_bytes=limits.log_bytes,
             ),
         )
-        self._tell(active, ClientStatus.DISPATCHED, f"To cancel: edif jobs cancel {action.job}")
+        active.tell_cancellable(ClientStatus.DISPATCHED)
         if not await recording:
-            self._send(action.agent, link.CancelAttempt(action.job, action.attempt))
+            self._agents.send(action.agent, link.CancelAttempt(action.job, action.attempt))
             self._active.pop(action.job, None)
             await self._decide(ev.AttemptRefused(action.job))
 
@@ -493,11 +464,11 @@ class Fabric:
         if active is None:
             return
         outcome = None if attempt is None else AttemptOutcome.LOST
-        ending = Ending(state, error.detail, error.code, meta=_meta(active, link.Usage()))
+        ending = Ending(state, error.detail, error.code, meta=active.cost(link.Usage()))
         await self._end(active, ending, attempt, outcome)
 
     async def _end(
-        self, active: _Active, ending: Ending, attempt: int | None, outcome: AttemptOutcome | None
+        self, active: ActiveJob, ending: Ending, attempt: int | None, outcome: AttemptOutcome | None
     ) -> None:
         """Record the ending, once, and tell it."""
         job = active.job
@@ -525,7 +496,7 @@ class Fabric:
                 await asyncio.sleep(STORE_RETRY_S)
 
     # -- what clients are told -------------------------------------------------------------------------
-    async def _tell_ending(self, active: _Active, ending: Ending) -> None:
+    async def _tell_ending(self, active: ActiveJob, ending: Ending) -> None:
         if active.subscriber is None:
             return
         job_id = active.job.id
@@ -545,30 +516,9 @@ class Fabric:
             )
         )
 
-    def _tell(self, active: _Active, status: ClientStatus, description: str) -> None:
-        active.frame = StatusFrame(active.job.id, status, description)
-        if active.subscriber is not None:
-            active.subscriber.tell(active.frame)
-
-    def _note(self, active: _Active, text: str) -> None:
-        """A LOG line: shown to whoever listens, and no status of the job."""
-        if active.subscriber is not None:
-            active.subscriber.tell(StatusFrame(active.job.id, ClientStatus.LOG, text))
-
     def note(self, job_id: JobId, text: str) -> None:
         if (active := self._active.get(job_id)) is not None:
-            self._note(active, text)
-
-    def _tell_waiting(self, active: _Active, position: int, *, loading: bool) -> None:
-        if loading:
-            up = bool(self._agents)
-            status = ClientStatus.DEPLOYING if up else ClientStatus.PROVISIONING
-            reason = "The model is being brought up" if up else "Waiting for a node to join the fabric"
-            self._tell(active, status, f"{reason}; position {position} in the queue.")
-        else:
-            self._tell(
-                active, ClientStatus.QUEUED, f"Position {position} in the queue of {active.job.model}."
-            )
+            active.note(text)
 
     async def _refresh_positions(self) -> None:
         """Tell moved positions, at most once a second for each model."""
@@ -579,41 +529,4 @@ class Fabric:
                 loading = self._scheduler.loading(model)
                 for position, job in enumerate(self._scheduler.queue(model), start=1):
                     if (active := self._active.get(job)) is not None:
-                        self._tell_waiting(active, position, loading=loading)
-
-
-def _ending(message: link.AttemptEnded, active: _Active) -> Ending:
-    usage = message.usage
-    outcome = AttemptOutcome(message.outcome)
-    meta = _meta(active, usage)
-    if outcome is AttemptOutcome.COMPLETED:
-        meta["result_bytes"] = message.result_bytes
-        return Ending(
-            JobState.COMPLETED,
-            meta=meta,
-            result_bytes=message.result_bytes,
-            result_sha256=message.result_sha256,
-        )
-    kind = errors.catalogue().get(message.error_code or "", errors.INTERNAL)
-    error = EdifError(kind, message.sentence, message.next_step)
-    user_code = kind is errors.USER_CODE
-    state = JobState.CANCELLED if outcome is AttemptOutcome.CANCELLED else JobState.FAILED
-    return Ending(state, message.sentence if user_code else error.detail, kind.code, meta=meta)
-
-
-def _meta(active: _Active, usage: link.Usage) -> dict[str, Any]:
-    """What the client is told of the job's cost. Seconds are wall time."""
-    now = time.monotonic()
-    began = active.began if active.began is not None else now
-    waited = began - active.received
-    return {
-        "queue_s": round(max(waited - active.load_s, 0.0), 6),
-        "load_s": round(active.load_s, 6),
-        "run_s": round(usage.run_s, 6),
-        "save_s": round(usage.save_s, 6),
-        "transfer_s": round(usage.transfer_s, 6),
-        "total_s": round(now - active.received, 6),
-        "tokens": usage.tokens,
-        "peak_memory_bytes": usage.peak_memory_bytes,
-        "attempts": active.job.attempts,
-    }
+                        active.tell_waiting(position, loading=loading, any_agent=bool(self._agents))
