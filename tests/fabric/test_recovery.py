@@ -92,6 +92,30 @@ async def test_a_killed_supervisor_is_succeeded(models: dict[str, Path], blobs: 
             first.stop()
 
 
+@pytest.mark.slow
+async def test_stopping_a_fabric_keeps_its_jobs(models: dict[str, Path], blobs: Path, tmp_path: Path) -> None:
+    """Ctrl-C while one job runs and one waits; both end after the next start."""
+    arguments = ("--model", f"{GPT2_ID}={models[GPT2_ID]}")
+    first = start_fabric(tmp_path / "data", *arguments)
+    try:
+        first.wait_running(GPT2_ID)
+        async with Replayer(first.url, blobs) as client:
+            jobs = [await client.submit("slow"), await client.submit("hello")]
+            await asyncio.sleep(0.5)
+    finally:
+        assert first.stop() == 0
+    second = start_fabric(tmp_path / "data", *arguments)
+    try:
+        async with Replayer(second.url, blobs) as client:
+            ends = [await client.poll(job) for job in jobs]
+        assert [(end["status"], end["meta"]["attempts"]) for end in ends] == [
+            ("COMPLETED", 2),
+            ("COMPLETED", 1),
+        ]
+    finally:
+        assert second.stop() == 0
+
+
 async def _answering(client: Replayer) -> None:
     for _ in range(300):
         try:

@@ -64,7 +64,7 @@ async def _main(settings: Settings) -> None:
         task = asyncio.create_task(agent.run())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, agent.stop)
         with contextlib.suppress(asyncio.CancelledError):
             await task
         log.info("agent.stopped")

@@ -7,7 +7,6 @@ on, and what it has to say about them is kept until the gateway has confirmed it
 import asyncio
 import os
 import socket
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,13 +19,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from edif.blobs.file_blobs import FileBlobs
 from edif.core import errors
-from edif.core.errors import ErrorCode, JobFailed, SetupError
-from edif.core.job import AttemptOutcome
-from edif.wire import link, pipe
+from edif.core.errors import SetupError
+from edif.wire import link
+from edif.worker.attempt import run_attempt
 from edif.worker.model_files import send_metadata, sources
 from edif.worker.node import PYTHON_VERSION, installed_packages
-from edif.worker.replica import JobCallbacks, JobRefused, Replica, ReplicaCallbacks, RunnerDied
-from edif.worker.transfer import FolderTransfer, HttpTransfer, Spooled, Transfer, TransferFailed
+from edif.worker.replica import Replica, ReplicaCallbacks
+from edif.worker.transfer import FolderTransfer, HttpTransfer, Transfer
 
 log = structlog.get_logger()
 
@@ -61,7 +60,7 @@ AttemptId = tuple[str, int]
 
 
 class Agent:
-    """Run it with :meth:`run`; cancel that to stop it and its replicas."""
+    """Run it with :meth:`run`, end it with :meth:`stop`."""
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
@@ -79,13 +78,22 @@ class Agent:
         )
         self._transfer: Transfer = HttpTransfer(self._http, config.spool)
         self._tasks: asyncio.TaskGroup | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    def stop(self) -> None:
+        """End :meth:`run` and all replicas. What runs is not reported as ended: the gateway has it tried again."""
+        self._stopping = True
+        if self._main is not None:
+            self._main.cancel()
 
     async def run(self) -> None:
-        """Serve until cancelled.
+        """Serve until stopped.
 
         Raises:
             SetupError: the gateway does not accept this agent.
         """
+        self._main = asyncio.current_task()
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -273,138 +281,10 @@ class Agent:
 
     async def _attempt(self, message: link.RunAttempt) -> None:
         key = (message.job, message.attempt)
-        began = time.monotonic()
         try:
-            ended = await self._try(message)
-        except asyncio.CancelledError:
-            ended = _ended(message, AttemptOutcome.CANCELLED, errors.CANCELLED, "The job was cancelled.")
+            ended = await run_attempt(message, self._replicas.get(message.replica), self._transfer, self._say)
         finally:
             self._attempts.pop(key, None)
-        if ended.usage.run_s == 0.0:  # a process that was ended could not tell what it used
-            spent = msgspec.structs.replace(ended.usage, run_s=time.monotonic() - began)
-            ended = msgspec.structs.replace(ended, usage=spent)
-        self._unconfirmed[key] = ended
-        self._say(ended)
-
-    async def _try(self, message: link.RunAttempt) -> link.AttemptEnded:
-        replica = self._replicas.get(message.replica)
-        if replica is None:
-            return _ended(message, AttemptOutcome.LOST, errors.REPLICA_LOST, "The replica is gone.")
-        try:
-            return await self._run(message, replica)
-        except JobFailed as error:
-            usage = error.usage if isinstance(error, AttemptRefused) else None
-            return _ended(message, AttemptOutcome.FAILED, error.kind, error.sentence, error.next_step, usage)
-        except RunnerDied as error:
-            return _ended(message, AttemptOutcome.LOST, errors.REPLICA_LOST, error.sentence)
-        except TransferFailed as error:
-            return _ended(message, AttemptOutcome.LOST, errors.REPLICA_LOST, f"On the node, {error}.")
-        except OSError as error:
-            log.exception("agent.attempt_failed", job=message.job)
-            return _ended(
-                message, AttemptOutcome.LOST, errors.REPLICA_LOST, f"On the node: {error.strerror}."
-            )
-
-    async def _run(self, message: link.RunAttempt, replica: Replica) -> link.AttemptEnded:
-        began = time.monotonic()
-        payload_fd = await self._transfer.payload(message.job, message.payload_url)
-        try:
-            spooled = self._transfer.result(message.job, message.result_url)
-            try:
-                fetched = time.monotonic()
-                self._say(link.AttemptStarted(message.job, message.attempt))
-                done = await self._execute(message, replica, payload_fd, spooled)
-                executed = time.monotonic()
-                _check_size(spooled.path, message.result_limit_bytes)
-                committed = await spooled.commit()
-            except BaseException:
-                spooled.discard()
-                raise
-        finally:
-            os.close(payload_fd)
-        usage = link.Usage(
-            run_s=done.run_s,
-            save_s=done.save_s,
-            transfer_s=fetched - began + time.monotonic() - executed,
-            tokens=done.tokens,
-            peak_memory_bytes=done.peak_memory_bytes,
-        )
-        return link.AttemptEnded(
-            message.job,
-            message.attempt,
-            outcome=AttemptOutcome.COMPLETED.value,
-            error_code=None,
-            sentence="",
-            next_step="",
-            usage=usage,
-            result_bytes=committed.size,
-            result_sha256=committed.sha256,
-        )
-
-    async def _execute(
-        self, message: link.RunAttempt, replica: Replica, payload_fd: int, spooled: Spooled
-    ) -> pipe.Done:
-        request = pipe.RunJob(
-            env=message.env,
-            compress=message.compress,
-            result_limit_bytes=message.result_limit_bytes,
-            expanded_limit_bytes=message.expanded_limit_bytes,
-            log_limit_bytes=message.log_limit_bytes,
-        )
-        callbacks = JobCallbacks(
-            log=lambda text: self._say(link.AttemptLog(message.job, message.attempt, text)),
-            saving=lambda: self._say(link.AttemptSaving(message.job, message.attempt)),
-        )
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        result_fd = os.open(spooled.path, flags, 0o600)
-        try:
-            async with asyncio.timeout(message.time_limit_s):
-                return await replica.run(request, payload_fd, result_fd, callbacks)
-        except TimeoutError:
-            raise JobFailed(
-                errors.TIME_LIMIT,
-                f"The job ran longer than the {message.time_limit_s:g} seconds that a job may take, and was stopped.",
-            ) from None
-        except JobRefused as error:
-            failure = error.failure
-            kind = errors.catalogue().get(failure.code, errors.INTERNAL)
-            raise AttemptRefused(kind, failure) from None
-        finally:
-            os.close(result_fd)
-
-
-class AttemptRefused(JobFailed):
-    """The executor's own word on why the job failed, with what it used until then."""
-
-    def __init__(self, kind: ErrorCode, failure: pipe.Failed) -> None:
-        super().__init__(kind, failure.sentence, failure.next_step)
-        self.usage = link.Usage(
-            run_s=failure.run_s, tokens=failure.tokens, peak_memory_bytes=failure.peak_memory_bytes
-        )
-
-
-def _check_size(result: Path, limit_bytes: int) -> None:
-    """The executor keeps the limit itself; this is for one that does not."""
-    if result.stat().st_size > limit_bytes:
-        raise JobFailed(errors.RESULT_TOO_LARGE, "The result is larger than allowed.")
-
-
-def _ended(
-    message: link.RunAttempt,
-    outcome: AttemptOutcome,
-    kind: ErrorCode,
-    sentence: str,
-    next_step: str | None = None,
-    usage: link.Usage | None = None,
-) -> link.AttemptEnded:
-    return link.AttemptEnded(
-        message.job,
-        message.attempt,
-        outcome=outcome.value,
-        error_code=kind.code,
-        sentence=sentence,
-        next_step=kind.next_step if next_step is None else next_step,
-        usage=usage or link.Usage(),
-        result_bytes=None,
-        result_sha256=None,
-    )
+        if not self._stopping:
+            self._unconfirmed[key] = ended
+            self._say(ended)
