@@ -20,7 +20,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="edif-demo-") as folder:
         print("$ edif serve --demo --port 0", flush=True)
         fabric = subprocess.Popen(
-            [EDIF, "serve", "--demo", "--port", "0", "--data", f"{folder}/data"], stdout=subprocess.PIPE, text=True
+            [EDIF, "serve", "--demo", "--port", "0", "--data", f"{folder}/data"],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             url = _url(fabric)
@@ -32,7 +34,10 @@ def main() -> int:
             print(f"$ NDIF_HOST={url} HF_ENDPOINT={url}/hub python examples/hello.py", flush=True)
             # An empty folder: the client ships modules that lie beside the script.
             code = subprocess.run(
-                [sys.executable, str(HERE / "hello.py")], env={**os.environ, **variables}, cwd=folder, check=False
+                [sys.executable, str(HERE / "hello.py")],
+                env={**os.environ, **variables},
+                cwd=folder,
+                check=False,
             ).returncode
         finally:
             fabric.send_signal(signal.SIGINT)

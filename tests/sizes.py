@@ -49,8 +49,8 @@ REDUCED = Sizes(
     derandomize=True,
 )
 FULL = Sizes(
-    examples=5_000,
-    worlds=5_000,
+    examples=1_500,
+    worlds=3_000,
     world_steps=120,
     random_worlds=20_000,
     replay_worlds=300,

@@ -31,7 +31,7 @@ class LinkSigner:
         Raises:
             AuthRefused: the link was changed, is for something else, or has expired.
         """
-        if not re.fullmatch(r"\d{1,12}", expires) or not hmac.compare_digest(
+        if not re.fullmatch(r"[1-9][0-9]{0,11}", expires) or not hmac.compare_digest(
             self._sign(purpose, name, int(expires)).encode(), signature.encode()
         ):
             raise AuthRefused(errors.LINK_INVALID, "This link is not one that the fabric has signed.")

@@ -1,6 +1,8 @@
 """Running one user's block on the loaded model."""
 
+import sysconfig
 import traceback
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -8,6 +10,7 @@ from nnsight.intervention.serialization import UnknownPersistentIdError
 from nnsight.schema.request import RequestModel
 from nnsight.tracing import tracer as tracing
 
+import edif
 from edif.core import errors
 from edif.core.errors import JobFailed
 from edif.executor import saving
@@ -32,7 +35,11 @@ class LoadedModel:
         self.tokens = 0
         self.plain_env = {"attn_implementation": model.attn_implementation}
         self._plain_objects: dict[str, Any] = model._remoteable_persistent_objects()  # noqa: SLF001 - nnsight's server-side hook
-        self.module.register_forward_pre_hook(self._count, with_kwargs=True)
+        self._counter = self.module.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def release(self) -> None:
+        """Leave the model as it was before this object was made."""
+        self._counter.remove()
 
     def _count(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = kwargs.get("input_ids", args[0] if args else None)
@@ -105,8 +112,9 @@ def _read(payload: bytes, objects: dict[str, Any]) -> Any:
     except UnknownPersistentIdError as error:
         raise JobFailed(
             errors.PAYLOAD_MISMATCH,
-            f"The trace names {error.args[0]!r}, which the served model does not have: it was built for another "
-            "architecture.",
+            f"The trace names {error.args[0]!r}, which the served model does not have.",
+            "Build the client's model from the repository and revision that is served. A module of your own that "
+            "you attached to it does not travel with it: attach it inside the block, or call it there.",
         ) from None
     except ModuleNotFoundError as error:
         raise JobFailed(
@@ -124,16 +132,36 @@ def _read(payload: bytes, objects: dict[str, Any]) -> Any:
         ) from None
 
 
-_INTERNAL_PARTS = ("/site-packages/", "/dist-packages/", "/edif/", "<frozen ", "/lib/python3")
+_INSTALLED = tuple(
+    f"{folder}/"
+    for folder in {
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        str(Path(edif.__file__).parent),
+    }
+)
+_LONGEST_CHAIN = 5
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback as its author needs it: own lines only, then the exception.
+    """The traceback as its author needs it: own lines only, then the exception, its causes before it."""
+    chain = [error]
+    while len(chain) < _LONGEST_CHAIN and (cause := _cause(chain[-1])) is not None and cause not in chain:
+        chain.append(cause)
+    texts = [_one_traceback(each) for each in reversed(chain)]
+    return "\n\nwhich led to\n\n".join(texts)
 
-    nnsight stashes the block's part on the exception before the model's frames pile up on it.
-    """
-    stashed: TracebackType | None = getattr(error, "__intervention_tb__", None) or error.__traceback__
-    frames = [frame for frame in traceback.extract_tb(stashed) if _is_users(frame.filename)]
+
+def _cause(error: BaseException) -> BaseException | None:
+    if error.__cause__ is not None:
+        return error.__cause__
+    context = error.__context__
+    # What was raised inside the libraries on the way is their business, unless a line of the user's is in it.
+    hidden = context is None or error.__suppress_context__ or not _own_frames(context)
+    return None if hidden else context
+
+
+def _one_traceback(error: BaseException) -> str:
+    frames = _own_frames(error)
     lines: list[str] = []
     if frames:
         lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
@@ -141,5 +169,11 @@ def user_traceback(error: BaseException) -> str:
     return "".join(lines).rstrip()
 
 
+def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    # nnsight stashes the block's part on the exception before the model's frames pile up on it.
+    stashed: TracebackType | None = getattr(error, "__intervention_tb__", None) or error.__traceback__
+    return [frame for frame in traceback.extract_tb(stashed) if _is_users(frame.filename)]
+
+
 def _is_users(filename: str) -> bool:
-    return filename.startswith("[") or not any(part in filename for part in _INTERNAL_PARTS)
+    return not filename.startswith(("<frozen ", *_INSTALLED))

@@ -19,16 +19,6 @@ from edif.executor.reset import ProcessState
 from edif.wire import pipe
 
 
-def warm_up(model: Any) -> None:
-    """Run one tiny forward pass, so that children inherit what the libraries set up on first use."""
-    tokenizer = model.tokenizer
-    if tokenizer is None:
-        return
-    token = tokenizer.eos_token_id or 0
-    with torch.inference_mode():
-        model._module(input_ids=torch.tensor([[token, token]]))  # noqa: SLF001 - nnsight's own name
-
-
 def serve(sock: socket.socket, model: Any, adapters: dict[str, str], threads: int) -> None:
     """Serve jobs until the pipe closes. Called in a fresh fork of the zygote."""
     torch.set_num_threads(threads)

@@ -51,9 +51,9 @@ def main(fd: int) -> None:
     except CannotLoad as error:
         pipe.send(sock, pipe.LoadFailed(pipe.clip(str(error))))
         return
-    from edif.executor import runner
+    from edif.executor.warm_up import warm_up
 
-    runner.warm_up(model)
+    warm_up(model)
     gc.collect()
     gc.freeze()  # keep the collector from touching, and so copying, pages that the children share
     pipe.send(sock, pipe.Loaded(time.monotonic() - began, weight_bytes(model)))

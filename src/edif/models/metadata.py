@@ -15,7 +15,8 @@ _WEIGHT_INDEX_MARK = ".index.json"
 
 def is_weights(name: str) -> bool:
     """Whether the file holds weights, or exists only to find them."""
-    return PurePosixPath(name).suffix.lower() in _WEIGHT_SUFFIXES or name.endswith(_WEIGHT_INDEX_MARK)
+    path = PurePosixPath(name.lower())
+    return path.suffix in _WEIGHT_SUFFIXES or path.name.endswith(_WEIGHT_INDEX_MARK)
 
 
 def is_metadata(name: str) -> bool:

@@ -4,6 +4,7 @@ The class is looked up in an allow-list and never imported; the JSON names repos
 Source: ``nnsight.modeling.mixins.remotable.Remotable.to_model_key`` of nnsight 0.8.1.
 """
 
+import json
 from typing import Any
 
 import msgspec
@@ -59,4 +60,4 @@ def format_model_key(repo_id: str, revision: str | None, task: str, trust_remote
     if trust_remote_code:
         data["trust_remote_code"] = True
     data["task"] = task
-    return "nnsight.modeling.transformers.TransformersModel:" + msgspec.json.encode(data).decode()
+    return "nnsight.modeling.transformers.TransformersModel:" + json.dumps(data)

@@ -57,6 +57,11 @@ _close_attempt = (
     )
     .values(outcome=sa.bindparam("new_outcome"))
 )
+_abandon_attempt = (
+    sa.update(attempts)
+    .where(attempts.c.job == sa.bindparam("job_id"), attempts.c.outcome.is_(None))
+    .values(outcome=AttemptOutcome.LOST.value)
+)
 _end_job = (
     sa.update(jobs)
     .where(
@@ -136,7 +141,8 @@ class _Writer:
                 except queue.Empty:
                     break
             open_for_work = None not in batch
-            self._do([item for item in batch if item is not None])
+            # What its caller no longer waits for is not begun; what is begun can no longer be cancelled.
+            self._do([item for item in batch if item is not None and item[1].set_running_or_notify_cancel()])
 
     def _do(self, batch: list[tuple[Callable[[sa.Connection], Any], Future[Any]]]) -> None:
         if not batch:
@@ -163,7 +169,9 @@ class _Writer:
         try:
             with connection.begin_nested():
                 return work(connection), None
-        except IntegrityError as error:
+        except OperationalError:
+            raise  # a full disk or a lock: the transaction is over, for all of them
+        except Exception as error:  # noqa: BLE001 - its caller is told; the others are not touched
             return None, error
 
 
@@ -299,7 +307,10 @@ class SqlRecordStore:
                 and not _end_attempt(connection, job_id, attempt, outcome)
             ):
                 return False
-            return connection.execute(_end_job, values).rowcount == 1
+            ended = connection.execute(_end_job, values).rowcount == 1
+            if ended and attempt is None:
+                connection.execute(_abandon_attempt, {"job_id": job_id})
+            return ended
 
         return await self._write(work)
 

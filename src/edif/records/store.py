@@ -49,6 +49,8 @@ class RecordStore(Protocol):
     ) -> bool:
         """End a job, once. ``attempt`` is the attempt that brings the ending, None when none does.
 
+        An attempt that is still open when its job ends without it, is lost.
+
         Returns False, and changes nothing, if the job has already ended or the attempt is not current.
         """
         ...

@@ -1,0 +1,60 @@
+"""The gateway's real parts over a data folder of the test."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from edif.blobs.file_blobs import FileBlobs
+from edif.blobs.links import LinkSigner
+from edif.core.limits import DEFAULT_LIMITS
+from edif.gateway.auth import Authenticator, Tokens
+from edif.gateway.edge import Edge, EdgeConfig
+from edif.gateway.fabric import Fabric, FabricConfig
+from edif.gateway.hub import HubMirror
+from edif.gateway.subscribers import Subscribers
+from edif.models.catalogue import Catalogue
+from edif.records.migrate import open_store
+from edif.records.sql_store import SqlRecordStore
+from edif.wire.link import ModelSpec
+
+TOKENS = Tokens(operator="operator_secret", worker="worker_secret")
+
+EdgeMaker = Callable[[HubMirror], Edge]
+
+
+@pytest.fixture
+async def records(tmp_path: Path) -> AsyncIterator[SqlRecordStore]:
+    store = await open_store(tmp_path)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def fabric(records: SqlRecordStore, tmp_path: Path) -> Fabric:
+    return Fabric(
+        FabricConfig(DEFAULT_LIMITS, push_bytes=2**20, lease_s=30.0, store_id="store"),
+        records=records,
+        blobs=FileBlobs(tmp_path / "blobs"),
+        catalogue=Catalogue([ModelSpec("m/one")]),
+        signer=LinkSigner(b"link key"),
+    )
+
+
+@pytest.fixture
+def edge_with(records: SqlRecordStore, fabric: Fabric, tmp_path: Path) -> EdgeMaker:
+    """Makes the routes' state around a Hub mirror."""
+
+    def make(hub: HubMirror) -> Edge:
+        return Edge(
+            EdgeConfig(
+                public_url=None, trusted_proxies=(), public_status=True, status_per_s=20.0, min_free_bytes=0
+            ),
+            fabric,
+            Authenticator(records, TOKENS, loopback_only=True),
+            Subscribers(),
+            FileBlobs(tmp_path / "blobs"),
+            hub,
+        )
+
+    return make

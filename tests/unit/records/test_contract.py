@@ -1,0 +1,511 @@
+"""The contract of the record store: what every implementation must do."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+from hypothesis import settings as with_settings
+
+from edif.core.ids import JobId, UserName
+from edif.core.job import FINAL_STATES, AttemptOutcome, Ending, Job, JobState
+from edif.core.users import ApiKey, Role, User
+from edif.records.store import RecordStore
+from tests.sizes import SIZES
+from tests.unit.records.factories import ADA, BOB, FACTORIES, a_job, an_attempt, an_ending
+
+Opened = Callable[[], Awaitable[RecordStore]]
+COMPLETED = {"now": 50.0, "attempt": 1, "outcome": AttemptOutcome.COMPLETED}
+CANCELLED_BEFORE = {"now": 50.0, "attempt": None, "outcome": None}
+
+
+async def running(store: RecordStore, **changes: Any) -> Job:
+    job = a_job(**changes)
+    await store.add_job(job)
+    assert await store.begin_attempt(an_attempt(job.id))
+    return job
+
+
+async def state(store: RecordStore, job_id: JobId) -> JobState:
+    job = await store.job(job_id)
+    assert job is not None
+    return job.state
+
+
+# -- add_job, job, jobs, unfinished_jobs ---------------------------------------------------------------
+async def test_job_is_read_as_it_was_added(store: RecordStore) -> None:
+    job = a_job(env={"peft": "org/lora", "n": [1, None, 2.5]}, client_key="k", compress=False)
+    assert await store.add_job(job) == job
+    assert await store.job(job.id) == job
+
+
+async def test_unknown_job_is_none(store: RecordStore) -> None:
+    assert await store.job(JobId("jx")) is None
+
+
+async def test_same_client_key_of_one_owner_is_one_job(store: RecordStore) -> None:
+    first, second = a_job(client_key="k"), a_job(client_key="k")
+    await store.add_job(first)
+    assert await store.add_job(second) == first
+    assert await store.job(second.id) is None
+
+
+async def test_same_client_key_answers_with_the_job_as_it_is_now(store: RecordStore) -> None:
+    job = await running(store, client_key="k")
+    await store.end_job(job.id, an_ending(), **COMPLETED)
+    again = await store.add_job(a_job(client_key="k"))
+    assert (again.id, again.state) == (job.id, JobState.COMPLETED)
+
+
+async def test_same_client_key_of_another_owner_is_another_job(store: RecordStore) -> None:
+    mine, others = a_job(client_key="k"), a_job(client_key="k", owner=BOB)
+    await store.add_job(mine)
+    assert await store.add_job(others) == others
+    assert (await store.add_job(a_job(client_key="k"))).id == mine.id
+    assert (await store.add_job(a_job(client_key="k", owner=BOB))).id == others.id
+
+
+async def test_jobs_without_client_key_are_never_the_same(store: RecordStore) -> None:
+    for _ in range(3):
+        await store.add_job(a_job())
+    assert len(await store.jobs()) == 3
+
+
+async def test_jobs_are_listed_newest_first_by_owner_state_and_number(store: RecordStore) -> None:
+    jobs = [a_job(created_at=float(n), owner=BOB if n == 2 else ADA) for n in (1, 4, 2, 3)]
+    for job in jobs:
+        await store.add_job(job)
+    await store.begin_attempt(an_attempt(jobs[0].id))
+
+    async def listed(**which: Any) -> list[float]:
+        return [job.created_at for job in await store.jobs(**which)]
+
+    assert await listed() == [4, 3, 2, 1]
+    assert await listed(limit=2) == [4, 3]
+    assert await listed(owner=ADA) == [4, 3, 1]
+    assert await listed(states=[JobState.RUNNING]) == [1]
+    assert await listed(states=[JobState.RUNNING, JobState.QUEUED]) == [4, 3, 2, 1]
+    assert await listed(owner=BOB, states=[JobState.RUNNING]) == []
+
+
+async def test_unfinished_jobs_are_all_that_have_not_ended_oldest_first(store: RecordStore) -> None:
+    waiting, run, done, cancelled = [a_job(created_at=float(n)) for n in (4, 1, 2, 3)]
+    for job in (waiting, run, done, cancelled):
+        await store.add_job(job)
+    for job in (run, done):
+        await store.begin_attempt(an_attempt(job.id))
+    await store.end_job(done.id, an_ending(), **COMPLETED)
+    await store.end_job(cancelled.id, an_ending(JobState.CANCELLED), **CANCELLED_BEFORE)
+    assert [job.id for job in await store.unfinished_jobs()] == [run.id, waiting.id]
+
+
+async def test_unfinished_jobs_have_no_upper_number(store: RecordStore) -> None:
+    """A restart that forgot the 101st job would lose it."""
+    await asyncio.gather(*(store.add_job(a_job()) for _ in range(130)))
+    assert len(await store.unfinished_jobs()) == 130
+
+
+@pytest.mark.parametrize("factory", FACTORIES, ids=lambda factory: factory.name)
+@with_settings(max_examples=max(SIZES.examples // 6, 10))
+@given(data=st.data())
+def test_any_text_and_any_json_survive(
+    factory: Any, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=30)
+    json = st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | text,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+        max_leaves=5,
+    )
+    values = st.dictionaries(text, json, max_size=3)
+    job = a_job(env=data.draw(values), client_key=data.draw(text), model_key=data.draw(text))
+    ending = Ending(JobState.FAILED, data.draw(text), "user_code", data.draw(values))
+
+    async def there_and_back() -> Job | None:
+        store = await factory.open(tmp_path_factory.mktemp("any"))
+        try:
+            await store.add_job(job)
+            await store.end_job(job.id, ending, now=1.5, attempt=None, outcome=None)
+            found: Job | None = await store.job(job.id)
+            return found
+        finally:
+            await store.close()
+
+    assert asyncio.run(there_and_back()) == replace(
+        job,
+        state=JobState.FAILED,
+        ended_at=1.5,
+        error_code="user_code",
+        description=ending.description,
+        meta=ending.meta,
+    )
+
+
+# -- attempts ------------------------------------------------------------------------------------------
+async def test_begun_attempt_is_the_current_one_and_its_job_runs(store: RecordStore) -> None:
+    job = a_job()
+    await store.add_job(job)
+    attempt = an_attempt(job.id)
+    assert await store.current_attempt(job.id) is None
+    assert await store.begin_attempt(attempt)
+    assert await store.current_attempt(job.id) == attempt
+    assert await store.job(job.id) == replace(job, state=JobState.RUNNING, attempts=1)
+
+
+@pytest.mark.parametrize("end", sorted(FINAL_STATES))
+async def test_ended_job_does_not_begin(store: RecordStore, end: JobState) -> None:
+    job = a_job()
+    await store.add_job(job)
+    await store.end_job(job.id, an_ending(end), **CANCELLED_BEFORE)
+    assert not await store.begin_attempt(an_attempt(job.id))
+    assert await store.attempts(job.id) == []
+    assert await state(store, job.id) is end
+
+
+async def test_running_job_does_not_begin_again(store: RecordStore) -> None:
+    job = await running(store)
+    assert not await store.begin_attempt(an_attempt(job.id, 2))
+    assert [attempt.number for attempt in await store.attempts(job.id)] == [1]
+
+
+async def test_unknown_job_does_not_begin(store: RecordStore) -> None:
+    assert not await store.begin_attempt(an_attempt(JobId("jx")))
+
+
+async def test_lost_attempt_lets_its_job_wait_again_and_keeps_its_count(store: RecordStore) -> None:
+    job = await running(store)
+    assert await store.lose_attempt(job.id, 1)
+    assert await store.job(job.id) == replace(job, state=JobState.QUEUED, attempts=1)
+    assert await store.current_attempt(job.id) is None
+    assert await store.begin_attempt(an_attempt(job.id, 2))
+    outcomes = [(attempt.number, attempt.outcome) for attempt in await store.attempts(job.id)]
+    assert outcomes == [(1, AttemptOutcome.LOST), (2, None)]
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+async def test_attempt_that_is_not_current_cannot_be_lost(store: RecordStore, number: int) -> None:
+    job = await running(store)
+    await store.lose_attempt(job.id, 1)
+    await store.begin_attempt(an_attempt(job.id, 2))
+    assert not await store.lose_attempt(job.id, number)
+    assert await state(store, job.id) is JobState.RUNNING
+
+
+async def test_attempts_of_one_job_are_not_those_of_another(store: RecordStore) -> None:
+    one, two = await running(store), await running(store)
+    assert await store.lose_attempt(one.id, 1)
+    assert await state(store, two.id) is JobState.RUNNING
+    assert await store.current_attempt(two.id) is not None
+
+
+# -- end_job -------------------------------------------------------------------------------------------
+async def test_ending_is_recorded_whole(store: RecordStore) -> None:
+    job = await running(store)
+    ending = Ending(JobState.COMPLETED, "Done.", None, {"run_s": 1.5, "tokens": 7}, 123, "ab" * 32)
+    assert await store.end_job(job.id, ending, **COMPLETED)
+    assert await store.job(job.id) == replace(
+        job,
+        state=JobState.COMPLETED,
+        attempts=1,
+        ended_at=50.0,
+        description="Done.",
+        meta={"run_s": 1.5, "tokens": 7},
+        result_bytes=123,
+        result_sha256="ab" * 32,
+    )
+    assert [attempt.outcome for attempt in await store.attempts(job.id)] == [AttemptOutcome.COMPLETED]
+    assert await store.current_attempt(job.id) is None
+
+
+async def test_job_ends_once(store: RecordStore) -> None:
+    job = await running(store)
+    assert await store.end_job(job.id, an_ending(JobState.FAILED, description="first"), **COMPLETED)
+    before = await store.job(job.id)
+    assert not await store.end_job(job.id, an_ending(description="second"), **COMPLETED)
+    assert not await store.end_job(job.id, an_ending(JobState.CANCELLED), **CANCELLED_BEFORE)
+    assert not await store.lose_attempt(job.id, 1)
+    assert await store.job(job.id) == before
+
+
+async def test_old_attempt_cannot_end_its_job(store: RecordStore) -> None:
+    job = await running(store)
+    await store.lose_attempt(job.id, 1)
+    assert not await store.end_job(job.id, an_ending(), **COMPLETED), "while the job waits again"
+    await store.begin_attempt(an_attempt(job.id, 2))
+    assert not await store.end_job(job.id, an_ending(), **COMPLETED), "while another attempt runs"
+    assert await state(store, job.id) is JobState.RUNNING
+    outcomes = [attempt.outcome for attempt in await store.attempts(job.id)]
+    assert outcomes == [AttemptOutcome.LOST, None]
+
+
+async def test_attempt_that_never_began_cannot_end_its_job(store: RecordStore) -> None:
+    job = a_job()
+    await store.add_job(job)
+    assert not await store.end_job(job.id, an_ending(), **COMPLETED)
+    assert await store.job(job.id) == job
+
+
+async def test_unknown_job_does_not_end(store: RecordStore) -> None:
+    assert not await store.end_job(JobId("jx"), an_ending(JobState.FAILED), **CANCELLED_BEFORE)
+
+
+async def test_last_lost_attempt_ends_its_job(store: RecordStore) -> None:
+    job = await running(store)
+    ended = await store.end_job(
+        job.id, an_ending(JobState.FAILED), now=1.0, attempt=1, outcome=AttemptOutcome.LOST
+    )
+    assert ended
+    assert [attempt.outcome for attempt in await store.attempts(job.id)] == [AttemptOutcome.LOST]
+
+
+async def test_job_that_ends_without_its_attempt_leaves_none_open(store: RecordStore) -> None:
+    """While an attempt has no outcome it is its job's current one: an ended job has none."""
+    job = await running(store)
+    assert await store.end_job(job.id, an_ending(JobState.CANCELLED), **CANCELLED_BEFORE)
+    assert await store.current_attempt(job.id) is None
+    assert not await store.lose_attempt(job.id, 1)
+    assert await state(store, job.id) is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("not_an_end", [JobState.QUEUED, JobState.RUNNING])
+async def test_state_that_is_no_end_is_a_fault_of_the_caller(
+    store: RecordStore, not_an_end: JobState
+) -> None:
+    job = await running(store)
+    with pytest.raises(ValueError, match="does not end"):
+        await store.end_job(job.id, an_ending(not_an_end), **COMPLETED)
+    assert await state(store, job.id) is JobState.RUNNING
+
+
+@pytest.mark.parametrize(("attempt", "outcome"), [(1, None), (None, AttemptOutcome.LOST)])
+async def test_attempt_and_outcome_come_together(
+    store: RecordStore, attempt: int | None, outcome: AttemptOutcome | None
+) -> None:
+    job = await running(store)
+    with pytest.raises(ValueError, match="outcome"):
+        await store.end_job(job.id, an_ending(), now=1.0, attempt=attempt, outcome=outcome)
+
+
+# -- exactly once under concurrency --------------------------------------------------------------------
+async def _race(*tries: Awaitable[bool]) -> int:
+    """How many of the tries won."""
+    return sum(await asyncio.gather(*tries))
+
+
+async def test_one_of_many_endings_wins(opened: Opened) -> None:
+    stores = [await opened(), await opened()]
+    for _ in range(SIZES.races):
+        job = await running(stores[0])
+        endings = [
+            an_ending(state, description=f"{n}") for n in range(SIZES.racers) for state in FINAL_STATES
+        ]
+        won = await _race(
+            *(stores[n % 2].end_job(job.id, ending, **COMPLETED) for n, ending in enumerate(endings))
+        )
+        assert won == 1
+        ended = await stores[1].job(job.id)
+        assert ended is not None
+        assert (ended.state, ended.description) in {(e.state, e.description) for e in endings}
+
+
+async def test_one_of_many_beginnings_wins(opened: Opened) -> None:
+    stores = [await opened(), await opened()]
+    for _ in range(SIZES.races):
+        job = a_job()
+        await stores[0].add_job(job)
+        assert (
+            await _race(*(stores[n % 2].begin_attempt(an_attempt(job.id)) for n in range(SIZES.racers))) == 1
+        )
+        assert len(await stores[0].attempts(job.id)) == 1
+
+
+async def test_attempt_is_lost_or_ends_but_not_both(opened: Opened) -> None:
+    stores = [await opened(), await opened()]
+    for _ in range(SIZES.races):
+        job = await running(stores[0])
+        tries = []
+        for n in range(SIZES.racers):
+            tries.append(stores[n % 2].lose_attempt(job.id, 1))
+            tries.append(stores[(n + 1) % 2].end_job(job.id, an_ending(), **COMPLETED))
+        assert await _race(*tries) == 1
+        (attempt,) = await stores[0].attempts(job.id)
+        expected = {
+            AttemptOutcome.LOST: JobState.QUEUED,
+            AttemptOutcome.COMPLETED: JobState.COMPLETED,
+        }
+        assert attempt.outcome is not None
+        assert await state(stores[1], job.id) is expected[attempt.outcome]
+
+
+async def test_cancelled_or_begun_but_never_cancelled_with_an_open_attempt(opened: Opened) -> None:
+    stores = [await opened(), await opened()]
+    for _ in range(SIZES.races):
+        job = a_job()
+        await stores[0].add_job(job)
+        begun, _ = await asyncio.gather(
+            stores[0].begin_attempt(an_attempt(job.id)),
+            stores[1].end_job(job.id, an_ending(JobState.CANCELLED), **CANCELLED_BEFORE),
+        )
+        assert await state(stores[0], job.id) is JobState.CANCELLED
+        assert await stores[0].current_attempt(job.id) is None
+        assert len(await stores[0].attempts(job.id)) == begun
+
+
+async def test_retries_of_one_request_make_one_job(opened: Opened) -> None:
+    stores = [await opened(), await opened()]
+    for round_ in range(SIZES.races):
+        retries = [a_job(client_key=f"k{round_}") for _ in range(SIZES.racers)]
+        added = await asyncio.gather(*(stores[n % 2].add_job(job) for n, job in enumerate(retries)))
+        assert len({job.id for job in added}) == 1
+        assert added[0].id in {job.id for job in retries}
+    assert len(await stores[0].jobs()) == SIZES.races
+
+
+async def test_one_name_is_given_to_one_user(opened: Opened) -> None:
+    stores = [await opened(), await opened()]
+    users = [User(ADA, Role.RESEARCHER, float(n)) for n in range(SIZES.racers)]
+    assert await _race(*(stores[n % 2].add_user(user) for n, user in enumerate(users))) == 1
+
+
+async def test_many_writers_of_two_stores_lose_nothing(opened: Opened) -> None:
+    stores = [await opened(), await opened()]
+    jobs = [a_job() for _ in range(SIZES.racers * 10)]
+
+    async def whole_life(store: RecordStore, job: Job) -> bool:
+        await store.add_job(job)
+        await store.begin_attempt(an_attempt(job.id))
+        return await store.end_job(job.id, an_ending(), **COMPLETED)
+
+    ended = await asyncio.gather(*(whole_life(stores[n % 2], job) for n, job in enumerate(jobs)))
+    assert all(ended)
+    listed = await stores[0].jobs(states=[JobState.COMPLETED], limit=10_000)
+    assert {job.id for job in listed} == {job.id for job in jobs}
+
+
+# -- callers that fail or leave ------------------------------------------------------------------------
+async def test_write_that_nobody_waits_for_any_more_does_not_stop_the_others(store: RecordStore) -> None:
+    """Found by this test: a cancelled call used to end the writer for good."""
+    for _ in range(SIZES.races):
+        tasks = [asyncio.ensure_future(store.add_job(a_job())) for _ in range(SIZES.racers)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        async with asyncio.timeout(10):
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            survivor = await store.add_job(a_job())
+        assert all(isinstance(outcome, Job) for outcome in outcomes[1::2])
+        assert await store.job(survivor.id) is not None
+
+
+async def test_write_that_fails_leaves_those_beside_it_alone(store: RecordStore) -> None:
+    jobs = [a_job() for _ in range(SIZES.racers)]
+    twice, unwritable = jobs[0], a_job(model_key="\ud800")
+    await store.add_job(twice)
+    outcomes = await asyncio.gather(
+        *(store.add_job(job) for job in (*jobs[1:], twice, unwritable)), return_exceptions=True
+    )
+    assert [isinstance(outcome, Job) for outcome in outcomes] == [True] * (len(jobs) - 1) + [False, False]
+    assert len(await store.jobs()) == len(jobs)
+
+
+# -- blobs ---------------------------------------------------------------------------------------------
+async def test_expired_blobs_are_those_of_jobs_that_ended_before_oldest_first(store: RecordStore) -> None:
+    jobs = [await running(store) for _ in range(4)]
+    for job, ended in zip(jobs[:3], (30.0, 10.0, 20.0), strict=True):
+        await store.end_job(job.id, an_ending(), now=ended, attempt=1, outcome=AttemptOutcome.COMPLETED)
+    assert await store.expired_blobs(30.0) == [jobs[1].id, jobs[2].id]
+    assert await store.expired_blobs(99.0, limit=1) == [jobs[1].id]
+    await store.mark_blobs_deleted([jobs[1].id])
+    assert await store.expired_blobs(99.0) == [jobs[2].id, jobs[0].id]
+    await store.mark_blobs_deleted([])
+    assert await store.expired_blobs(99.0) == [jobs[2].id, jobs[0].id]
+
+
+# -- users and keys ------------------------------------------------------------------------------------
+async def test_user_is_read_as_added(store: RecordStore) -> None:
+    ada = User(ADA, Role.OPERATOR, 1.5, "ada@example.org")
+    assert not await store.any_user()
+    assert await store.add_user(ada)
+    assert await store.any_user()
+    assert await store.user(ADA) == ada
+    assert await store.user(BOB) is None
+
+
+async def test_taken_name_changes_nothing(store: RecordStore) -> None:
+    ada = User(ADA, Role.RESEARCHER, 1.5)
+    await store.add_user(ada)
+    assert not await store.add_user(User(ADA, Role.OPERATOR, 2.5))
+    assert await store.users() == [ada]
+
+
+async def test_users_are_listed_by_name(store: RecordStore) -> None:
+    for name in ("cyd", "ada", "bob"):
+        await store.add_user(User(UserName(name), Role.RESEARCHER, 1.0))
+    assert [user.name for user in await store.users()] == ["ada", "bob", "cyd"]
+
+
+def a_key(number: int, user: UserName = ADA, **changes: Any) -> ApiKey:
+    return ApiKey(f"id{number}", user, f"digest{number}", float(number), **changes)
+
+
+async def test_key_is_found_by_id_and_digest(store: RecordStore) -> None:
+    key = a_key(1, expires_at=99.5)
+    await store.add_key(key)
+    assert await store.key_by_id("id1") == key
+    assert await store.key_by_digest("digest1") == key
+    assert await store.key_by_id("digest1") is None
+    assert await store.key_by_digest("id1") is None
+
+
+async def test_keys_are_listed_in_the_order_of_their_making(store: RecordStore) -> None:
+    keys = [a_key(2), a_key(1), a_key(3, BOB)]
+    for key in keys:
+        await store.add_key(key)
+    assert await store.keys() == [keys[1], keys[0], keys[2]]
+    assert await store.keys(BOB) == [keys[2]]
+
+
+async def test_key_is_revoked_once(store: RecordStore) -> None:
+    await store.add_key(a_key(1))
+    assert await store.revoke_key("id1", 5.0)
+    assert not await store.revoke_key("id1", 6.0)
+    assert not await store.revoke_key("id2", 6.0)
+    assert await store.key_by_id("id1") == a_key(1, revoked_at=5.0)
+
+
+async def test_removed_user_loses_the_keys_and_keeps_the_jobs(store: RecordStore) -> None:
+    for user in (ADA, BOB):
+        await store.add_user(User(user, Role.RESEARCHER, 1.0))
+    for key in (a_key(1), a_key(2), a_key(3, BOB)):
+        await store.add_key(key)
+    await store.revoke_key("id1", 2.0)
+    job = a_job()
+    await store.add_job(job)
+    assert await store.remove_user(ADA, 7.0)
+    assert not await store.remove_user(ADA, 8.0)
+    assert await store.user(ADA) is None
+    assert [key.revoked_at for key in await store.keys()] == [2.0, 7.0, None]
+    assert await store.job(job.id) == job
+
+
+# -- opening and closing -------------------------------------------------------------------------------
+async def test_what_was_written_is_there_when_opened_again(opened: Opened) -> None:
+    first = await opened()
+    job = await running(first)
+    await first.close()
+    second = await opened()
+    assert await state(second, job.id) is JobState.RUNNING
+    assert await second.current_attempt(job.id) is not None
+
+
+async def test_one_store_sees_at_once_what_another_has_written(opened: Opened) -> None:
+    one, two = await opened(), await opened()
+    for _ in range(20):
+        job = a_job()
+        await one.add_job(job)
+        assert await two.job(job.id) == job
+        assert await two.end_job(job.id, an_ending(JobState.CANCELLED), **CANCELLED_BEFORE)
+        assert await state(one, job.id) is JobState.CANCELLED

@@ -1,0 +1,201 @@
+"""A data folder's schema: made, upgraded, and refused when it cannot be used."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from edif.core import errors
+from edif.core.errors import SetupError
+from edif.records.migrate import open_store, upgrade
+from edif.records.schema import metadata
+from edif.records.sql_store import DATABASE_NAME, open_engine
+from tests.unit.helpers import open_descriptors
+from tests.unit.records.factories import a_job
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[sa.Engine]:
+    engine = open_engine(tmp_path / DATABASE_NAME, writing=True)
+    yield engine
+    engine.dispose()
+
+
+async def open_and_close(data: Path) -> None:
+    await (await open_store(data)).close()
+
+
+def differences(connection: sa.Connection) -> list[object]:
+    context = MigrationContext.configure(
+        connection, opts={"compare_type": True, "compare_server_default": True}
+    )
+    return list(compare_metadata(context, metadata))
+
+
+# -- the schema ----------------------------------------------------------------------------------------
+def test_fresh_store_is_what_the_schema_says(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        upgrade(connection)
+        assert differences(connection) == []
+
+
+def test_comparison_would_notice_a_difference(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        upgrade(connection)
+        connection.exec_driver_sql("DROP INDEX ix_jobs_ended_at")
+        connection.exec_driver_sql("ALTER TABLE users ADD COLUMN shoe_size INTEGER")
+        assert len(differences(connection)) == 2
+
+
+def test_names_of_constraints_are_those_of_the_schema(engine: sa.Engine) -> None:
+    """Alembic does not compare these, and a later migration needs them."""
+    with engine.begin() as connection:
+        upgrade(connection)
+        inspector = sa.inspect(connection)
+        for table in metadata.sorted_tables:
+            assert inspector.get_pk_constraint(table.name)["name"] == table.primary_key.name
+            uniques = {c.name for c in table.constraints if isinstance(c, sa.UniqueConstraint)}
+            assert {c["name"] for c in inspector.get_unique_constraints(table.name)} == uniques
+            assert {key["name"] for key in inspector.get_foreign_keys(table.name)} == {
+                key.name for key in table.foreign_key_constraints
+            }
+
+
+def test_upgrading_twice_changes_nothing(engine: sa.Engine, tmp_path: Path) -> None:
+    with engine.begin() as connection:
+        upgrade(connection)
+    before = (tmp_path / DATABASE_NAME).read_bytes()
+    with engine.begin() as connection:
+        upgrade(connection)
+    assert (tmp_path / DATABASE_NAME).read_bytes() == before
+
+
+async def test_store_that_is_opened_again_keeps_its_records(tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "deep" / "data")
+    job = await store.add_job(a_job())
+    await store.close()
+    again = await open_store(tmp_path / "deep" / "data")
+    assert await again.job(job.id) == job
+    await again.close()
+
+
+async def test_several_processes_may_open_a_fresh_folder_at_once(tmp_path: Path) -> None:
+    stores = await asyncio.gather(*(open_store(tmp_path) for _ in range(4)))
+    job = await stores[0].add_job(a_job())
+    assert await stores[3].job(job.id) == job
+    for store in stores:
+        await store.close()
+
+
+def test_new_data_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    asyncio.run(open_and_close(tmp_path / "data"))
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+# -- a migration that is killed ------------------------------------------------------------------------
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import sqlalchemy as sa
+from edif.records.migrate import upgrade
+from edif.records.sql_store import open_engine
+
+engine, left = open_engine(Path(sys.argv[1]), writing=True), int(sys.argv[2])
+
+@sa.event.listens_for(engine, "after_cursor_execute")
+def count(connection, cursor, statement, *_):
+    global left
+    if statement.lstrip().upper().startswith(("CREATE", "INSERT")):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+with engine.begin() as connection:
+    upgrade(connection)
+"""
+
+
+@pytest.mark.parametrize("statements", [0, 2, 6])
+async def test_migration_that_was_killed_half_way_is_done_again(tmp_path: Path, statements: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / DATABASE_NAME), str(statements)],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    store = await open_store(tmp_path)
+    await store.add_job(a_job())
+    await store.close()
+
+
+# -- folders that cannot be used -----------------------------------------------------------------------
+async def refused(data: Path) -> SetupError:
+    with pytest.raises(SetupError) as error:
+        await open_store(data)
+    assert str(data) in error.value.sentence or error.value.kind is errors.DATA_NEWER
+    return error.value
+
+
+async def test_store_of_a_newer_release_is_refused_and_left_alone(tmp_path: Path) -> None:
+    await open_and_close(tmp_path)
+    with sqlite3.connect(tmp_path / DATABASE_NAME) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    error = await refused(tmp_path)
+    assert error.kind is errors.DATA_NEWER
+    assert "9999" in error.sentence
+    with sqlite3.connect(tmp_path / DATABASE_NAME) as connection:
+        (version,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    connection.close()
+    assert version == "9999"
+
+
+async def test_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert (await refused(tmp_path / "file" / "data")).kind is errors.DATA_UNWRITABLE
+
+
+async def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("not a folder")
+    assert (await refused(tmp_path / "data")).kind is errors.DATA_UNWRITABLE
+
+
+async def test_folder_in_place_of_the_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / DATABASE_NAME).mkdir()
+    assert (await refused(tmp_path)).kind is errors.DATA_UNWRITABLE
+
+
+async def test_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    garbage = b"these are my notes, not a database " * 200
+    (tmp_path / DATABASE_NAME).write_bytes(garbage)
+    error = await refused(tmp_path)
+    assert error.kind is errors.DATA_UNWRITABLE
+    assert "backup" in error.next_step
+    assert (tmp_path / DATABASE_NAME).read_bytes() == garbage
+
+
+async def test_damaged_database_is_refused(tmp_path: Path) -> None:
+    await open_and_close(tmp_path)
+    path = tmp_path / DATABASE_NAME
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + os.urandom(len(whole) - 100))
+    assert (await refused(tmp_path)).kind is errors.DATA_UNWRITABLE
+
+
+async def test_refused_folder_leaves_no_open_file(tmp_path: Path) -> None:
+    (tmp_path / DATABASE_NAME).write_bytes(b"nonsense " * 1000)
+    for _ in range(3):
+        await refused(tmp_path)
+    assert not [path for path in open_descriptors().values() if path.startswith(str(tmp_path))]

@@ -1,0 +1,385 @@
+"""What the scheduler decides, event by event."""
+
+import pytest
+
+from edif.core import errors
+from edif.core.ids import AgentId, JobId, ModelId, ReplicaId
+from edif.core.job import MAX_ATTEMPTS
+from edif.scheduler import events as ev
+from edif.scheduler.decide import Scheduler
+
+ONE, TWO = ModelId("m/one"), ModelId("m/two")
+A, B = AgentId("a"), AgentId("b")
+R1, R2, R3 = ReplicaId("p-1"), ReplicaId("p-2"), ReplicaId("p-3")
+J1, J2, J3 = JobId("j1"), JobId("j2"), JobId("j3")
+
+
+def told(scheduler: Scheduler, *events: ev.Event) -> list[ev.Action]:
+    """Tell the events in turn; the answer is what the last one leads to."""
+    actions: list[ev.Action] = []
+    for event in events:
+        actions = scheduler.handle(event)
+        scheduler.validate()
+    return actions
+
+
+@pytest.fixture
+def scheduler() -> Scheduler:
+    return Scheduler((ONE, TWO), "p")
+
+
+@pytest.fixture
+def up(scheduler: Scheduler) -> Scheduler:
+    """Agent A holds a ready replica R1 of model ONE, and nothing waits."""
+    told(scheduler, ev.DeployAsked(ONE), ev.AgentJoined(A), ev.ReplicaBecameReady(R1))
+    return scheduler
+
+
+@pytest.fixture
+def running(up: Scheduler) -> Scheduler:
+    """Job J1 runs as attempt 1 on R1."""
+    told(up, ev.JobQueued(J1, ONE))
+    return up
+
+
+# -- jobs ----------------------------------------------------------------------------------------------
+def test_job_without_agents_waits_for_a_node(scheduler: Scheduler) -> None:
+    assert told(scheduler, ev.JobQueued(J1, ONE)) == [ev.TellWaiting(J1, 1, loading=True)]
+    assert scheduler.queue(ONE) == (J1,)
+    assert scheduler.knows(J1)
+    assert not scheduler.knows(J2)
+
+
+def test_job_for_a_model_that_is_down_starts_a_replica(scheduler: Scheduler) -> None:
+    told(scheduler, ev.AgentJoined(A))
+    assert told(scheduler, ev.JobQueued(J1, ONE)) == [
+        ev.StartReplica(A, R1, ONE),
+        ev.TellWaiting(J1, 1, loading=True),
+    ]
+
+
+def test_job_for_a_ready_replica_begins_at_once(up: Scheduler) -> None:
+    assert told(up, ev.JobQueued(J1, ONE)) == [ev.BeginAttempt(J1, 1, A, R1)]
+    assert up.running_on(A) == [(J1, 1)]
+
+
+def test_second_job_waits_behind_the_running_one(running: Scheduler) -> None:
+    assert told(running, ev.JobQueued(J2, ONE)) == [ev.TellWaiting(J2, 1, loading=False)]
+    assert told(running, ev.JobQueued(J3, ONE)) == [ev.TellWaiting(J3, 2, loading=False)]
+
+
+def test_job_that_was_tried_before_goes_on_counting(up: Scheduler) -> None:
+    assert told(up, ev.JobQueued(J1, ONE, attempts=2)) == [ev.BeginAttempt(J1, 3, A, R1)]
+
+
+def test_same_job_queued_twice_is_one_job(scheduler: Scheduler) -> None:
+    told(scheduler, ev.JobQueued(J1, ONE))
+    assert told(scheduler, ev.JobQueued(J1, ONE)) == []
+    assert scheduler.queue(ONE) == (J1,)
+
+
+def test_models_do_not_share_queues_or_replicas(up: Scheduler) -> None:
+    assert told(up, ev.JobQueued(J1, TWO)) == [
+        ev.StartReplica(A, R2, TWO),
+        ev.TellWaiting(J1, 1, loading=True),
+    ]
+    assert told(up, ev.ReplicaBecameReady(R2)) == [ev.BeginAttempt(J1, 1, A, R2), ev.TellPositions(TWO)]
+
+
+def test_second_model_is_placed_on_the_emptier_agent(up: Scheduler) -> None:
+    told(up, ev.AgentJoined(B))
+    assert told(up, ev.DeployAsked(TWO)) == [ev.StartReplica(B, R2, TWO)]
+
+
+# -- attempts ------------------------------------------------------------------------------------------
+def test_end_of_an_attempt_frees_the_replica_for_the_next_in_order(running: Scheduler) -> None:
+    told(running, ev.JobQueued(J2, ONE), ev.JobQueued(J3, ONE))
+    assert told(running, ev.AttemptOver(J1, 1)) == [ev.BeginAttempt(J2, 1, A, R1), ev.TellPositions(ONE)]
+    assert not running.knows(J1)
+
+
+def test_lost_attempt_is_tried_again_before_later_jobs(running: Scheduler) -> None:
+    told(running, ev.JobQueued(J2, ONE))
+    assert told(running, ev.AttemptLost(J1, 1)) == [
+        ev.RequeueJob(J1, 1),
+        ev.BeginAttempt(J1, 2, A, R1),
+        ev.TellPositions(ONE),
+    ]
+
+
+def test_job_is_given_up_after_its_last_try(running: Scheduler) -> None:
+    for attempt in range(1, MAX_ATTEMPTS):
+        assert ev.BeginAttempt(J1, attempt + 1, A, R1) in told(running, ev.AttemptLost(J1, attempt))
+    last = told(running, ev.AttemptLost(J1, MAX_ATTEMPTS, "It was shot."))
+    assert [type(action) for action in last] == [ev.FailJob]
+    failure = last[0]
+    assert isinstance(failure, ev.FailJob)
+    assert (failure.job, failure.error, failure.attempt) == (J1, errors.REPLICA_LOST, MAX_ATTEMPTS)
+    assert "It was shot." in failure.sentence
+    assert not running.knows(J1)
+
+
+@pytest.mark.parametrize("event", [ev.AttemptOver(J1, 1), ev.AttemptLost(J1, 1)])
+def test_what_an_old_attempt_says_changes_nothing(running: Scheduler, event: ev.Event) -> None:
+    told(running, ev.AttemptLost(J1, 1))
+    assert told(running, event) == []
+    assert running.running_on(A) == [(J1, 2)]
+
+
+def test_what_an_attempt_says_while_its_job_waits_again_changes_nothing(running: Scheduler) -> None:
+    told(running, ev.AgentLost(A))
+    assert told(running, ev.AttemptOver(J1, 1)) == []
+    assert running.queue(ONE) == (J1,)
+
+
+def test_attempt_that_the_store_refuses_is_forgotten_and_the_next_begins(running: Scheduler) -> None:
+    told(running, ev.JobQueued(J2, ONE))
+    assert told(running, ev.AttemptRefused(J1)) == [ev.BeginAttempt(J2, 1, A, R1)]
+    assert not running.knows(J1)
+
+
+def test_refusal_of_a_job_that_does_not_run_changes_nothing(scheduler: Scheduler) -> None:
+    told(scheduler, ev.JobQueued(J1, ONE))
+    assert told(scheduler, ev.AttemptRefused(J1)) == []
+    assert told(scheduler, ev.AttemptRefused(J2)) == []
+    assert scheduler.queue(ONE) == (J1,)
+
+
+# -- cancelling ----------------------------------------------------------------------------------------
+def test_cancelled_while_waiting_ends_at_once(running: Scheduler) -> None:
+    told(running, ev.JobQueued(J2, ONE))
+    assert told(running, ev.CancelAsked(J2)) == [ev.CancelJob(J2), ev.TellPositions(ONE)]
+    assert told(running, ev.AttemptOver(J1, 1)) == []
+
+
+def test_cancelled_while_running_is_stopped_and_ends_with_its_attempt(running: Scheduler) -> None:
+    assert told(running, ev.CancelAsked(J1)) == [ev.StopAttempt(J1, 1, A)]
+    assert running.knows(J1)
+    assert told(running, ev.AttemptOver(J1, 1)) == []
+    assert not running.knows(J1)
+
+
+def test_cancelled_job_whose_attempt_is_lost_is_not_tried_again(running: Scheduler) -> None:
+    told(running, ev.CancelAsked(J1))
+    assert told(running, ev.AttemptLost(J1, 1)) == [ev.CancelJob(J1, 1)]
+    assert not running.knows(J1)
+
+
+def test_cancelled_job_on_a_lost_agent_is_not_tried_again(running: Scheduler) -> None:
+    told(running, ev.CancelAsked(J1), ev.AgentAway(A))
+    assert ev.CancelJob(J1, 1) in told(running, ev.AgentLost(A))
+
+
+def test_cancellation_is_repeated_to_an_agent_that_may_not_have_heard_it(running: Scheduler) -> None:
+    told(running, ev.AgentAway(A), ev.CancelAsked(J1))
+    back = ev.AgentJoined(A, (ev.HeldReplica(R1, ONE, ready=True),), frozenset({(J1, 1)}))
+    assert told(running, back) == [ev.StopAttempt(J1, 1, A)]
+
+
+def test_cancelling_an_unknown_or_ended_job_does_nothing(running: Scheduler) -> None:
+    told(running, ev.AttemptOver(J1, 1))
+    assert told(running, ev.CancelAsked(J1)) == []
+
+
+# -- agents --------------------------------------------------------------------------------------------
+def test_absent_agent_gets_no_work_and_keeps_what_it_has(running: Scheduler) -> None:
+    assert told(running, ev.AgentAway(A)) == []
+    told(running, ev.AttemptOver(J1, 1))
+    assert told(running, ev.JobQueued(J2, ONE)) == [ev.TellWaiting(J2, 1, loading=False)]
+    back = ev.AgentJoined(A, (ev.HeldReplica(R1, ONE, ready=True),))
+    assert told(running, back) == [ev.BeginAttempt(J2, 1, A, R1)]
+
+
+def test_agent_that_comes_back_with_its_work_goes_on(running: Scheduler) -> None:
+    told(running, ev.AgentAway(A))
+    back = ev.AgentJoined(A, (ev.HeldReplica(R1, ONE, ready=True),), frozenset({(J1, 1)}))
+    assert told(running, back) == []
+    assert running.running_on(A) == [(J1, 1)]
+
+
+def test_agent_that_comes_back_without_the_attempt_gets_it_again(running: Scheduler) -> None:
+    back = ev.AgentJoined(A, (ev.HeldReplica(R1, ONE, ready=True),))
+    assert told(running, back) == [ev.RequeueJob(J1, 1), ev.BeginAttempt(J1, 2, A, R1)]
+
+
+def test_agent_that_comes_back_without_the_replica_starts_another(running: Scheduler) -> None:
+    assert told(running, ev.AgentJoined(A)) == [ev.RequeueJob(J1, 1), ev.StartReplica(A, R2, ONE)]
+
+
+def test_work_of_a_lost_agent_moves_to_another(running: Scheduler) -> None:
+    told(running, ev.AgentJoined(B), ev.AgentAway(A))
+    assert told(running, ev.AgentLost(A)) == [ev.RequeueJob(J1, 1), ev.StartReplica(B, R2, ONE)]
+    assert told(running, ev.AgentLost(A)) == []
+
+
+def test_agent_lost_while_its_replica_loads_makes_the_model_load_elsewhere(scheduler: Scheduler) -> None:
+    told(scheduler, ev.AgentJoined(A), ev.JobQueued(J1, ONE), ev.AgentJoined(B))
+    assert told(scheduler, ev.AgentLost(A)) == [ev.StartReplica(B, R2, ONE)]
+    assert told(scheduler, ev.ReplicaBecameReady(R1)) == []
+    assert told(scheduler, ev.ReplicaBecameReady(R2)) == [
+        ev.BeginAttempt(J1, 1, B, R2),
+        ev.TellPositions(ONE),
+    ]
+
+
+def test_replica_that_an_unknown_agent_brings_is_used(scheduler: Scheduler) -> None:
+    told(scheduler, ev.JobQueued(J1, ONE))
+    assert told(scheduler, ev.AgentJoined(A, (ev.HeldReplica(R3, ONE, ready=True),))) == [
+        ev.BeginAttempt(J1, 1, A, R3)
+    ]
+
+
+def test_loading_replica_that_an_agent_brings_is_waited_for(scheduler: Scheduler) -> None:
+    told(scheduler, ev.JobQueued(J1, ONE))
+    assert told(scheduler, ev.AgentJoined(A, (ev.HeldReplica(R3, ONE, ready=False),))) == []
+    assert ev.BeginAttempt(J1, 1, A, R3) in told(scheduler, ev.ReplicaBecameReady(R3))
+
+
+def test_replica_of_a_model_that_is_not_served_is_stopped(scheduler: Scheduler) -> None:
+    other = ev.HeldReplica(R3, ModelId("m/other"), ready=True)
+    assert told(scheduler, ev.AgentJoined(A, (other,))) == [ev.StopReplica(A, R3)]
+
+
+def test_replica_that_got_ready_while_its_agent_was_away_is_used(scheduler: Scheduler) -> None:
+    told(scheduler, ev.AgentJoined(A), ev.JobQueued(J1, ONE), ev.AgentAway(A))
+    back = ev.AgentJoined(A, (ev.HeldReplica(R1, ONE, ready=True),))
+    assert told(scheduler, back) == [ev.BeginAttempt(J1, 1, A, R1)]
+
+
+# -- replicas ------------------------------------------------------------------------------------------
+def test_model_that_cannot_load_fails_those_who_wait_and_is_not_tried_for_ever(scheduler: Scheduler) -> None:
+    told(scheduler, ev.DeployAsked(ONE), ev.AgentJoined(A), ev.JobQueued(J1, ONE), ev.JobQueued(J2, ONE))
+    assert told(scheduler, ev.ReplicaFailed(R1, "No such folder.")) == [
+        ev.FailJob(J1, errors.MODEL_LOAD_FAILED, "No such folder."),
+        ev.FailJob(J2, errors.MODEL_LOAD_FAILED, "No such folder."),
+    ]
+    assert told(scheduler, ev.JobQueued(J3, ONE))[0] == ev.StartReplica(A, R2, ONE)
+
+
+def test_failed_loading_beside_a_ready_replica_fails_nobody(running: Scheduler) -> None:
+    told(running, ev.JobQueued(J2, ONE))
+    told(running, ev.AgentJoined(B, (ev.HeldReplica(R3, ONE, ready=False),)))
+    assert told(running, ev.ReplicaFailed(R3, "No memory.")) == []
+    assert told(running, ev.AttemptOver(J1, 1)) == [ev.BeginAttempt(J2, 1, A, R1)]
+
+
+def test_replica_that_dies_under_a_job_is_replaced_and_the_job_tried_again(running: Scheduler) -> None:
+    assert told(running, ev.ReplicaFailed(R1, "It died.")) == [
+        ev.RequeueJob(J1, 1),
+        ev.StartReplica(A, R2, ONE),
+    ]
+    assert told(running, ev.ReplicaFailed(R1, "It died.")) == []
+    assert told(running, ev.AttemptLost(J1, 1)) == []
+
+
+def test_evicted_replica_stops_when_its_job_is_done(running: Scheduler) -> None:
+    assert told(running, ev.EvictAsked(ONE)) == []
+    assert told(running, ev.AttemptOver(J1, 1)) == [ev.StopReplica(A, R1)]
+    assert told(running, ev.ReplicaStopped(R1)) == []
+    assert told(running, ev.ReplicaStopped(R1)) == []
+
+
+def test_idle_replica_is_evicted_once(up: Scheduler) -> None:
+    assert told(up, ev.EvictAsked(ONE)) == [ev.StopReplica(A, R1)]
+    assert told(up, ev.EvictAsked(ONE)) == []
+
+
+def test_replica_evicted_while_loading_is_stopped_even_if_it_gets_ready(scheduler: Scheduler) -> None:
+    told(scheduler, ev.DeployAsked(ONE), ev.AgentJoined(A))
+    assert told(scheduler, ev.EvictAsked(ONE)) == [ev.StopReplica(A, R1)]
+    assert told(scheduler, ev.JobQueued(J1, ONE)) == [ev.TellWaiting(J1, 1, loading=True)]
+    assert told(scheduler, ev.ReplicaBecameReady(R1)) == [ev.TellPositions(ONE)]
+    assert told(scheduler, ev.ReplicaStopped(R1)) == [ev.StartReplica(A, R2, ONE)]
+
+
+def test_model_deployed_again_while_it_stops_comes_back(up: Scheduler) -> None:
+    told(up, ev.EvictAsked(ONE))
+    assert told(up, ev.DeployAsked(ONE)) == []
+    assert told(up, ev.ReplicaStopped(R1)) == [ev.StartReplica(A, R2, ONE)]
+
+
+def test_order_to_stop_is_repeated_to_an_agent_that_may_not_have_heard_it(up: Scheduler) -> None:
+    """Found by the random worlds: without it the replica hangs, and with it every later job of the model."""
+    told(up, ev.AgentAway(A), ev.EvictAsked(ONE))
+    held = ev.HeldReplica(R1, ONE, ready=True)
+    assert told(up, ev.AgentJoined(A, (held,))) == [ev.StopReplica(A, R1)]
+    assert told(up, ev.JobQueued(J1, ONE)) == [ev.TellWaiting(J1, 1, loading=True)]
+    assert told(up, ev.ReplicaStopped(R1)) == [ev.StartReplica(A, R2, ONE)]
+
+
+def test_order_to_stop_is_not_repeated_under_a_running_job(running: Scheduler) -> None:
+    told(running, ev.EvictAsked(ONE))
+    back = ev.AgentJoined(A, (ev.HeldReplica(R1, ONE, ready=True),), frozenset({(J1, 1)}))
+    assert told(running, back) == []
+    assert told(running, ev.AttemptOver(J1, 1)) == [ev.StopReplica(A, R1)]
+
+
+def test_order_to_stop_is_said_once_when_the_agent_comes_back_without_the_attempt(running: Scheduler) -> None:
+    told(running, ev.EvictAsked(ONE))
+    back = ev.AgentJoined(A, (ev.HeldReplica(R1, ONE, ready=True),))
+    assert told(running, back) == [ev.StopReplica(A, R1), ev.RequeueJob(J1, 1)]
+
+
+def test_deployed_model_is_kept_up_without_jobs(scheduler: Scheduler) -> None:
+    assert told(scheduler, ev.DeployAsked(ONE)) == []
+    assert told(scheduler, ev.AgentJoined(A)) == [ev.StartReplica(A, R1, ONE)]
+    told(scheduler, ev.ReplicaBecameReady(R1))
+    assert told(scheduler, ev.ReplicaFailed(R1, "It died.")) == [ev.StartReplica(A, R2, ONE)]
+
+
+# -- order of arrival ----------------------------------------------------------------------------------
+def test_jobs_lost_together_wait_in_the_order_in_which_they_came(running: Scheduler) -> None:
+    """Found by the random worlds: the job lost last used to overtake the older one."""
+    told(running, ev.AgentJoined(B, (ev.HeldReplica(R3, ONE, ready=True),)), ev.JobQueued(J2, ONE))
+    assert running.running_on(B) == [(J2, 1)]
+    told(running, ev.AgentLost(A), ev.AgentLost(B))
+    assert running.queue(ONE) == (J1, J2)
+
+
+# -- after a restart of the gateway --------------------------------------------------------------------
+REMEMBERED = ev.AttemptRemembered(J1, ONE, 2, A, ReplicaId("old-7"))
+
+
+def test_remembered_attempt_goes_on_when_its_agent_comes_back(scheduler: Scheduler) -> None:
+    told(scheduler, REMEMBERED, ev.JobQueued(J2, ONE))
+    held = ev.HeldReplica(ReplicaId("old-7"), ONE, ready=True)
+    assert told(scheduler, ev.AgentJoined(A, (held,), frozenset({(J1, 2)}))) == []
+    assert told(scheduler, ev.AttemptOver(J1, 2)) == [ev.BeginAttempt(J2, 1, A, ReplicaId("old-7"))]
+
+
+def test_remembered_attempt_of_an_agent_that_stays_away_is_tried_elsewhere(scheduler: Scheduler) -> None:
+    told(scheduler, REMEMBERED, ev.JobQueued(J2, ONE), ev.AgentJoined(B))
+    assert told(scheduler, ev.AgentLost(A)) == [ev.RequeueJob(J1, 2), ev.StartReplica(B, R1, ONE)]
+    assert scheduler.queue(ONE) == (J1, J2)
+
+
+def test_names_of_replicas_differ_between_gateways() -> None:
+    first, second = Scheduler((ONE,), "g1"), Scheduler((ONE,), "g2")
+    started = [told(s, ev.AgentJoined(A), ev.DeployAsked(ONE))[0] for s in (first, second)]
+    assert started == [
+        ev.StartReplica(A, ReplicaId("g1-1"), ONE),
+        ev.StartReplica(A, ReplicaId("g2-1"), ONE),
+    ]
+
+
+# -- questions -----------------------------------------------------------------------------------------
+def test_view_counts_replicas_and_waiting_jobs(running: Scheduler) -> None:
+    told(running, ev.JobQueued(J2, ONE), ev.DeployAsked(TWO))
+    views = {view.model: (view.ready, view.loading, view.queued) for view in running.view()}
+    assert views == {ONE: (1, 0, 1), TWO: (0, 1, 0)}
+    assert (running.loading(ONE), running.loading(TWO)) == (False, True)
+    assert (running.model_of(R2), running.model_of(R3)) == (TWO, None)
+    assert running.running_on(B) == []
+
+
+# -- validate is itself able to fail -------------------------------------------------------------------
+def test_validate_notices_a_job_that_is_queued_twice(running: Scheduler) -> None:
+    running._models[ONE].queue.append(J1)
+    with pytest.raises(AssertionError, match="queued and running"):
+        running.validate()
+
+
+def test_validate_notices_a_lost_job(running: Scheduler) -> None:
+    running._replicas[R1].job = None
+    with pytest.raises(AssertionError, match="neither queued nor running"):
+        running.validate()

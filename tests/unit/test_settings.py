@@ -1,0 +1,275 @@
+"""Settings: where they come from, which are refused, and their page in the documentation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as with_settings
+
+from edif import settings as settings_module
+from edif.core import errors
+from edif.core.errors import SetupError
+from edif.settings import Settings, environment, load
+from tests.unit.docs import plain, rows
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No settings of the machine: an empty folder, no ``EDIF_*`` variables."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"EDIF_{name.upper()}", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(**flags: Any) -> SetupError:
+    config = flags.pop("config", None)
+    with pytest.raises(SetupError) as refused:
+        load(config, **flags)
+    assert refused.value.kind is errors.CONFIG_INVALID
+    return refused.value
+
+
+# -- precedence ----------------------------------------------------------------------------------------
+def test_flag_before_environment_before_file_before_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert load(None).port == 8289
+    (tmp_path / "edif.toml").write_text("port = 1\n")
+    assert load(None).port == 1
+    monkeypatch.setenv("EDIF_PORT", "2")
+    assert load(None).port == 2
+    assert load(None, port=3).port == 3
+
+
+def test_flag_that_was_not_given_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDIF_HOST", "::1")
+    assert load(None, host=None, port=None).host == "::1"
+
+
+def test_flag_that_is_false_or_zero_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDIF_DEMO", "true")
+    monkeypatch.setenv("EDIF_PORT", "2")
+    loaded = load(None, demo=False, port=0)
+    assert (loaded.demo, loaded.port) == (False, 0)
+
+
+def test_sources_are_merged_setting_by_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "edif.toml").write_text('port = 1\ndtype = "bfloat16"\n')
+    monkeypatch.setenv("EDIF_LEASE_S", "7.5")
+    loaded = load(None, demo=True)
+    assert (loaded.port, loaded.dtype, loaded.lease_s, loaded.demo) == (1, "bfloat16", 7.5, True)
+
+
+def test_named_file_is_read_in_place_of_the_one_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "edif.toml").write_text("port = 1\n")
+    (tmp_path / "other.toml").write_text("threads = 3\n")
+    loaded = load(tmp_path / "other.toml")
+    assert (loaded.port, loaded.threads) == (8289, 3)
+
+
+def test_file_of_an_earlier_load_does_not_linger(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text("port = 1\n")
+    load(tmp_path / "other.toml")
+    assert load(None).port == 8289
+
+
+def test_lists_and_tables_from_every_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    models, adapters = ("org/a", "org/b=/srv/b"), {"org/lora": "/srv/lora"}
+    assert load(None, models=models, adapters=adapters).models == models
+    (tmp_path / "edif.toml").write_text(
+        'models = ["org/a", "org/b=/srv/b"]\n[adapters]\n"org/lora" = "/srv/lora"\n'
+    )
+    loaded = load(None)
+    assert (loaded.models, loaded.adapters) == (models, adapters)
+    (tmp_path / "edif.toml").unlink()
+    monkeypatch.setenv("EDIF_MODELS", json.dumps(models))
+    monkeypatch.setenv("EDIF_ADAPTERS", json.dumps(adapters))
+    loaded = load(None)
+    assert (loaded.models, loaded.adapters) == (models, adapters)
+
+
+def test_slash_at_the_end_of_a_url_does_not_count() -> None:
+    assert (
+        load(None, public_url="https://fabric.example.org/edif/").public_url
+        == "https://fabric.example.org/edif"
+    )
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(None).port = 1  # type: ignore[misc]
+
+
+# -- bad values ----------------------------------------------------------------------------------------
+BAD: list[tuple[str, Any]] = [
+    ("port", -1),
+    ("port", 65536),
+    ("port", "http"),
+    ("threads", 0),
+    ("time_limit_s", 0),
+    ("time_limit_s", -1),
+    ("time_limit_s", "nan"),
+    ("result_limit_bytes", 0),
+    ("payload_limit_bytes", -5),
+    ("payload_expanded_limit_bytes", 0),
+    ("log_limit_bytes", 0),
+    ("push_bytes", -1),
+    ("retention_s", 0),
+    ("min_free_bytes", -1),
+    ("lease_s", 0),
+    ("status_per_s", 0),
+    ("demo", "perhaps"),
+    ("public_url", "fabric.example.org"),
+    ("gateway_url", "ws://127.0.0.1"),
+    ("hub_upstream", "huggingface.co"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD, ids=str)
+def test_bad_value_is_refused_by_name_from_flag_environment_and_file(
+    name: str, value: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert repr(name) in refusal(**{name: value}).sentence
+    (tmp_path / "bad.toml").write_text(f"{name} = {json.dumps(value)}\n")
+    assert repr(name) in refusal(config=tmp_path / "bad.toml").sentence
+    monkeypatch.setenv(f"EDIF_{name.upper()}", str(value))
+    assert repr(name) in refusal().sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("models", "org/name"), ("adapters", "{"), ("adapters", "[]"), ("models", "7")]
+)
+def test_list_that_is_no_json_is_refused_by_name(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"EDIF_{name.upper()}", value)
+    assert name in refusal().sentence
+
+
+def test_name_that_edif_does_not_know_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "edif.toml").write_text("prot = 1\n")
+    assert "'prot'" in refusal().sentence
+    (tmp_path / "edif.toml").unlink()
+    assert "'prot'" in refusal(prot=1).sentence
+
+
+def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "nowhere.toml" in refusal(config=tmp_path / "nowhere.toml").sentence
+
+
+@pytest.mark.parametrize("content", [b"port = ", b"\xff\xfe", b"port 1", b"[port"])
+def test_file_that_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "edif.toml").write_bytes(content)
+    assert "cannot be read" in refusal().sentence
+
+
+@pytest.mark.xfail(
+    strict=True, reason="infinity is greater than 0; the gateway then fails when it signs a link"
+)
+@pytest.mark.parametrize("name", ["time_limit_s", "lease_s", "retention_s", "status_per_s"])
+def test_time_without_end_is_refused(name: str) -> None:
+    assert repr(name) in refusal(**{name: float("inf")}).sentence
+
+
+# -- for child processes -------------------------------------------------------------------------------
+TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=20)
+URLS = st.none() | TEXT.map(lambda text: f"http://h{text}".rstrip("/"))
+SIZES_ABOVE_ZERO = st.integers(1, 2**50)
+SECONDS = st.floats(1e-3, 1e9)
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "data": TEXT.filter(lambda text: text.strip("./")).map(Path),
+    "host": TEXT,
+    "port": st.integers(0, 65535),
+    "public_url": URLS,
+    "trusted_proxies": st.lists(TEXT, max_size=3).map(tuple),
+    "public_status": st.booleans(),
+    "status_per_s": SECONDS,
+    "demo": st.booleans(),
+    "models": st.lists(TEXT, max_size=3).map(tuple),
+    "dtype": TEXT,
+    "threads": st.integers(1, 999),
+    "adapters": st.dictionaries(TEXT, TEXT, max_size=3),
+    "hub_upstream": URLS,
+    "time_limit_s": SECONDS,
+    "result_limit_bytes": SIZES_ABOVE_ZERO,
+    "payload_limit_bytes": SIZES_ABOVE_ZERO,
+    "payload_expanded_limit_bytes": SIZES_ABOVE_ZERO,
+    "log_limit_bytes": SIZES_ABOVE_ZERO,
+    "push_bytes": st.integers(0, 2**50),
+    "retention_s": SECONDS,
+    "min_free_bytes": st.integers(0, 2**50),
+    "lease_s": SECONDS,
+    "gateway_url": URLS,
+    "worker_token": st.none() | TEXT,
+    "api_key": st.none() | TEXT,
+    "log_json": st.booleans(),
+}
+
+
+@with_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.fixed_dictionaries({}, optional=VALUES))
+def test_child_process_reads_the_same_settings_from_its_environment(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_settings = load(None, **values)
+    variables = given_settings.as_environment()
+    with monkeypatch.context() as child:
+        for name, value in variables.items():
+            child.setenv(name, value)
+        assert load(None) == given_settings
+
+
+def test_round_trip_names_every_setting() -> None:
+    """So that a new setting is not forgotten above."""
+    assert set(VALUES) == set(Settings.model_fields)
+
+
+def test_environment_for_other_programs_has_none_of_edifs_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDIF_WORKER_TOKEN", "secret")
+    monkeypatch.setenv("EDIFICE", "a building")
+    passed = environment()
+    assert "EDIF_WORKER_TOKEN" not in passed
+    assert passed["EDIFICE"] == "a building"
+    assert "PATH" in passed
+
+
+# -- the page ------------------------------------------------------------------------------------------
+def written(value: Any) -> str:
+    """A default as the page writes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool | tuple | dict):
+        return f"`{json.dumps(value)}`"
+    return f"`{value}`"
+
+
+COMPUTED = {"threads": "the number of CPUs", "log_json": "`true` unless standard error is a terminal"}
+
+
+def test_page_lists_exactly_the_settings_in_their_order() -> None:
+    assert [plain(row[0]) for row in rows("configuration.md")] == list(Settings.model_fields)
+
+
+def test_page_tells_default_variable_and_meaning() -> None:
+    for name, default, variable, meaning in rows("configuration.md"):
+        field = Settings.model_fields[plain(name)]
+        assert plain(variable) == f"EDIF_{plain(name).upper()}"
+        assert meaning == field.description
+        if plain(name) in COMPUTED:
+            assert default == COMPUTED[plain(name)]
+        else:
+            assert default == written(field.get_default(call_default_factory=True)), name
+
+
+def test_every_setting_is_described() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_computed_defaults_are_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings_module.os, "cpu_count", lambda: 11)
+    monkeypatch.setattr(settings_module.sys.stderr, "isatty", lambda: True, raising=False)
+    loaded = load(None)
+    assert (loaded.threads, loaded.log_json) == (11, False)

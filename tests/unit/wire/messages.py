@@ -1,0 +1,40 @@
+"""Messages of any kind for hypothesis, each field filled from its annotation."""
+
+import types
+import typing
+
+import hypothesis.strategies as st
+import msgspec
+
+# What travels is UTF-8, 64-bit integers, and whatever JSON can say in an env.
+TEXT = st.text(max_size=30)
+ENV_VALUES = st.none() | st.booleans() | TEXT | st.integers(-9, 9) | st.lists(TEXT, max_size=2)
+PLAIN: dict[object, st.SearchStrategy[object]] = {
+    str: TEXT,
+    int: st.integers(-(2**63), 2**64 - 1),
+    float: st.floats(allow_nan=False),
+    bool: st.booleans(),
+    type(None): st.none(),
+    typing.Any: ENV_VALUES,
+}
+
+
+def messages(kind: type[msgspec.Struct]) -> st.SearchStrategy[msgspec.Struct]:
+    """Messages of one kind."""
+    return st.builds(kind, **{name: values(hint) for name, hint in typing.get_type_hints(kind).items()})
+
+
+def values(hint: object) -> st.SearchStrategy[typing.Any]:
+    """Values of one annotation."""
+    if hint in PLAIN:
+        return PLAIN[hint]
+    if isinstance(hint, types.UnionType):
+        return st.one_of([values(part) for part in typing.get_args(hint)])
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is list:
+        return st.lists(values(parts[0]), max_size=3)
+    if origin is dict:
+        return st.dictionaries(values(parts[0]), values(parts[1]), max_size=3)
+    assert isinstance(hint, type)
+    assert issubclass(hint, msgspec.Struct), f"no values for {hint}"
+    return messages(hint)
