@@ -41,7 +41,10 @@ class Settings(BaseSettings):
     )
     public_status: bool = Field(default=True, description="Whether /status and /env answer without a key.")
     status_per_s: float = Field(
-        default=20.0, gt=0, description="Answers of /status and /env per second and client."
+        default=20.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Answers of /status and /env per second and client.",
     )
 
     demo: bool = Field(default=False, description="Serve the bundled demo model.")
@@ -58,7 +61,7 @@ class Settings(BaseSettings):
         default=None, description="A Hub to fetch metadata of other models from."
     )
 
-    time_limit_s: float = Field(default=600.0, gt=0, description="Wall time of one job.")
+    time_limit_s: float = Field(default=600.0, gt=0, allow_inf_nan=False, description="Wall time of one job.")
     result_limit_bytes: int = Field(default=GIB, gt=0, description="Size of one result.")
     payload_limit_bytes: int = Field(
         default=256 * MIB, gt=0, description="Size of one request as it travels."
@@ -71,13 +74,16 @@ class Settings(BaseSettings):
         default=MIB, ge=0, description="Results up to this size are sent on the status socket."
     )
     retention_s: float = Field(
-        default=7 * _DAY_S, gt=0, description="How long payloads and results are kept."
+        default=7 * _DAY_S, gt=0, allow_inf_nan=False, description="How long payloads and results are kept."
     )
     min_free_bytes: int = Field(
         default=GIB, ge=0, description="Below this much free disk new jobs are refused."
     )
     lease_s: float = Field(
-        default=30.0, gt=0, description="How long an agent may be away before its jobs move."
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long an agent may be away before its jobs move.",
     )
 
     gateway_url: str | None = Field(default=None, description="For an agent on its own: the gateway's URL.")

@@ -72,9 +72,16 @@ def read_payload(fd: int, compress: bool, expanded_limit_bytes: int) -> bytes:
         raise JobFailed(errors.PAYLOAD_CORRUPT, f"The payload is not a whole zstd frame: {error}.") from error
     if len(expanded) > expanded_limit_bytes:
         raise bomb
-    if declared >= 0 and len(expanded) != declared:
+    if len(expanded) != declared if declared >= 0 else not _whole_frame(data):
         raise JobFailed(errors.PAYLOAD_CORRUPT, "The payload's zstd frame is cut short.")
     return expanded
+
+
+def _whole_frame(data: bytes) -> bool:
+    """Whether the frame has its end. Only for data that is known to expand within bounds."""
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
+    decompressor.decompress(data)
+    return bool(decompressor.eof)
 
 
 def write_result(saved: dict[str, Any], fd: int, compress: bool, limit_bytes: int) -> None:
@@ -108,9 +115,11 @@ def _write_compressed(saved: dict[str, Any], file: BinaryIO, limit_bytes: int) -
     with contextlib.closing(_Spool(file)) as spool:
         _save(saved, _BoundedWriter(spool, limit_bytes))  # type: ignore[arg-type]  # as much of a file as needed
         compressor = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL)
-        with compressor.stream_writer(file, size=spool.size, closefd=False) as writer:
-            for chunk in spool.chunks():
-                writer.write(chunk)
+        # No context manager: leaving one after a failed write raises its own error in place of the disk's.
+        writer = compressor.stream_writer(file, size=spool.size, closefd=False)
+        for chunk in spool.chunks():
+            writer.write(chunk)
+        writer.close()  # type: ignore[no-untyped-call]
 
 
 class _Spool:
@@ -147,7 +156,7 @@ class _Spool:
 
 def _save(saved: dict[str, Any], target: _BoundedWriter) -> None:
     try:
-        torch.save(saved, cast("IO[bytes]", target))
+        torch.save(_compact(saved, {}), cast("IO[bytes]", target))
     except (_TooLarge, OSError):
         raise
     except Exception as error:
@@ -159,6 +168,31 @@ def _save(saved: dict[str, Any], target: _BoundedWriter) -> None:
             errors.RESULT_UNPICKLABLE,
             f"The saved variable {name!r} ({kind}) cannot be sent back: {type(error).__name__}: {error}.",
         ) from error
+
+
+def _compact(value: Any, done: dict[int, Any]) -> Any:
+    """The value with every view replaced by a copy of what it shows: torch.save writes a view's whole base.
+
+    Looks into plain dicts, lists and tuples; ``done`` keeps what is shared shared, and ends cycles.
+    """
+    if id(value) in done:
+        return done[id(value)]
+    done[id(value)] = value
+    if type(value) is torch.Tensor:
+        done[id(value)] = _without_base(value)
+    elif type(value) is dict:
+        done[id(value)] = {key: _compact(item, done) for key, item in value.items()}
+    elif type(value) in (list, tuple):
+        done[id(value)] = type(value)(_compact(item, done) for item in value)
+    return done[id(value)]
+
+
+def _without_base(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.layout is not torch.strided or tensor.device.type == "meta" or tensor.is_quantized:
+        return tensor
+    if tensor.untyped_storage().nbytes() <= tensor.numel() * tensor.element_size():
+        return tensor
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 
 def _culprit(saved: dict[str, Any]) -> str:

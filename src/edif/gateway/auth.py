@@ -93,7 +93,7 @@ class Authenticator:
             AuthRefused: the caller does not hold the worker token.
         """
         secret = _bearer(connection) or ""
-        if not hmac.compare_digest(secret.encode(), self._tokens.worker.encode()):
+        if not secret or not hmac.compare_digest(secret.encode(), self._tokens.worker.encode()):
             raise AuthRefused(
                 errors.KEY_UNKNOWN, "This route is for node agents.", "Start the agent with the worker token."
             )
@@ -106,13 +106,13 @@ class Authenticator:
                 "Ask your operator.",
             )
         origin = connection.headers.get("origin")
-        if origin is not None and not is_loopback(urlsplit(origin).hostname or ""):
+        if origin is not None and not is_loopback(_host_of(origin)):
             raise AuthRefused(
                 errors.KEY_MISSING,
                 "A fabric without users takes no requests from web pages.",
                 "Create a user first.",
             )
-        host = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+        host = _host_of(f"//{connection.headers.get('host', '')}")
         if not is_loopback(host):
             raise AuthRefused(
                 errors.KEY_MISSING,
@@ -145,6 +145,14 @@ class Authenticator:
         if user is None:
             return AuthRefused(errors.KEY_REVOKED, "The user of this API key was removed.")
         return Identity(user.name, user.role, user.email)
+
+
+def _host_of(url: str) -> str:
+    """The host in a URL that somebody sent; empty if it is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def is_loopback(host: str) -> bool:

@@ -358,7 +358,9 @@ class Fabric:
 
     def _current(self, job: str, attempt: int) -> ActiveJob | None:
         active = self._active.get(JobId(job))
-        return active if active is not None and active.job.attempts == attempt else None
+        if active is None or active.job.state is not JobState.RUNNING or active.job.attempts != attempt:
+            return None
+        return active
 
     def _replica_loading(self, replica: ReplicaId, stage: str) -> None:
         model = self._scheduler.model_of(replica)
@@ -402,6 +404,8 @@ class Fabric:
                 await self._begin(action)
             case ev.RequeueJob(job=job, attempt=attempt):
                 await self._durably(partial(self._records.lose_attempt, job, attempt))
+                active = self._active[job]
+                active.job = replace(active.job, state=JobState.QUEUED)
                 self._active[job].tell(
                     ClientStatus.QUEUED, "The try was interrupted; it will be tried again."
                 )

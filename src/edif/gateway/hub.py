@@ -47,31 +47,32 @@ class HubMirror:
         self._folder = folder
         self._upstream = upstream.rstrip("/") if upstream else None
         self._repos: dict[str, dict[str, HubFile]] = {}
-        self._arriving: dict[str, dict[str, bytes]] = {}
+        self._arriving: dict[tuple[str, str], dict[str, bytes]] = {}
         self._upstream_cache: dict[tuple[str, str, str], HubFile | None] = {}
         self._upstream_info: dict[tuple[str, str], bytes] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._restore()
 
     # -- what agents send ------------------------------------------------------------------------------
-    def receive(self, repo: str, name: str, body: bytes) -> None:
-        """Take one file; it is served once :meth:`publish` says that all have come.
+    def receive(self, repo: str, name: str, body: bytes, upload: str = "") -> None:
+        """Take one file of an upload (agents may send the same repository at the same time); it is served once :meth:`publish` says that all have come.
 
         Raises:
             Refused: the repository's or the file's name is not acceptable.
         """
         if not _REPO.fullmatch(repo) or not is_metadata(name):
             raise Refused(errors.REQUEST_INVALID, f"{name[:80]!r} of {repo[:80]!r} is no metadata file.")
-        self._arriving.setdefault(repo, {})[name] = body
+        self._arriving.setdefault((repo, upload), {})[name] = body
 
-    def publish(self, repo: str, names: list[str]) -> None:
+    def publish(self, repo: str, names: list[str], upload: str = "") -> None:
         """Serve the received files from now on, in place of any earlier ones."""
-        arrived = self._arriving.pop(repo, {})
+        arrived = self._arriving.pop((repo, upload), {})
         missing = sorted(set(names) - set(arrived))
         if missing:
             raise Refused(errors.REQUEST_INVALID, f"The file {missing[0][:80]!r} has not come.")
-        self._keep(repo, {name: arrived[name] for name in names})
-        self._repos[repo] = _files(arrived)
+        published = {name: arrived[name] for name in names}
+        self._keep(repo, published)
+        self._repos[repo] = _files(published)
 
     def _keep(self, repo: str, files: dict[str, bytes]) -> None:
         # One folder per version, made whole before a small file names it: a crash leaves old or new.

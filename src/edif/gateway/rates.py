@@ -8,7 +8,7 @@ _CALLERS = 10_000
 
 
 class RateLimiter:
-    """Allows each caller ``per_s`` calls a second, and five seconds' worth of them at once."""
+    """Allows each caller ``per_s`` calls a second, and five seconds' worth of them (at least one) at once."""
 
     def __init__(self) -> None:
         self._buckets: dict[str, tuple[float, float]] = {}
@@ -18,7 +18,7 @@ class RateLimiter:
         Raises:
             OverLimit: the caller asks too often.
         """
-        burst = per_s * _BURST_S
+        burst = max(per_s * _BURST_S, 1.0)
         tokens, then = self._buckets.get(caller, (burst, now))
         tokens = min(burst, tokens + (now - then) * per_s)
         if tokens < 1:

@@ -12,6 +12,7 @@ from edif.gateway.edge import bounded_body, edge_of, json_answer
 from edif.models.metadata import MAX_METADATA_BYTES
 from edif.wire import link
 from edif.wire.client_protocol import error_body
+from edif.wire.link import UPLOAD_HEADER
 
 log = structlog.get_logger()
 
@@ -74,7 +75,7 @@ async def put_model_file(request: Request, repo: str, name: str) -> dict[str, in
     edge = edge_of(request)
     edge.auth.check_worker(request)
     body = b"".join([chunk async for chunk in bounded_body(request, MAX_METADATA_BYTES)])
-    edge.hub.receive(repo, name, body)
+    edge.hub.receive(repo, name, body, request.headers.get(UPLOAD_HEADER, ""))
     return {"size_bytes": len(body)}
 
 
@@ -84,5 +85,5 @@ async def publish_model(request: Request, repo: str) -> dict[str, int]:
     edge.auth.check_worker(request)
     body = b"".join([chunk async for chunk in bounded_body(request, MAX_METADATA_BYTES)])
     names = msgspec.json.decode(body, type=FileNames).files
-    edge.hub.publish(repo, names)
+    edge.hub.publish(repo, names, request.headers.get(UPLOAD_HEADER, ""))
     return {"files": len(names)}

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import secrets
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,13 @@ from typing import Any
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.core.ids import new_agent_id
+
+
+def _whole_file(kind: int) -> bytes:
+    """A ``struct flock`` over the whole file. Locks of this family belong to the open file, not the process,
+    and can be asked about without being taken (fcntl_locking(2)).
+    """
+    return struct.pack("hhqqi0q", kind, os.SEEK_SET, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +78,21 @@ class DataFolder:
 
     @staticmethod
     def _once(path: Path, value: str) -> str:
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
+        with contextlib.suppress(FileNotFoundError):
             return path.read_text().strip()
-        with os.fdopen(fd, "w") as file:
-            file.write(value)
-        return value
+        # Written whole under another name first: a full disk must not leave an empty secret behind.
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(fd, "w") as file:
+                file.write(value)
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):  # another process was first: its value counts
+                os.link(temporary, path)
+        finally:
+            temporary.unlink()
+        return path.read_text().strip()
 
     @contextlib.contextmanager
     def hold(self, name: str) -> Iterator[None]:
@@ -87,7 +103,7 @@ class DataFolder:
         """
         with (self.run / f"{name}.lock").open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.fcntl(file, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
             except BlockingIOError as error:
                 raise SetupError(
                     errors.DATA_IN_USE, f"Another {name} already runs on the data folder {str(self.root)!r}."
@@ -95,12 +111,14 @@ class DataFolder:
             yield
 
     def held(self, name: str) -> bool:
-        """Whether some process holds the lock of this name."""
+        """Whether some process holds the lock of this name. Asking takes nothing."""
         try:
-            with self.hold(name):
-                return False
-        except SetupError:
-            return True
+            with (self.run / f"{name}.lock").open("r+") as file:
+                answer = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_WRLCK))
+        except FileNotFoundError:
+            return False
+        kind: int = struct.unpack_from("h", answer)[0]
+        return kind != fcntl.F_UNLCK
 
     def note(self, name: str, facts: dict[str, Any]) -> None:
         """Write down facts about a running service, replacing earlier ones at once."""

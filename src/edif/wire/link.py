@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import msgspec
 
 LINK_VERSION = 1
+UPLOAD_HEADER = "x-edif-upload"
+"""Names one upload of a repository's metadata, so that two at the same time do not mix."""
 
 
 class ModelSpec(msgspec.Struct, frozen=True):

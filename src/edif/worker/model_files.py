@@ -1,5 +1,6 @@
 """Sending a model's metadata files to the gateway, which serves them to clients under ``/hub``."""
 
+import secrets
 from pathlib import Path
 from urllib.parse import quote
 
@@ -7,7 +8,7 @@ import httpx
 import structlog
 
 from edif.models.metadata import is_metadata, metadata_files
-from edif.wire.link import ModelSpec
+from edif.wire.link import UPLOAD_HEADER, ModelSpec
 
 log = structlog.get_logger()
 
@@ -43,11 +44,14 @@ async def send_metadata(client: httpx.AsyncClient, repo_id: str, folder: Path) -
         httpx.HTTPError: the gateway did not take one of them.
     """
     names = []
+    headers = {UPLOAD_HEADER: secrets.token_hex(8)}
     for name, path in metadata_files(folder):
         url = f"/edif/v1/worker/hub/{quote(repo_id)}/files/{quote(name)}"
-        (await client.put(url, content=path.read_bytes())).raise_for_status()
+        (await client.put(url, content=path.read_bytes(), headers=headers)).raise_for_status()
         names.append(name)
     (
-        await client.post(f"/edif/v1/worker/hub/{quote(repo_id)}/files", json={"files": names})
+        await client.post(
+            f"/edif/v1/worker/hub/{quote(repo_id)}/files", json={"files": names}, headers=headers
+        )
     ).raise_for_status()
     log.info("agent.metadata_sent", model=repo_id, files=len(names))

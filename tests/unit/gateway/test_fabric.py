@@ -77,12 +77,6 @@ async def test_job_runs_and_its_end_is_recorded(
     assert await state(records, job) is JobState.COMPLETED
 
 
-LATE = pytest.mark.xfail(
-    strict=True, reason="_current() takes a lost attempt for the current one until the next try begins"
-)
-
-
-@LATE
 @pytest.mark.parametrize("outcome", ["completed", "failed", "cancelled"])
 async def test_end_of_a_lost_attempt_that_comes_while_the_job_waits_again_changes_nothing(
     agent: AgentStub, fabric: Fabric, records: SqlRecordStore, outcome: str

@@ -199,7 +199,6 @@ async def test_crash_before_the_index_is_renamed_leaves_the_earlier_version(
     assert (await HubMirror(folder, None).file(REPO, "main", "config.json")).body == b"{}"
 
 
-@pytest.mark.xfail(strict=True, reason="publish() serves all that arrived, and keeps on disk what was named")
 async def test_file_that_arrived_and_was_not_published_is_not_served(mirror: HubMirror, folder: Path) -> None:
     """An agent that died while it sent files leaves some behind; the next one publishes its own."""
     mirror.receive(REPO, "stale.json", b"{}")

@@ -118,9 +118,6 @@ def test_lock_is_not_inherited_by_programs_that_are_started(folder: DataFolder) 
         child.wait()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="whoever asks takes the lock for a moment, and just then nobody can start"
-)
 def test_asking_who_runs_does_not_keep_a_service_from_starting(
     folder: DataFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,9 +202,6 @@ def test_store_and_seat_have_stable_names(folder: DataFolder) -> None:
     assert folder.seat() == again.seat()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the file is made before it is written: after a full disk it stays empty"
-)
 def test_secret_that_could_not_be_written_is_not_an_empty_one(small_disk: Path) -> None:
     """An empty worker token lets everybody join as an agent (see test_auth), an empty link key signs for all."""
     folder = DataFolder(small_disk / "data")
