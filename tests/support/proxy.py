@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 
@@ -14,14 +15,22 @@ class PrefixProxy:
     url: str
     prefix: str
     upstream: str = ""
+    connections: set[Any] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: its first head is rewritten, the rest passes as it is."""
+        self.connections.add(asyncio.current_task())
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                await self._pass_on(reader, writer)
+        finally:
+            writer.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         method, path, rest = head.split(b" ", 2)
         if not path.startswith(self.prefix.encode()):
             writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-            writer.close()
             return
         if b"upgrade: websocket" not in head.lower():
             # One request per connection, so that no second head passes unchanged.
@@ -30,8 +39,11 @@ class PrefixProxy:
             )
         address = urlsplit(self.upstream)
         up_reader, up_writer = await asyncio.open_connection(address.hostname, address.port)
-        up_writer.write(b" ".join((method, path[len(self.prefix) :] or b"/", rest)))
-        await asyncio.gather(_pass(reader, up_writer), _pass(up_reader, writer))
+        try:
+            up_writer.write(b" ".join((method, path[len(self.prefix) :] or b"/", rest)))
+            await asyncio.gather(_pass(reader, up_writer), _pass(up_reader, writer))
+        finally:
+            up_writer.close()
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -39,9 +51,7 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
-    with suppress(ConnectionError):
         writer.close()
-        await writer.wait_closed()
 
 
 @asynccontextmanager
@@ -53,3 +63,7 @@ async def prefix_proxy(prefix: str) -> AsyncIterator[PrefixProxy]:
         yield proxy
     finally:
         server.close()
+        for task in proxy.connections:
+            task.cancel()
+        await asyncio.gather(*proxy.connections, return_exceptions=True)
+        await asyncio.sleep(0)  # lets the closed transports go
