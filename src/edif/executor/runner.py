@@ -51,8 +51,13 @@ def _serve_one(
         with relay:
             saved = run_job(loaded, payload, request.env)
         run_s = time.monotonic() - began
-        pipe.send(sock, pipe.Saving())
-        saving.write_result(saved, result_fd, request.compress, request.result_limit_bytes)
+        saving.write_result(
+            saved,
+            result_fd,
+            request.compress,
+            request.result_limit_bytes,
+            on_large=lambda: pipe.send(sock, pipe.Saving()),
+        )
         answer: pipe.Done | pipe.Failed = pipe.Done(
             run_s=run_s,
             save_s=time.monotonic() - began - run_s,

@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import resource
+from collections.abc import Callable
 from typing import IO, Any, BinaryIO, cast
 
 import torch
@@ -26,11 +27,13 @@ class _TooLarge(Exception):
 
 
 class _BoundedWriter(io.RawIOBase):
-    """Passes writes on until ``limit_bytes`` would be passed."""
+    """Passes writes on until ``limit_bytes`` would be passed; calls ``on_large`` once if it becomes much."""
 
-    def __init__(self, target: BinaryIO, limit_bytes: int) -> None:
+    def __init__(self, target: BinaryIO, limit_bytes: int, on_large: Callable[[], None]) -> None:
         self._target = target
         self._left = limit_bytes
+        self._large_at = limit_bytes - _IN_MEMORY_BYTES
+        self._on_large: Callable[[], None] | None = on_large
         self.failure: Exception | None = None
 
     def writable(self) -> bool:
@@ -38,6 +41,9 @@ class _BoundedWriter(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         self._left -= len(data)
+        if self._left < self._large_at and self._on_large is not None:
+            self._on_large()
+            self._on_large = None
         if self._left < 0:
             self.failure = _TooLarge()
             raise self.failure
@@ -84,8 +90,14 @@ def _whole_frame(data: bytes) -> bool:
     return bool(decompressor.eof)
 
 
-def write_result(saved: dict[str, Any], fd: int, compress: bool, limit_bytes: int) -> None:
-    """Serialise the saved values into the descriptor.
+def write_result(
+    saved: dict[str, Any],
+    fd: int,
+    compress: bool,
+    limit_bytes: int,
+    on_large: Callable[[], None] = lambda: None,
+) -> None:
+    """Serialise the saved values into the descriptor; ``on_large`` is called if that will take a while.
 
     Raises:
         JobFailed: a value cannot be pickled, the result is too large, or the disk is full.
@@ -93,9 +105,9 @@ def write_result(saved: dict[str, Any], fd: int, compress: bool, limit_bytes: in
     try:
         with open(fd, "wb", closefd=False) as file:
             if compress:
-                _write_compressed(saved, file, limit_bytes)
+                _write_compressed(saved, file, limit_bytes, on_large)
             else:
-                _save(saved, _BoundedWriter(file, limit_bytes))
+                _save(saved, _BoundedWriter(file, limit_bytes, on_large))
     except _TooLarge:
         raise JobFailed(
             errors.RESULT_TOO_LARGE,
@@ -109,11 +121,13 @@ def write_result(saved: dict[str, Any], fd: int, compress: bool, limit_bytes: in
         raise
 
 
-def _write_compressed(saved: dict[str, Any], file: BinaryIO, limit_bytes: int) -> None:
+def _write_compressed(
+    saved: dict[str, Any], file: BinaryIO, limit_bytes: int, on_large: Callable[[], None]
+) -> None:
     # The frame's header needs the content's size before the first byte. A small result is kept in memory;
     # a large one is written raw into an unlinked file first.
     with contextlib.closing(_Spool(file)) as spool:
-        _save(saved, _BoundedWriter(spool, limit_bytes))  # type: ignore[arg-type]  # as much of a file as needed
+        _save(saved, _BoundedWriter(spool, limit_bytes, on_large))  # type: ignore[arg-type]  # as much of a file as needed
         compressor = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL)
         # No context manager: leaving one after a failed write raises its own error in place of the disk's.
         writer = compressor.stream_writer(file, size=spool.size, closefd=False)

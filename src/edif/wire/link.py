@@ -114,7 +114,7 @@ class AttemptLog(_ToGateway, frozen=True):
 
 
 class AttemptSaving(_ToGateway, frozen=True):
-    """User code is done; its result is being committed."""
+    """User code is done; its result, a large one, is being written."""
 
     job: str
     attempt: int

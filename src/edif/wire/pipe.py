@@ -95,7 +95,7 @@ class Log(_Message, frozen=True):
 
 
 class Saving(_Message, frozen=True):
-    """User code is done; the result is being written."""
+    """User code is done, and its result is large enough that writing it takes a while."""
 
 
 class Done(_Message, frozen=True):
