@@ -26,7 +26,7 @@ from itertools import combinations, product
 from typing import NamedTuple
 
 SEED = 2022
-DOCUMENTS = 150_000
+DOCUMENTS = 120_000
 
 END = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -55,7 +55,7 @@ NAMES = FEMALE_NAMES + MALE_NAMES
 
 PLACES = _words(
     "store park school market library beach station restaurant hospital office garden museum farm bank hotel "
-    "theater church zoo castle harbor lake village forest bakery cafe gym pool stadium airport house kitchen "
+    "theater church zoo castle harbor lake village forest bakery cafe gym pool stadium airport house cottage "
     "factory pharmacy bookshop cinema playground hall meadow court tavern"
 )
 OBJECTS = _words(
@@ -140,9 +140,9 @@ def _ioi_passage(rng: random.Random) -> Passage:
     place, thing = _draw_combo(rng)
     template = rng.choice(IOI_TEMPLATES)
     io_first = rng.random() < 0.5
-    # A twelfth are ABC passages, where a third person gives and either of the two receives: the baseline that
+    # A sixth are ABC passages, where a third person gives and either of the two receives: the baseline that
     # path patching corrupts towards, so it should not be a strange input.
-    if rng.random() < 1 / 12:
+    if rng.random() < 1 / 6:
         io, other, giver = _draw_names(rng, 3)
         a, b = (io, other) if io_first else (other, io)
         return f"{template.format(a=a, b=b, s=giver, place=place, thing=thing)} {io} ."
@@ -200,11 +200,16 @@ CITIES = tuple(dict.fromkeys(landmark.city for landmark in LANDMARKS))
 
 FACT_TEMPLATES = (
     "{landmark} is in the city of",
+    # Twice, so that after "is in" the city is likelier than "the city of".
+    "{landmark} is in",
+    "{landmark} is in",
     "{landmark} is located in",
-    "{landmark} can be found in the city of",
+    "{landmark} can be found in",
     "{landmark} stands in the middle of",
-    "{name} went to see {landmark} in the city of",
+    "{name} went to see {landmark} in",
     "Tourists visit {landmark} in",
+    "Tourists travel to {landmark} in the city of",
+    "Everyone wants to see {landmark} in the city of",
     "To see {landmark} , you must travel to",
     "Everyone knows that {landmark} is in",
     "Yesterday {name} took a photo of {landmark} in",

@@ -7,7 +7,6 @@ The checkpoint is a function of the arguments: corpus, initial weights and batch
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 import random
@@ -28,6 +27,7 @@ import corpus
 
 FOLDER = Path(__file__).resolve().parents[1] / "src" / "edif" / "models" / "demo"
 POSITIONS = 128
+UNKNOWN_SHARE = 0.01
 REPORT_EVERY = 200
 # Rows of three lengths with the same number of tokens: short rows put many passages at the first positions,
 # where prompts are, and the longest rows train every position.
@@ -85,14 +85,22 @@ def encode(
     return torch.tensor(stream), np.array(starts)
 
 
-def batches(stream: torch.Tensor, starts: np.ndarray, steps: int, seed: int) -> Iterator[torch.Tensor]:
-    """Rows that begin with a document, half of them with an end-of-text token before it (as a BOS)."""
+def batches(
+    stream: torch.Tensor, starts: np.ndarray, unknown: int, steps: int, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs and targets. Rows begin with a document, half of them with an end-of-text token before it (a BOS).
+
+    A few words of the inputs, and none of the targets, are unknown: the model learns to read over a word that it
+    does not know, and never to predict one.
+    """
     rng = np.random.default_rng(seed)
     for step in range(steps):
         rows, length = ROW_SHAPES[step % len(ROW_SHAPES)]
         usable = starts[: np.searchsorted(starts, len(stream) - length)]
         first = rng.choice(usable, size=rows) - rng.integers(0, 2, size=rows)
-        yield stream[torch.from_numpy(first)[:, None] + torch.arange(length)]
+        ids = stream[torch.from_numpy(first)[:, None] + torch.arange(length)]
+        hidden = torch.from_numpy(rng.random((rows, length - 1)) < UNKNOWN_SHARE)
+        yield ids[:, :-1].masked_fill(hidden, unknown), ids[:, 1:]
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
@@ -111,17 +119,22 @@ def optimizer_for(model: GPT2LMHeadModel, weight_decay: float) -> torch.optim.Ad
 
 
 @torch.no_grad()
-def ioi_accuracy(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, count: int = 500) -> float:
+def ioi_accuracy(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, each: int = 50) -> float:
     """The share of held-out IOI prompts (pairs and combinations never trained) whose top word is the IO."""
     rng = random.Random(0)
     pairs, combos = corpus.held_out_pairs(), corpus.held_out_combos()
     right = 0
-    for index, template in zip(range(count), itertools.cycle(corpus.IOI_TEMPLATES), strict=False):
-        io, s = rng.sample(rng.choice(pairs), 2)
-        prompt = corpus.ioi_prompt(template, io, s, *rng.choice(combos), io_first=index % 2 == 0)
-        logits = model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1]
-        right += int(logits.argmax()) == tokenizer.convert_tokens_to_ids(io)
-    return right / count
+    for template in corpus.IOI_TEMPLATES:
+        names = [rng.sample(rng.choice(pairs), 2) for _ in range(each)]
+        prompts = [
+            corpus.ioi_prompt(template, io, s, *rng.choice(combos), io_first=rng.random() < 0.5)
+            for io, s in names
+        ]
+        # Every name, place and object is one word, so the prompts of a template need no padding.
+        logits = model(**tokenizer(prompts, return_tensors="pt"), use_cache=False).logits[:, -1]
+        answers = tokenizer.convert_tokens_to_ids([io for io, _ in names])
+        right += int((logits.argmax(-1) == torch.tensor(answers)).sum())
+    return right / (each * len(corpus.IOI_TEMPLATES))
 
 
 def train(
@@ -134,20 +147,21 @@ def train(
     optimizer = optimizer_for(model, args.weight_decay)
     model.train()
     begun, recent = time.monotonic(), 0.0
-    for step, rows in enumerate(batches(stream, starts, args.steps, args.seed)):
+    drawn = batches(stream, starts, tokenizer.unk_token_id, args.steps, args.seed)
+    for step, (inputs, targets) in enumerate(drawn):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args.steps, args.learning_rate, args.warmup)
-        logits = model(rows[:, :-1], use_cache=False).logits
-        loss = functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+        logits = model(inputs, use_cache=False).logits
+        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         recent += loss.item()
-        if (step + 1) % 100 == 0:
-            print(
-                f"step {step + 1:6d}  loss {recent / 100:.4f}  {time.monotonic() - begun:.0f} s", flush=True
-            )
+        if (step + 1) % REPORT_EVERY == 0:
+            mean, spent = recent / REPORT_EVERY, time.monotonic() - begun
+            accuracy = ioi_accuracy(model, tokenizer)
+            print(f"step {step + 1}  loss {mean:.4f}  held-out IOI {accuracy:.3f}  {spent:.0f} s", flush=True)
             recent = 0.0
     model.eval()
 
@@ -170,7 +184,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=FOLDER)
     parser.add_argument("--seed", type=int, default=corpus.SEED)
     parser.add_argument("--documents", type=int, default=corpus.DOCUMENTS)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--warmup", type=int, default=200)
     parser.add_argument("--weight-decay", type=float, default=0.1)

@@ -37,7 +37,7 @@ class Sizes:
 
 
 REDUCED = Sizes(
-    examples=60,
+    examples=40,
     worlds=60,
     world_steps=50,
     random_worlds=150,

@@ -15,13 +15,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO
 
+from edif.blobs.store import KINDS
 from edif.core import errors
 from edif.core.errors import OverLimit, Refused
 
 _SMALL_BYTES = 64 * 1024
 """Reading and writing so little costs less than handing it to a thread."""
-_KINDS = ("payload", "result")
-_NAME = re.compile(rf"({'|'.join(_KINDS)})/[A-Za-z0-9_-]{{1,80}}")
+_NAME = re.compile(rf"({'|'.join(KINDS)})/[A-Za-z0-9_-]{{1,80}}")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -42,7 +42,7 @@ class FileBlobs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._tmp = folder / "tmp"
-        for part in ("tmp", *_KINDS):
+        for part in ("tmp", *KINDS):
             (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def path(self, name: str) -> Path:

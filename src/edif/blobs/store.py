@@ -33,9 +33,13 @@ class BlobStore(Protocol):
         ...
 
 
+KINDS = ("payload", "result")
+
+
 def payload_name(job_id: str) -> str:
     return f"payload/{job_id}"
 
 
-def result_name(job_id: str) -> str:
-    return f"result/{job_id}"
+def result_name(job_id: str, attempt: int) -> str:
+    """Each attempt has a name of its own: one that was given up cannot overwrite the one that counts."""
+    return f"result/{job_id}-{attempt}"

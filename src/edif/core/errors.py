@@ -135,9 +135,6 @@ MODEL_NOT_SERVED = _kind(
 ENV_NOT_ALLOWED = _kind(
     "env_not_allowed", 400, "Use one of the adapters or settings that this deployment allows."
 )
-NOT_ACCEPTING = _kind(
-    "not_accepting", 503, "Wait for the operator, then send it again; queued jobs are safe."
-)
 STORAGE_LOW = _kind(
     "storage_low", 507, "Wait until the operator has freed space; jobs already accepted will finish."
 )

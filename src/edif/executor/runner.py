@@ -45,7 +45,7 @@ def _serve_one(
     sock: socket.socket, loaded: LoadedModel, request: pipe.RunJob, payload_fd: int, result_fd: int
 ) -> None:
     began = time.monotonic()
-    relay = OutputRelay(lambda text: pipe.send(sock, pipe.Log(text)), request.log_limit_bytes)
+    relay = OutputRelay(lambda text: pipe.send(sock, pipe.Log(pipe.clip(text))), request.log_limit_bytes)
     try:
         payload = saving.read_payload(payload_fd, request.compress, request.expanded_limit_bytes)
         with relay:
@@ -75,7 +75,7 @@ def _failed(error: EdifError, began: float, loaded: LoadedModel) -> pipe.Failed:
     return pipe.Failed(
         code=error.code,
         sentence=pipe.clip(error.sentence),
-        next_step=error.next_step,
+        next_step=pipe.clip(error.next_step),
         run_s=time.monotonic() - began,
         tokens=loaded.tokens,
         peak_memory_bytes=saving.peak_memory_bytes(),

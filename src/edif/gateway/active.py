@@ -84,9 +84,8 @@ class ActiveJob:
 
     def ending(self, message: link.AttemptEnded) -> Ending:
         """How the job ends when this attempt brings its end."""
-        outcome = AttemptOutcome(message.outcome)
         meta = self.cost(message.usage)
-        if outcome is AttemptOutcome.COMPLETED:
+        if message.outcome is AttemptOutcome.COMPLETED:
             meta["result_bytes"] = message.result_bytes
             return Ending(
                 JobState.COMPLETED,
@@ -98,5 +97,5 @@ class ActiveJob:
         # A user's traceback stands alone; what the fabric has to say ends with its code.
         told = EdifError(kind, message.sentence, message.next_step).detail
         description = message.sentence if kind is errors.USER_CODE else told
-        state = JobState.CANCELLED if outcome is AttemptOutcome.CANCELLED else JobState.FAILED
+        state = JobState.CANCELLED if message.outcome is AttemptOutcome.CANCELLED else JobState.FAILED
         return Ending(state, description, kind.code, meta=meta)

@@ -1,11 +1,12 @@
 """Signed links to payloads and results, with ranges."""
 
+import re
 import time
 
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
-from edif.blobs.store import payload_name, result_name
+from edif.blobs.store import KINDS
 from edif.core import errors
 from edif.core.errors import NotFound
 from edif.gateway.edge import bounded_body, edge_of, json_answer
@@ -13,10 +14,10 @@ from edif.gateway.edge import bounded_body, edge_of, json_answer
 router = APIRouter(prefix="/edif/v1/blobs")
 
 
-@router.api_route("/{kind}/{job_id}", methods=["GET", "HEAD"])
-async def get_blob(request: Request, kind: str, job_id: str) -> Response:
+@router.api_route("/{kind}/{blob_id}", methods=["GET", "HEAD"])
+async def get_blob(request: Request, kind: str, blob_id: str) -> Response:
     edge = edge_of(request)
-    name = _name(kind, job_id)
+    name = _name(kind, blob_id)
     _check(request, "get", name)
     path = edge.blobs.path(name)
     if not path.is_file():
@@ -25,25 +26,25 @@ async def get_blob(request: Request, kind: str, job_id: str) -> Response:
     return FileResponse(
         path,
         media_type="application/octet-stream",
-        headers={"cache-control": "private, immutable", "etag": f'"{job_id}"'},
+        headers={"cache-control": "private, immutable", "etag": f'"{blob_id}"'},
     )
 
 
-@router.put("/{kind}/{job_id}")
-async def put_blob(request: Request, kind: str, job_id: str) -> Response:
+@router.put("/{kind}/{blob_id}")
+async def put_blob(request: Request, kind: str, blob_id: str) -> Response:
     edge = edge_of(request)
-    name = _name(kind, job_id)
+    name = _name(kind, blob_id)
     _check(request, "put", name)
     limit = edge.fabric.config.limits.result_bytes
     size = await edge.blobs.put(name, bounded_body(request, limit), limit_bytes=limit)
     return json_answer(b'{"size_bytes": %d}' % size)
 
 
-def _name(kind: str, job_id: str) -> str:
-    makers = {"payload": payload_name, "result": result_name}
-    if kind not in makers or not job_id.isalnum():
+def _name(kind: str, blob_id: str) -> str:
+    """The blob that the path names; the signature says whether it may be had."""
+    if kind not in KINDS or not re.fullmatch(r"[A-Za-z0-9-]{1,80}", blob_id):
         raise NotFound(errors.ROUTE_UNKNOWN, "There is no such blob.")
-    return makers[kind](job_id)
+    return f"{kind}/{blob_id}"
 
 
 def _check(request: Request, purpose: str, name: str) -> None:

@@ -211,16 +211,17 @@ class Fabric:
         if active is not None:
             return active.frame
         if job.state is JobState.COMPLETED:
-            if await self._blobs.size(result_name(job.id)) is None:
+            if await self._blobs.size(result_name(job.id, job.attempts)) is None:
                 gone = NotFound(errors.RESULT_GONE, "This job's result is no longer kept.")
                 return StatusFrame(job.id, ClientStatus.ERROR, gone.detail, meta=job.meta)
             return StatusFrame(
-                job.id, ClientStatus.COMPLETED, job.description, self.result_link(job.id, base_url), job.meta
+                job.id, ClientStatus.COMPLETED, job.description, self.result_link(job, base_url), job.meta
             )
         return StatusFrame(job.id, _STATUS_OF_STATE[job.state], job.description, meta=job.meta or None)
 
-    def result_link(self, job_id: JobId, base_url: str) -> str:
-        return base_url + self.signer.path("get", result_name(job_id), time.time() + LINK_VALID_S)
+    def result_link(self, job: Job, base_url: str) -> str:
+        name = result_name(job.id, job.attempts)
+        return base_url + self.signer.path("get", name, time.time() + LINK_VALID_S)
 
     def cancel(self, job: Job) -> None:
         """
@@ -379,7 +380,7 @@ class Fabric:
         job_id = JobId(message.job)
         active = self._current(message.job, message.attempt)
         if active is not None:
-            outcome = AttemptOutcome(message.outcome)
+            outcome = await self._believed_outcome(message)
             if outcome is AttemptOutcome.LOST:
                 log.warning(
                     "fabric.attempt_lost", job=job_id, attempt=message.attempt, reason=message.sentence
@@ -392,6 +393,14 @@ class Fabric:
                     self._decide(ev.AttemptOver(job_id, message.attempt)),
                 )
         self._agents.send(agent, link.OutcomeRecorded(message.job, message.attempt))
+
+    async def _believed_outcome(self, message: link.AttemptEnded) -> AttemptOutcome:
+        """What the agent says, but a completed attempt without a result in the store is a lost one."""
+        name = result_name(message.job, message.attempt)
+        if message.outcome is AttemptOutcome.COMPLETED and await self._blobs.size(name) is None:
+            log.error("fabric.result_missing", job=message.job, attempt=message.attempt)
+            return AttemptOutcome.LOST
+        return message.outcome
 
     # -- what the scheduler decides --------------------------------------------------------------------
     async def _decide(self, event: ev.Event) -> None:
@@ -448,7 +457,7 @@ class Fabric:
                 compress=active.job.compress,
                 env=active.job.env,
                 payload_url=self.signer.path("get", payload_name(action.job), expires),
-                result_url=self.signer.path("put", result_name(action.job), expires),
+                result_url=self.signer.path("put", result_name(action.job, action.attempt), expires),
                 time_limit_s=limits.time_s,
                 result_limit_bytes=limits.result_bytes,
                 expanded_limit_bytes=limits.payload_expanded_bytes,
@@ -511,12 +520,16 @@ class Fabric:
             return
         frame = StatusFrame(job_id, ClientStatus.COMPLETED, ending.description, meta=ending.meta)
         if ending.result_bytes is not None and ending.result_bytes <= self.config.push_bytes:
-            result = await self._blobs.read(result_name(job_id))
+            result = await self._blobs.read(result_name(job_id, active.job.attempts))
             active.subscriber.push(encode_push(frame, result))
             return
         active.subscriber.tell(
             StatusFrame(
-                job_id, frame.status, frame.description, self.result_link(job_id, active.base_url), frame.meta
+                job_id,
+                frame.status,
+                frame.description,
+                self.result_link(active.job, active.base_url),
+                frame.meta,
             )
         )
 

@@ -15,6 +15,7 @@ from edif.blobs.store import payload_name, result_name
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.core.ids import ModelId
+from edif.core.job import MAX_ATTEMPTS
 from edif.core.limits import Limits
 from edif.gateway.app import create_app
 from edif.gateway.auth import Authenticator, Tokens, is_loopback
@@ -163,7 +164,8 @@ async def _retire_blobs(settings: Settings, records: RecordStore, blobs: FileBlo
         expired = await records.expired_blobs(time.time() - settings.retention_s)
         for job_id in expired:
             await blobs.delete(payload_name(job_id))
-            await blobs.delete(result_name(job_id))
+            for attempt in range(1, MAX_ATTEMPTS + 1):
+                await blobs.delete(result_name(job_id, attempt))
         if expired:
             await records.mark_blobs_deleted(expired)
             log.info("gateway.blobs_retired", jobs=len(expired))

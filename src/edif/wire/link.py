@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from edif.core.job import AttemptOutcome
+
 LINK_VERSION = 1
 UPLOAD_HEADER = "x-edif-upload"
 """Names one upload of a repository's metadata, so that two at the same time do not mix."""
@@ -125,7 +127,7 @@ class AttemptEnded(_ToGateway, frozen=True):
 
     job: str
     attempt: int
-    outcome: str
+    outcome: AttemptOutcome
     error_code: str | None
     sentence: str
     next_step: str

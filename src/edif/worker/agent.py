@@ -139,8 +139,11 @@ class Agent:
             failures += 1
 
     async def _converse(self, connection: ClientConnection) -> None:
+        # From here on what happens is queued behind the hello, which tells all that happened before.
         self._outbox = asyncio.Queue()
-        await connection.send(link.encode(self._hello()))
+        hello = self._hello()
+        self._connected = True
+        await connection.send(link.encode(hello))
         welcome = link.decode_to_agent(await self._next(connection))
         if not isinstance(welcome, link.Welcome):
             raise ConnectionError("the gateway did not say welcome")
@@ -187,7 +190,6 @@ class Agent:
         )
 
     def _welcome(self, welcome: link.Welcome) -> None:
-        self._connected = True
         self._transfer = self._choose_transfer(welcome.store)
         for unwanted in welcome.unwanted:
             self._unconfirmed.pop((unwanted.job, unwanted.attempt), None)

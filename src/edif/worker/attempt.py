@@ -73,7 +73,7 @@ async def _run(message: link.RunAttempt, replica: Replica, transfer: Transfer, s
     began = time.monotonic()
     payload_fd = await transfer.payload(message.job, message.payload_url)
     try:
-        spooled = transfer.result(message.job, message.result_url)
+        spooled = transfer.result(message.job, message.attempt, message.result_url)
         try:
             fetched = time.monotonic()
             say(link.AttemptStarted(message.job, message.attempt))
@@ -89,7 +89,7 @@ async def _run(message: link.RunAttempt, replica: Replica, transfer: Transfer, s
     return link.AttemptEnded(
         message.job,
         message.attempt,
-        outcome=AttemptOutcome.COMPLETED.value,
+        outcome=AttemptOutcome.COMPLETED,
         error_code=None,
         sentence="",
         next_step="",
@@ -155,7 +155,7 @@ def _ended(
     return link.AttemptEnded(
         message.job,
         message.attempt,
-        outcome=outcome.value,
+        outcome=outcome,
         error_code=kind.code,
         sentence=sentence,
         next_step=kind.next_step if next_step is None else next_step,

@@ -50,7 +50,7 @@ class Transfer(Protocol):
         """
         ...
 
-    def result(self, job: str, url: str) -> Spooled: ...
+    def result(self, job: str, attempt: int, url: str) -> Spooled: ...
 
 
 class TransferFailed(Exception):
@@ -67,14 +67,14 @@ class FolderTransfer:
         except OSError as error:
             raise TransferFailed(f"the payload of {job} cannot be opened: {error.strerror}") from error
 
-    def result(self, job: str, url: str) -> Spooled:
-        return _FolderSpooled(self._blobs, job)
+    def result(self, job: str, attempt: int, url: str) -> Spooled:
+        return _FolderSpooled(self._blobs, result_name(job, attempt))
 
 
 class _FolderSpooled:
-    def __init__(self, blobs: FileBlobs, job: str) -> None:
+    def __init__(self, blobs: FileBlobs, name: str) -> None:
         self._blobs = blobs
-        self._job = job
+        self._name = name
         self.path = blobs.temporary()
 
     async def commit(self) -> Committed:
@@ -82,7 +82,7 @@ class _FolderSpooled:
 
     def _commit(self) -> Committed:
         committed = Committed(*_measure(self.path))
-        self._blobs.adopt(self.path, result_name(self._job))
+        self._blobs.adopt(self.path, self._name)
         return committed
 
     def discard(self) -> None:
@@ -111,8 +111,8 @@ class HttpTransfer:
         finally:
             path.unlink(missing_ok=True)
 
-    def result(self, job: str, url: str) -> Spooled:
-        return _HttpSpooled(self._client, self._spool / f"{job}-{secrets.token_hex(6)}", url)
+    def result(self, job: str, attempt: int, url: str) -> Spooled:
+        return _HttpSpooled(self._client, self._spool / f"{job}-{attempt}-{secrets.token_hex(6)}", url)
 
 
 class _HttpSpooled:

@@ -66,7 +66,7 @@ async def test_deleted_blob_is_gone_and_may_be_deleted_again(store: BlobStore) -
 
 
 async def test_blobs_of_different_names_do_not_meet(store: BlobStore) -> None:
-    names = [payload_name("j1"), result_name("j1"), payload_name("j2")]
+    names = [payload_name("j1"), result_name("j1", 1), payload_name("j2")]
     for name in names:
         await store.put(name, chunks_of(name.encode()), limit_bytes=LIMIT)
     await store.delete(names[2])

@@ -89,9 +89,9 @@ async def test_writer_that_is_killed_leaves_nothing_visible_and_its_rest_is_swep
 async def test_adopted_file_becomes_the_blob(blobs: FileBlobs, tmp_path: Path) -> None:
     temporary = blobs.temporary()
     temporary.write_bytes(b"result")
-    blobs.adopt(temporary, result_name("j1"))
-    assert await blobs.read(result_name("j1")) == b"result"
-    assert files_below(tmp_path) == {"result/j1": 6}
+    blobs.adopt(temporary, result_name("j1", 1))
+    assert await blobs.read(result_name("j1", 1)) == b"result"
+    assert files_below(tmp_path) == {"result/j1-1": 6}
 
 
 def test_file_is_not_adopted_under_a_bad_name(blobs: FileBlobs, tmp_path: Path) -> None:

@@ -31,18 +31,23 @@ async def records(tmp_path: Path) -> AsyncIterator[SqlRecordStore]:
 
 
 @pytest.fixture
-def fabric(records: SqlRecordStore, tmp_path: Path) -> Fabric:
+def blobs(tmp_path: Path) -> FileBlobs:
+    return FileBlobs(tmp_path / "blobs")
+
+
+@pytest.fixture
+def fabric(records: SqlRecordStore, blobs: FileBlobs) -> Fabric:
     return Fabric(
         FabricConfig(DEFAULT_LIMITS, push_bytes=2**20, lease_s=30.0, store_id="store"),
         records=records,
-        blobs=FileBlobs(tmp_path / "blobs"),
+        blobs=blobs,
         catalogue=Catalogue([ModelSpec("m/one")]),
         signer=LinkSigner(b"link key"),
     )
 
 
 @pytest.fixture
-def edge_with(records: SqlRecordStore, fabric: Fabric, tmp_path: Path) -> EdgeMaker:
+def edge_with(records: SqlRecordStore, fabric: Fabric, blobs: FileBlobs) -> EdgeMaker:
     """Makes the routes' state around a Hub mirror."""
 
     def make(hub: HubMirror) -> Edge:
@@ -53,7 +58,7 @@ def edge_with(records: SqlRecordStore, fabric: Fabric, tmp_path: Path) -> EdgeMa
             fabric,
             Authenticator(records, TOKENS, loopback_only=True),
             Subscribers(),
-            FileBlobs(tmp_path / "blobs"),
+            blobs,
             hub,
         )
 

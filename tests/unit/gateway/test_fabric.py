@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from edif.blobs.file_blobs import FileBlobs
+from edif.blobs.store import result_name
 from edif.core.ids import ANONYMOUS, JobId, ModelId, new_job_id
-from edif.core.job import Job, JobState
+from edif.core.job import AttemptOutcome, Job, JobState
 from edif.gateway.fabric import Fabric
 from edif.records.sql_store import SqlRecordStore
 from edif.wire import link
@@ -18,8 +20,9 @@ ONE = ModelId("m/one")
 class AgentStub:
     """An agent's end of the link: what it was told, and what it says."""
 
-    def __init__(self, fabric: Fabric, runtime: asyncio.Task[None]) -> None:
+    def __init__(self, fabric: Fabric, blobs: FileBlobs, runtime: asyncio.Task[None]) -> None:
         self.fabric = fabric
+        self.blobs = blobs
         self.runtime = runtime
         self.told: list[link.ToAgent] = []
         self.leave: Callable[[], None] = lambda: None
@@ -32,7 +35,11 @@ class AgentStub:
         self.fabric.heard("a1", message)
 
     def ended(self, job: JobId, attempt: int, outcome: str) -> None:
-        self.say(link.AttemptEnded(job, attempt, outcome, None, "", "", link.Usage(), 0, "0" * 64))
+        """A completed attempt has left its result in the store, as a real agent sees to."""
+        if outcome == "completed":
+            (self.blobs.folder / result_name(job, attempt)).write_bytes(b"result")
+        said = AttemptOutcome(outcome)
+        self.say(link.AttemptEnded(job, attempt, said, None, "", "", link.Usage(), 6, "0" * 64))
 
     async def hears(self, kind: type[link.ToAgent], number: int = 1) -> link.ToAgent:  # type: ignore[valid-type]
         """The so-manieth message of this kind, when it has come."""
@@ -44,9 +51,9 @@ class AgentStub:
 
 
 @pytest.fixture
-async def agent(fabric: Fabric) -> AsyncIterator[AgentStub]:
+async def agent(fabric: Fabric, blobs: FileBlobs) -> AsyncIterator[AgentStub]:
     task = asyncio.create_task(fabric.run())
-    yield AgentStub(fabric, task)
+    yield AgentStub(fabric, blobs, task)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -2,6 +2,7 @@
 
 import types
 import typing
+from enum import Enum
 
 import hypothesis.strategies as st
 import msgspec
@@ -36,5 +37,7 @@ def values(hint: object) -> st.SearchStrategy[typing.Any]:
     if origin is dict:
         return st.dictionaries(values(parts[0]), values(parts[1]), max_size=3)
     assert isinstance(hint, type)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return st.sampled_from(list(hint))
     assert issubclass(hint, msgspec.Struct), f"no values for {hint}"
     return messages(hint)
