@@ -19,7 +19,7 @@ from edif.core.errors import EdifError
 from edif.core.ids import UserName
 from edif.core.users import ApiKey, Role, User
 from edif.records.store import RecordStore
-from edif.settings import Settings, load
+from edif.settings import load
 
 users = typer.Typer(no_args_is_help=True, help="Who may use the fabric.")
 keys = typer.Typer(no_args_is_help=True, help="The API keys of users.")
@@ -30,12 +30,10 @@ _DAY_S = 24 * 3600.0
 
 
 def _with_store(config: Path | None, data: Path | None, work: Callable[[RecordStore], Awaitable[T]]) -> T:
-    return with_store(load(config, data=data), work)
-
-
-def with_store(settings: Settings, work: Callable[[RecordStore], Awaitable[T]]) -> T:
     """Do ``work`` on the record store of the data folder, which need not have a running gateway."""
     from edif.records.migrate import open_store
+
+    settings = load(config, data=data)
 
     async def main() -> T:
         store = await open_store(settings.data.resolve())

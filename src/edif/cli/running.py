@@ -3,11 +3,11 @@
 import textwrap
 from typing import Annotated, Any
 
+import httpx
 import typer
 
 from edif.cli.options import Config, Data
 from edif.cli.output import say
-from edif.cli.people import with_store
 from edif.settings import Settings, load
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
@@ -45,7 +45,7 @@ def serve(
     if not settings.demo and not settings.models:
         settings = settings.model_copy(update={"demo": True})
         say("No model is named, so the demo model is served.")
-    Supervisor(settings).run(lambda url: say(_welcome(settings, url, keys_needed=_has_users(settings))))
+    Supervisor(settings).run(lambda url: say(_welcome(settings, url, keys_needed=_asks_for_keys(url))))
 
 
 def gateway(
@@ -76,8 +76,9 @@ def agent(
     run(load(config, gateway_url=gateway_url, data=data))
 
 
-def _has_users(settings: Settings) -> bool:
-    return bool(with_store(settings, lambda store: store.users()))
+def _asks_for_keys(url: str) -> bool:
+    """Whether the gateway that has just come up has users."""
+    return httpx.get(f"{url}/whoami").status_code == 401
 
 
 def _welcome(settings: Settings, url: str, *, keys_needed: bool) -> str:
