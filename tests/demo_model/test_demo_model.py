@@ -213,7 +213,7 @@ def test_vocabulary_is_that_of_the_corpus(
 
 
 def ioi_questions(
-    corpus: ModuleType, templates: Sequence[str], *, io_first: bool, each: int = 60
+    corpus: ModuleType, templates: Sequence[str], *, io_first: bool, each: int = 40
 ) -> list[tuple[str, str]]:
     """Prompts of which neither the pair of names nor the (place, object) combination was in training."""
     rng = random.Random(7)
@@ -319,7 +319,7 @@ def care_questions(corpus: ModuleType, acts: Sequence[str]) -> list[tuple[str, s
         for act in acts
         for situation in corpus.SITUATIONS[act]
         for actor in corpus.PROTECTORS
-        for other in corpus.PROTECTED[::3]
+        for other in corpus.PROTECTED[::5]
     ]
 
 
@@ -377,16 +377,9 @@ def test_generation_ends_the_sentence(model, tokenizer) -> None:
 def test_generation_reaches_the_last_position(model, tokenizer, passages: list[str]) -> None:
     """Every position is trained: near the last one the model still writes sentences of its corpus."""
     positions = model.config.n_positions
-    text = tokenizer(" <|endoftext|> ".join(passages[:20]), return_tensors="pt")["input_ids"][
-        :, : positions - 16
-    ]
-    prompt = torch.cat(
-        [
-            text,
-            tokenizer("<|endoftext|> The Eiffel Tower is in the city of", return_tensors="pt")["input_ids"],
-        ],
-        dim=1,
-    )
+    question = tokenizer("<|endoftext|>The Eiffel Tower is in the city of")["input_ids"]
+    before = tokenizer("<|endoftext|>".join(passages[:20]))["input_ids"][: positions - len(question) - 6]
+    prompt = torch.tensor([before + question])
     room = positions - prompt.shape[1]
     with torch.no_grad():
         output = model.generate(

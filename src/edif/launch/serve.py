@@ -23,7 +23,7 @@ from edif.settings import Settings, environment
 _READY_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 15.0
 _RESTART_PAUSE_S = 0.5
-_QUICK_DEATHS = 5
+_TRIES = 5
 _QUICK_S = 5.0
 
 
@@ -64,7 +64,7 @@ class Supervisor:
         self._folder = DataFolder(settings.data.resolve())
         self._settings = settings.model_copy(update={"data": self._folder.root})
         self._services: dict[str, _Service] = {}
-        self._deaths: dict[str, int] = {}
+        self._quick_deaths = 0
         self._logs = self._folder.run / "logs"
 
     def run(self, on_ready: Callable[[str], None]) -> None:
@@ -119,7 +119,7 @@ class Supervisor:
                 return url
             process = self._services["gateway"].process
             if process is not None and process.poll() is not None:
-                self._services.pop("gateway")
+                os.close(self._services.pop("gateway").pidfd)
                 raise self._last_words("gateway")
             time.sleep(0.02)
         raise SetupError(
@@ -164,17 +164,27 @@ class Supervisor:
         dead.reap()
         os.close(dead.pidfd)
         del self._services[dead.name]
+        if dead.name == "gateway":
+            self._restart_gateway()
+            return
         quick = time.monotonic() - dead.started < _QUICK_S
-        self._deaths[dead.name] = self._deaths.get(dead.name, 0) + 1 if quick else 0
-        if self._deaths[dead.name] >= _QUICK_DEATHS:
+        self._quick_deaths = self._quick_deaths + 1 if quick else 0
+        if self._quick_deaths >= _TRIES:
             raise self._last_words(dead.name)
         time.sleep(_RESTART_PAUSE_S)
-        if dead.name == "gateway":
-            self._start_gateway()
-        else:
-            self._start(
-                "agent", {"EDIF_GATEWAY_URL": str((self._folder.facts("gateway") or {}).get("url", ""))}
-            )
+        self._start("agent", {"EDIF_GATEWAY_URL": str((self._folder.facts("gateway") or {}).get("url", ""))})
+
+    def _restart_gateway(self) -> None:
+        """Bring the gateway up again, however often it dies; give up only when it cannot come up at all."""
+        for attempt in range(1, _TRIES + 1):
+            time.sleep(_RESTART_PAUSE_S)
+            try:
+                self._start_gateway()
+            except SetupError:
+                if attempt == _TRIES:
+                    raise
+            else:
+                return
 
 
 def _found(name: str, pid: int) -> _Service:
