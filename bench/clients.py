@@ -7,19 +7,24 @@ from bench.subjects import StockClients, bare_server, demo_fabric, jobs_per_seco
 from bench.tables import spread, table
 
 _CLIENTS = 8
-_TRACES = 25
-_ROUNDS = 3
+_TRACES = 10
+_ROUNDS = 12
 _PEER_JOBS_PER_S = 16.7
 
 
 def measure(work: Path) -> str:
     rates: dict[str, list[float]] = {"eDIF": [], "bare server": []}
-    with demo_fabric(work) as fabric, bare_server() as bare:
+    with (
+        demo_fabric(work) as fabric,
+        bare_server() as bare,
+        StockClients(fabric.url, _CLIENTS, work) as ours,
+        StockClients(bare, _CLIENTS, work) as theirs,
+    ):
+        # Short rounds in turn: on a shared machine, only neighbours in time can be compared.
         for _ in range(_ROUNDS):
-            for name, url in (("eDIF", fabric.url), ("bare server", bare)):
-                reports = StockClients(url, _CLIENTS, _TRACES, work).go()
-                rates[name].append(jobs_per_second(reports))
-    ratios = [ours / theirs for ours, theirs in zip(*rates.values(), strict=True)]
+            for name, clients in (("eDIF", ours), ("bare server", theirs)):
+                rates[name].append(jobs_per_second(clients.go(_TRACES)))
+    ratios = [mine / bare for mine, bare in zip(*rates.values(), strict=True)]
     return table(
         f"{_CLIENTS} stock clients at once, 4-layer model, {_ROUNDS} rounds in turn (jobs/s)",
         ("", "median (min-max)", "against the bare server", "against the peer's 16.7"),
@@ -27,7 +32,7 @@ def measure(work: Path) -> str:
             (
                 "eDIF",
                 spread(rates["eDIF"]),
-                spread(ratios).replace(" ", "x ", 1),
+                f"{spread(ratios, digits=2)} x",
                 f"{statistics.median(rates['eDIF']) / _PEER_JOBS_PER_S:.2f}x",
             ),
             ("bare server", spread(rates["bare server"]), "1", "-"),

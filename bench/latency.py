@@ -25,8 +25,8 @@ def measure(work: Path) -> str:
                 ("bare server", bare, False),
                 ("eDIF", fabric.url, False),
             ):
-                report = StockClients(url, 1, _STOCK_TRACES, work, local=local).go()[0]
-                rows.append((name, report["times"]))
+                with StockClients(url, 1, work, local=local) as client:
+                    rows.append((name, client.go(_STOCK_TRACES)[0]["times"]))
     added = [(meta["total_s"] - meta["run_s"]) * 1000 for meta in metas]
     server = table(
         "Server-added time, small trace, demo model (ms)",

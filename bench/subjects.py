@@ -52,38 +52,50 @@ def bare_server(folder: Path = DEMO) -> Iterator[str]:
 
 
 class StockClients:
-    """Several stock clients that were imported once and run together when told to."""
+    """Stock clients that import once, and then run together as often as they are told to.
 
-    def __init__(self, url: str, count: int, traces: int, work: Path, *, local: bool = False) -> None:
-        self._gate = work / f"gate-{time.monotonic_ns()}"
+    Args:
+        url: the server that they call.
+        count: how many processes.
+        work: a folder for their caches.
+        local: run the same trace in the client's own process instead.
+    """
+
+    def __init__(self, url: str, count: int, work: Path, *, local: bool = False) -> None:
         variables = clean_environment(NDIF_HOST=url, HF_HOME=str(work / "hf"), HF_HUB_OFFLINE="1")
         self._processes = [
             subprocess.Popen(
-                [
-                    sys.executable,
-                    str(_CLIENT),
-                    str(DEMO),
-                    "local" if local else DEMO_KEY,
-                    str(traces),
-                    str(self._gate),
-                    str(index),
-                ],
+                [sys.executable, str(_CLIENT), str(DEMO), "local" if local else DEMO_KEY],
                 env=variables,
                 cwd=work,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                text=True,
             )
-            for index in range(count)
+            for _ in range(count)
         ]
-        for index in range(count):
-            while not Path(f"{self._gate}.ready.{index}").exists():
-                if self._processes[index].poll() is not None:
-                    raise RuntimeError("a stock client ended early")
-                time.sleep(0.02)
 
-    def go(self) -> list[dict[str, Any]]:
-        """Open the gate and return what each client measured."""
-        self._gate.touch()
-        return [json.loads(process.communicate()[0]) for process in self._processes]
+    def __enter__(self) -> "StockClients":
+        self.go(3)  # imports, and what the libraries set up on first use
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.communicate()  # they leave at the end of their input
+
+    def go(self, traces: int) -> list[dict[str, Any]]:
+        """Have each run ``traces`` small traces, all at once, and return what each measured."""
+        for process in self._processes:
+            print(traces, file=process.stdin, flush=True)
+        return [json.loads(_line(process)) for process in self._processes]
+
+
+def _line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError("a stock client ended early")
+    return line
 
 
 def jobs_per_second(reports: list[dict[str, Any]]) -> float:

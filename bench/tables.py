@@ -9,10 +9,12 @@ def quantile(values: Sequence[float], q: float) -> float:
     return ordered[min(int(q * len(ordered)), len(ordered) - 1)]
 
 
-def spread(values: Sequence[float], unit: float = 1.0) -> str:
+def spread(values: Sequence[float], unit: float = 1.0, digits: int = 1) -> str:
     """Median with lowest and highest."""
-    scaled = [value / unit for value in values]
-    return f"{statistics.median(scaled):.1f} ({min(scaled):.1f}-{max(scaled):.1f})"
+    middle, low, high = (
+        f"{value / unit:.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return f"{middle} ({low}-{high})"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

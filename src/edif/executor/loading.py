@@ -76,16 +76,6 @@ def adapter_folders(spec: ModelSpec) -> dict[str, str]:
     return folders
 
 
-def weight_bytes(model: Any) -> int:
-    """Bytes of all parameters and buffers, tied ones counted once."""
-    seen: dict[int, int] = {}
-    module = model._module  # noqa: SLF001 - nnsight's own name for the wrapped module
-    for tensor in (*module.parameters(), *module.buffers()):
-        storage = tensor.untyped_storage()
-        seen[storage.data_ptr()] = storage.nbytes()
-    return sum(seen.values())
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep progress bars and advice of the libraries out of the agent's log."""

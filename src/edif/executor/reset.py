@@ -7,13 +7,14 @@ carelessness; against intent it is no protection.
 """
 
 import builtins
-import gc
 import linecache
+import os
 import random
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from operator import is_
 from types import ModuleType
 from typing import Any
 
@@ -22,18 +23,11 @@ import torch
 from nnsight.intervention.util import clear_shared_locals
 from nnsight.tracing import globals as tracing_globals
 from nnsight.tracing import tracer as tracing
+from tqdm import TMonitor
 
 from edif.executor.job import LoadedModel
+from edif.executor.weights import WeightGuard
 
-_HOOK_TABLES = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
 _TORCH_SWITCHES: tuple[tuple[Callable[[], Any], Callable[..., Any]], ...] = (
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.get_default_dtype, torch.set_default_dtype),
@@ -52,20 +46,29 @@ _PATCHABLE: tuple[ModuleType | type, ...] = (
 
 
 class ProcessState:
-    """What must hold between two jobs, and how to bring it about again."""
+    """What must hold between two jobs, and how to bring it about again.
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    Args:
+        loaded: the served model, as the zygote left it.
+        weights: notices when a job has written to a weight.
+    """
+
+    def __init__(self, loaded: LoadedModel, weights: WeightGuard) -> None:
         self._loaded = loaded
-        self._modules = frozenset(sys.modules)
-        self._hooks = {module: _hooks_of(module) for module in loaded.module.modules()}
-        self._module_attributes = {module: dict(vars(module)) for module in self._hooks}
-        self._weights = _Weights(loaded.module)
+        self._weights = weights
+        self._imports = _Imports()
+        tables = list(_tables_of(loaded.module))
+        self._tables = [_Table(table) for table in tables if table]
+        self._empty = [table for table in tables if not table]
+        self._parameters = [(each, each.requires_grad) for each in loaded.module.parameters()]
+        self._tensors = [*loaded.module.parameters(), *loaded.module.buffers()]
+        self._marks = self._read_marks()
         self._switches = [(get, put, get()) for get, put in _TORCH_SWITCHES]
-        self._functions = [(owner, dict(vars(owner))) for owner in _PATCHABLE]
+        self._functions = [_Names(owner) for owner in _PATCHABLE]
         self._filters = list(warnings.filters)
         self._path = list(sys.path)
         self._tokens = _size(loaded.model.tokenizer)
-        self._settings = [(owner, _copied(vars(owner))) for owner in _settings_of(loaded)]
+        self._settings = [_Settings(vars(owner)) for owner in _settings_of(loaded)]
 
     def restore(self) -> str:
         """Undo what a job left behind; what cannot be undone comes back as a sentence, else ``""``."""
@@ -74,12 +77,11 @@ class ProcessState:
         forget_nnsight()
         self._restore_python()
         self._restore_model()
+        _stop_progress_bars()
         stray = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
         if stray:
             return f"threads left running: {', '.join(stray)[:200]}"
-        if set(self._hooks) != set(self._loaded.module.modules()):
-            return "the model's modules were changed"
-        if not self._weights.unchanged():
+        if self._marks != self._read_marks() or not self._weights.unchanged():
             return "the model's weights were changed"
         if _size(self._loaded.model.tokenizer) != self._tokens:
             return "the model's tokenizer was changed"
@@ -88,18 +90,15 @@ class ProcessState:
     def _restore_python(self) -> None:
         linecache.clearcache()
         sys.path[:] = self._path
-        for name in set(sys.modules) - self._modules:
-            module = sys.modules.get(name)
-            # What was imported from the installation may stay: it is the same for everyone.
-            if not _installed(module):
-                sys.modules.pop(name, None)
-        for owner, functions in self._functions:
-            _unpatch(owner, functions)
+        self._imports.restore()
+        for names in self._functions:
+            names.restore()
         with warnings.catch_warnings():  # has Python forget which warnings it has already shown
             pass
         warnings.filters[:] = self._filters  # type: ignore[index]  # a list since Python 3
-        random.seed()
-        np.random.seed()
+        # A seed from the system's randomness, but not through the generators' own, slow way of asking for it.
+        random.seed(int.from_bytes(os.urandom(8)))
+        np.random.seed(int.from_bytes(os.urandom(4)))
 
     def _restore_torch(self) -> None:
         if torch.get_default_device().type != "cpu":
@@ -113,28 +112,22 @@ class ProcessState:
             torch.cuda.seed_all()
 
     def _restore_model(self) -> None:
-        for module, attributes in self._module_attributes.items():
-            present = vars(module)
-            if present.keys() != attributes.keys() or any(
-                present[name] is not value for name, value in attributes.items()
-            ):
-                present.clear()
-                present.update(attributes)
-        for module, tables in self._hooks.items():
-            for name, entries in tables.items():
-                table = getattr(module, name)
-                if dict(table) != entries:
-                    table.clear()
-                    table.update(entries)
-        for parameter in self._loaded.module.parameters():
-            parameter.grad = None
-        for owner, noted in self._settings:
-            present = vars(owner)
-            if present.keys() != noted.keys() or not all(
-                _same(present[name], value) for name, value in noted.items()
-            ):
-                present.clear()
-                present.update(_copied(noted))
+        for table in self._tables:
+            table.restore()
+        if any(self._empty):
+            for hooks in self._empty:
+                hooks.clear()
+        for parameter, requires_grad in self._parameters:
+            if parameter.requires_grad is not requires_grad:
+                parameter.requires_grad_(requires_grad)
+            if parameter.grad is not None:
+                parameter.grad = None
+        for settings in self._settings:
+            settings.restore()
+
+    def _read_marks(self) -> list[tuple[int, int, torch.Size]]:
+        """Of each weight where it lies, how often it was edited in place, and its shape."""
+        return [(tensor.data_ptr(), tensor._version, tensor.shape) for tensor in self._tensors]  # noqa: SLF001
 
 
 def forget_nnsight() -> None:
@@ -147,8 +140,62 @@ def forget_nnsight() -> None:
     sys.settrace(None)
 
 
-def _hooks_of(module: torch.nn.Module) -> dict[str, dict[Any, Any]]:
-    return {name: dict(getattr(module, name)) for name in _HOOK_TABLES}
+def _tables_of(root: torch.nn.Module) -> Iterator[dict[str, Any]]:
+    """Every dictionary of which the module tree consists: attributes, parameters, buffers, children, hooks."""
+    for module in list(root.modules()):
+        yield vars(module)
+        yield from (value for value in vars(module).values() if isinstance(value, dict))
+
+
+class _Table:
+    """A dictionary whose entries must be the same objects as before.
+
+    Compared by identity in one pass of C code: thousands of entries are looked at after every job.
+    """
+
+    def __init__(self, table: dict[Any, Any]) -> None:
+        self._table = table
+        self._keys = tuple(table)
+        self._values = tuple(table.values())
+
+    def restore(self) -> None:
+        table = self._table
+        same = (
+            len(table) == len(self._values)
+            and all(map(is_, table.values(), self._values))
+            and all(map(is_, table, self._keys))
+        )
+        if not same:
+            table.clear()
+            table.update(zip(self._keys, self._values, strict=True))
+
+
+class _Imports:
+    """Which modules were loaded. A new one is always the last in ``sys.modules``."""
+
+    def __init__(self) -> None:
+        self._note()
+
+    def _note(self) -> None:
+        self._names = frozenset(sys.modules)
+        self._last = next(reversed(sys.modules))
+
+    def restore(self) -> None:
+        if len(sys.modules) == len(self._names) and next(reversed(sys.modules)) == self._last:
+            return
+        for name in set(sys.modules) - self._names:
+            # What was imported from the installation may stay: it is the same for everyone.
+            if not _installed(sys.modules.get(name)):
+                sys.modules.pop(name, None)
+        self._note()
+
+
+def _stop_progress_bars() -> None:
+    """End the thread that tqdm starts with the first bar; the next bar starts another."""
+    for thread in threading.enumerate():
+        if isinstance(thread, TMonitor):
+            thread.tqdm_cls.monitor = None
+            thread.exit()
 
 
 def _installed(module: Any) -> bool:
@@ -169,6 +216,36 @@ def _settings_of(loaded: LoadedModel) -> list[Any]:
     return [owner for owner in owners if owner is not None]
 
 
+class _Settings:
+    """The attributes of one settings object, where lists and dictionaries may have been edited in place."""
+
+    def __init__(self, present: dict[str, Any]) -> None:
+        self._present = present
+        self._note()
+
+    def _note(self) -> None:
+        present = self._present
+        self._noted = _copied(present)
+        self._values = tuple(present.values())
+        self._editable = [
+            (value, self._noted[name])
+            for name, value in present.items()
+            if isinstance(value, dict | list | set)
+        ]
+
+    def restore(self) -> None:
+        present = self._present
+        if (
+            len(present) == len(self._values)
+            and all(map(is_, present.values(), self._values))
+            and all(value == noted for value, noted in self._editable)
+        ):
+            return
+        present.clear()
+        present.update(_copied(self._noted))
+        self._note()
+
+
 def _copied(values: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value.copy() if isinstance(value, dict | list | set) else value
@@ -176,63 +253,31 @@ def _copied(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _same(present: Any, noted: Any) -> bool:
-    if present is noted:
-        return True
-    return isinstance(noted, dict | list | set | str | int | float) and bool(present == noted)
-
-
 def _size(tokenizer: Any) -> int:
     return 0 if tokenizer is None else len(tokenizer)
 
 
-def _unpatch(owner: ModuleType | type, functions: dict[str, Any]) -> None:
-    present = vars(owner)
-    for name in [name for name, value in functions.items() if present.get(name) is not value]:
-        setattr(owner, name, functions[name])
-    if isinstance(owner, type):
-        # Names may be added, as lazy imports do, but not before the inherited ones.
-        for name in present.keys() - functions.keys():
-            if any(name in vars(base) for base in owner.__mro__[1:]):
-                delattr(owner, name)
+class _Names:
+    """The names of a module or class that jobs may patch."""
 
+    def __init__(self, owner: ModuleType | type) -> None:
+        self._owner = owner
+        self._note()
 
-class _Weights:
-    """Notices every change of parameters and buffers, also one that moves no version counter."""
+    def _note(self) -> None:
+        self._noted = dict(vars(self._owner))
+        self._values = tuple(self._noted.values())
 
-    def __init__(self, module: torch.nn.Module) -> None:
-        self._module = module
-        self._requires_grad = [parameter.requires_grad for parameter in module.parameters()]
-        self._marks = self._read_marks()
-        self._sums = self._read_sums()
-
-    def unchanged(self) -> bool:
-        for parameter, requires_grad in zip(self._module.parameters(), self._requires_grad, strict=False):
-            if parameter.requires_grad != requires_grad:
-                parameter.requires_grad_(requires_grad)
-        return self._marks == self._read_marks() and self._sums == self._read_sums()
-
-    def _tensors(self) -> list[torch.Tensor]:
-        return [*self._module.parameters(), *self._module.buffers()]
-
-    def _read_marks(self) -> list[tuple[int, int, torch.Size]]:
-        return [(tensor.data_ptr(), tensor._version, tensor.shape) for tensor in self._tensors()]  # noqa: SLF001
-
-    def _read_sums(self) -> list[int]:
-        return [_checksum(tensor) for tensor in self._tensors()]
-
-
-def _checksum(tensor: torch.Tensor) -> int:
-    """The sum of the tensor's bits as integers, modulo 2**64: exact, order-free, at memory speed."""
-    flat = tensor.detach().contiguous().view(-1)
-    if flat.numel() == 0:
-        return 0
-    raw = flat.view(torch.uint8)
-    words = raw.numel() // 8 * 8
-    total = int(raw[:words].view(torch.int64).sum()) if words else 0
-    return total + int(raw[words:].sum())
-
-
-def collect() -> None:
-    """Free what the last job's reference cycles hold."""
-    gc.collect()
+    def restore(self) -> None:
+        present = vars(self._owner)
+        if len(present) == len(self._values) and all(map(is_, present.values(), self._values)):
+            return
+        for name, value in self._noted.items():
+            if present.get(name) is not value:
+                setattr(self._owner, name, value)
+        if isinstance(self._owner, type):
+            # Names may be added, as lazy imports do, but not before the inherited ones.
+            for name in present.keys() - self._noted.keys():
+                if any(name in vars(base) for base in self._owner.__mro__[1:]):
+                    delattr(self._owner, name)
+        self._note()

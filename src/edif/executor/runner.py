@@ -16,14 +16,17 @@ from edif.executor import saving
 from edif.executor.job import LoadedModel, run_job
 from edif.executor.output import OutputRelay
 from edif.executor.reset import ProcessState
+from edif.executor.weights import WeightGuard
 from edif.wire import pipe
 
 
-def serve(sock: socket.socket, model: Any, adapters: dict[str, str], threads: int) -> None:
+def serve(
+    sock: socket.socket, model: Any, weights: WeightGuard, adapters: dict[str, str], threads: int
+) -> None:
     """Serve jobs until the pipe closes. Called in a fresh fork of the zygote."""
     torch.set_num_threads(threads)
     loaded = LoadedModel(model, adapters)
-    state = ProcessState(loaded)
+    state = ProcessState(loaded, weights)
     while True:
         pipe.send(sock, pipe.Ready())
         message, fds = pipe.receive(sock, pipe.to_runner)

@@ -13,16 +13,18 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edif.executor.loading import (
     CannotLoad,
     adapter_folders,
     load_model,
     settle_environment,
-    weight_bytes,
 )
 from edif.wire import pipe
+
+if TYPE_CHECKING:
+    from edif.executor.weights import WeightArena
 
 _PR_SET_PDEATHSIG = 1
 
@@ -52,18 +54,23 @@ def main(fd: int) -> None:
         pipe.send(sock, pipe.LoadFailed(pipe.clip(str(error))))
         return
     from edif.executor.warm_up import warm_up
+    from edif.executor.weights import WeightArena
 
+    arena = WeightArena(model._module)  # noqa: SLF001 - nnsight's own name for the wrapped module
     warm_up(model)
     gc.collect()
     gc.freeze()  # keep the collector from touching, and so copying, pages that the children share
-    pipe.send(sock, pipe.Loaded(time.monotonic() - began, weight_bytes(model)))
-    _Zygote(sock, model, adapters, message.model.threads).serve()
+    pipe.send(sock, pipe.Loaded(time.monotonic() - began, arena.size_bytes))
+    _Zygote(sock, model, arena, adapters, message.model.threads).serve()
 
 
 class _Zygote:
-    def __init__(self, sock: socket.socket, model: Any, adapters: dict[str, str], threads: int) -> None:
+    def __init__(
+        self, sock: socket.socket, model: Any, arena: "WeightArena", adapters: dict[str, str], threads: int
+    ) -> None:
         self._sock = sock
         self._model = model
+        self._arena = arena
         self._adapters = adapters
         self._threads = threads
         self._children: set[int] = set()
@@ -119,7 +126,8 @@ class _Zygote:
             self._sock.close()
             from edif.executor import runner
 
-            runner.serve(socket.socket(fileno=fd), self._model, self._adapters, self._threads)
+            sock = socket.socket(fileno=fd)
+            runner.serve(sock, self._model, self._arena.guard(), self._adapters, self._threads)
             code = 0
         except pipe.PipeError:
             code = 0

@@ -1,0 +1,147 @@
+"""One place for all of a model's weights, in which every change shows.
+
+The zygote copies them into a memory file and maps it privately, copy-on-write. Forked processes then share
+one copy, forking duplicates no page tables, and a process that has written to a weight - by whatever means,
+``.data`` and raw pointers included - owns a page that is no longer the file's. The kernel tells which
+(``/proc/self/pagemap``), in far less time than reading the weights would take.
+"""
+
+import fcntl
+import mmap
+import os
+
+import numpy as np
+import torch
+
+_ALIGN = 64
+"""Bytes; what vectorised kernels like."""
+_PAGE = mmap.PAGESIZE
+# Linux, Documentation/admin-guide/mm/pagemap: bit 63 present, 62 swapped, 61 page of a file or shared memory.
+_MINE = np.uint64(0b110 << 61)
+_OF_FILE = np.uint64(1 << 61)
+_READ_ONLY = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class WeightArena:
+    """The packed weights of one model; make it before the model is first used, in the process that forks.
+
+    Args:
+        module: the loaded model. Its parameters and buffers stay the same objects, tied ones stay tied.
+
+    Attributes:
+        size_bytes: bytes of all parameters and buffers, tied ones counted once.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        tensors = [
+            tensor
+            for tensor in (*module.parameters(), *module.buffers())
+            if tensor.device.type == "cpu" and tensor.layout is torch.strided
+        ]
+        places: dict[int, tuple[int, int]] = {}
+        end = 0
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            if storage.nbytes() and storage.data_ptr() not in places:
+                places[storage.data_ptr()] = (end, storage.nbytes())
+                end += -(-storage.nbytes() // _ALIGN) * _ALIGN
+        self.size_bytes = sum(size for _, size in places.values())
+        self._whole = torch.empty(0, dtype=torch.uint8)
+        if not end:
+            return
+        length = -(-end // _PAGE) * _PAGE
+        fd = os.memfd_create("edif-weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(fd, length)
+            self._whole = _mapped(fd, length, shared=False)
+            self._move(tensors, places, _mapped(fd, length, shared=True))
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _READ_ONLY)
+        finally:
+            os.close(fd)
+
+    def _move(
+        self, tensors: list[torch.Tensor], places: dict[int, tuple[int, int]], file: torch.Tensor
+    ) -> None:
+        """Copy each storage into the file and have its tensors show the private mapping of it."""
+        buffer = self._whole.numpy()
+        moved: dict[int, torch.UntypedStorage] = {}
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            address = storage.data_ptr()
+            if address not in places:
+                continue  # empty
+            if address not in moved:
+                start, size = places[address]
+                file[start : start + size].copy_(torch.empty(0, dtype=torch.uint8).set_(storage))
+                # A storage of its own: what saves a tensor's storage must not meet the whole arena.
+                moved[address] = torch.frombuffer(
+                    buffer, dtype=torch.uint8, offset=start, count=size
+                ).untyped_storage()
+            # The old storage is freed with the last tensor on it, so the peak is one tensor above the sum.
+            tensor.data = torch.empty(0, dtype=tensor.dtype).set_(
+                moved[address], tensor.storage_offset(), tensor.shape, tensor.stride()
+            )
+
+    def guard(self) -> "WeightGuard":
+        """What notices changes in this process from now on."""
+        return WeightGuard(self._whole, _pagemap_tells())
+
+
+class WeightGuard:
+    """Notices every change of the arena's bytes in the process that made it.
+
+    Where the kernel does not tell about pages, it compares the sum of each page's bits, at memory speed; then
+    only what leaves a page's sum as it was goes unseen.
+    """
+
+    def __init__(self, whole: torch.Tensor, by_pagemap: bool) -> None:
+        self._whole = whole
+        self.by_pagemap = by_pagemap
+        self._sums = None if by_pagemap else self._page_sums()
+
+    def unchanged(self) -> bool:
+        if self._sums is not None:
+            return torch.equal(self._sums, self._page_sums())
+        return not _own_pages(self._whole.data_ptr(), self._whole.numel())
+
+    def _page_sums(self) -> torch.Tensor:
+        return self._whole.view(torch.int64).view(-1, _PAGE // 8).sum(1)
+
+
+def _mapped(fd: int, length: int, *, shared: bool) -> torch.Tensor:
+    """The file's bytes as a tensor; torch keeps no descriptor of it open, as Python's mmap would."""
+    return torch.from_file(f"/proc/self/fd/{fd}", shared=shared, size=length, dtype=torch.uint8)
+
+
+def _own_pages(address: int, length: int) -> int:
+    """How many pages of a private file mapping this process has written to.
+
+    Raises:
+        OSError: this kernel or sandbox has no readable pagemap.
+    """
+    fd = os.open("/proc/self/pagemap", os.O_RDONLY)
+    try:
+        data = os.pread(fd, length // _PAGE * 8, address // _PAGE * 8)
+    finally:
+        os.close(fd)
+    entries = np.frombuffer(data, dtype=np.uint64)
+    if len(entries) != length // _PAGE:
+        raise OSError("pagemap ended early")
+    return int(np.count_nonzero(((entries & _MINE) != 0) & ((entries & _OF_FILE) == 0)))
+
+
+def _pagemap_tells() -> bool:
+    """Whether this kernel shows a written page: tried on two pages of our own."""
+    fd = os.memfd_create("edif-probe")
+    try:
+        os.ftruncate(fd, 2 * _PAGE)
+        tensor = _mapped(fd, 2 * _PAGE, shared=False)
+    finally:
+        os.close(fd)
+    try:
+        tensor.sum()
+        before = _own_pages(tensor.data_ptr(), 2 * _PAGE)
+        tensor[0] = 1
+        return (before, _own_pages(tensor.data_ptr(), 2 * _PAGE)) == (0, 1)
+    except OSError:
+        return False
