@@ -2,8 +2,10 @@
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Mount
 
 from edif.core import errors
 from edif.core.errors import EdifError, Refused
@@ -13,18 +15,23 @@ from edif.records.store import RecordStore
 from edif.wire.client_protocol import error_body
 
 
-def create_app(edge: Edge, records: RecordStore) -> FastAPI:
-    """The application over its state; nothing is started here."""
-    app = FastAPI(title="eDIF", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.edge = edge
-    app.state.records = records
-    app.router.routes.extend(client_routes.routes)
+def create_app(edge: Edge, records: RecordStore) -> Starlette:
+    """The application over its state; nothing is started here.
+
+    What every job passes - the client's routes and the worker link - is answered by plain Starlette; FastAPI,
+    with all that it does for each message, serves our own API below it.
+    """
+    own = FastAPI(title="eDIF", docs_url=None, redoc_url=None, openapi_url=None)
     for module in (blob_routes, worker_routes, own_routes, hub_routes, legacy_routes):
-        app.include_router(module.router)
-    app.add_exception_handler(EdifError, _answer)
-    app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, answer_crash)
+        own.include_router(module.router)
+    app = Starlette(routes=[*client_routes.routes, *worker_routes.link_routes, Mount("/", own)])
+    for each in (app, own):
+        each.state.edge = edge
+        each.state.records = records
+        each.add_exception_handler(EdifError, _answer)
+        each.add_exception_handler(HTTPException, _http_exception)
+        each.add_exception_handler(RequestValidationError, _invalid)
+        each.add_exception_handler(Exception, answer_crash)
     return app
 
 

@@ -4,8 +4,9 @@ import asyncio
 
 import msgspec
 import structlog
-from fastapi import APIRouter, Request, WebSocket
-from starlette.websockets import WebSocketDisconnect
+from fastapi import APIRouter, Request
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from edif.core.errors import AuthRefused
 from edif.gateway.edge import bounded_body, edge_of, json_answer
@@ -25,7 +26,6 @@ class FileNames(msgspec.Struct):
     files: list[str]
 
 
-@router.websocket("/link")
 async def worker_link(socket: WebSocket) -> None:
     edge = edge_of(socket)
     try:
@@ -68,6 +68,9 @@ async def _send(socket: WebSocket, outbox: "asyncio.Queue[link.ToAgent]") -> Non
             await socket.send_bytes(link.encode(message))
         except (WebSocketDisconnect, RuntimeError):
             return
+
+
+link_routes: list[BaseRoute] = [WebSocketRoute(f"{router.prefix}/link", worker_link)]
 
 
 @router.put("/hub/{repo:path}/files/{name:path}")

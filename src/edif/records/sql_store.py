@@ -7,12 +7,13 @@ statements themselves (``WHERE state = ...``), so that two processes on one file
 """
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -110,24 +111,33 @@ def open_engine(path: Path, *, writing: bool) -> sa.Engine:
     return engine
 
 
+class _Waiting(NamedTuple):
+    work: Callable[[sa.Connection], Any]
+    future: asyncio.Future[Any]
+
+
 class _Writer:
-    """The thread that writes, and the queue in front of it."""
+    """The thread that writes, and the queue in front of it. It keeps one connection."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._queue: queue.SimpleQueue[tuple[Callable[[sa.Connection], Any], Future[Any]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._connection: sa.Connection | None = None
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="records-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[sa.Connection], T]) -> Future[T]:
-        future: Future[T] = Future()
-        self._queue.put((work, future))
-        return future
+    async def do(self, work: Callable[[sa.Connection], T]) -> T:
+        """Have the thread do ``work``; what it did is on disk when this returns."""
+        if self._closed:
+            raise RuntimeError("the record store is closed")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put(_Waiting(work, future))
+        return await future
 
     def close(self) -> None:
         """Finish what waits, and end the thread."""
+        self._closed = True
         self._queue.put(None)
         self._thread.join()
 
@@ -141,24 +151,37 @@ class _Writer:
                 except queue.Empty:
                     break
             open_for_work = None not in batch
-            # What its caller no longer waits for is not begun; what is begun can no longer be cancelled.
-            self._do([item for item in batch if item is not None and item[1].set_running_or_notify_cancel()])
+            # What its caller no longer waits for is not begun.
+            self._do([item for item in batch if item is not None and not item.future.cancelled()])
+        self._disconnect()
 
-    def _do(self, batch: list[tuple[Callable[[sa.Connection], Any], Future[Any]]]) -> None:
+    def _do(self, batch: list[_Waiting]) -> None:
         if not batch:
             return
         outcomes: list[tuple[Any, Exception | None]] = []
         try:
-            with self._engine.begin() as connection:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            with self._connection.begin():
                 for work, _ in batch:
-                    outcomes.append(self._one(connection, work, alone=len(batch) == 1))
+                    outcomes.append(self._one(self._connection, work, alone=len(batch) == 1))
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
             outcomes = [(None, error)] * len(batch)
-        for (_, future), (result, failure) in zip(batch, outcomes, strict=True):
-            if failure is None:
-                future.set_result(result)
-            else:
-                future.set_exception(_told(failure))
+            self._disconnect()
+        loops = {waiting.future.get_loop() for waiting in batch}
+        for loop in loops:  # one, outside of tests: so one wake-up for the whole batch
+            answers = [
+                (waiting.future, result, failure)
+                for waiting, (result, failure) in zip(batch, outcomes, strict=True)
+                if waiting.future.get_loop() is loop
+            ]
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(_answer, answers)
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     @staticmethod
     def _one(
@@ -173,6 +196,16 @@ class _Writer:
             raise  # a full disk or a lock: the transaction is over, for all of them
         except Exception as error:  # noqa: BLE001 - its caller is told; the others are not touched
             return None, error
+
+
+def _answer(answers: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
+    for future, result, failure in answers:
+        if future.done():
+            continue
+        if failure is None:
+            future.set_result(result)
+        else:
+            future.set_exception(_told(failure))
 
 
 def _told(error: Exception) -> Exception:
@@ -205,7 +238,7 @@ class SqlRecordStore:
         self._read_engine.dispose()
 
     async def _write(self, work: Callable[[sa.Connection], T]) -> T:
-        return await asyncio.wrap_future(self._writer.submit(work))
+        return await self._writer.do(work)
 
     async def _run(self, statement: sa.Executable, values: dict[str, Any] | None = None) -> int:
         """One statement in a transaction of its own; the number of rows that it changed."""
