@@ -7,6 +7,8 @@ import socket
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,7 +18,7 @@ from edif.core import errors
 from tests.support.fabric import EDIF, Fabric, clean_environment, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.proxy import prefix_proxy
-from tests.support.replay import Replayer
+from tests.support.replay import FINAL, Replayer
 
 
 async def test_a_result_link_resumes_by_range(client: Replayer) -> None:
@@ -227,49 +229,78 @@ def test_no_gateway_is_told_with_the_next_step(tmp_path: Path) -> None:
     assert "edif serve" in done.stderr
 
 
-async def test_a_remote_agent_moves_bytes_over_http(
-    models: dict[str, Path], blobs: Path, tmp_path: Path
-) -> None:
-    """An agent that does not share the gateway's folder fetches payloads and sends results by signed links."""
+@contextmanager
+def _apart(model: Path, folder: Path, seen_as: Callable[[str], str] = str) -> Iterator[str]:
+    """A gateway and an agent that share no folder; yields the gateway's URL. The agent goes to ``seen_as`` of it."""
+    arguments = ["--port", "0", "--data", str(folder / "g"), "--model", f"{GPT2_ID}={model}"]
     gateway = subprocess.Popen(
-        [
-            EDIF,
-            "gateway",
-            "--port",
-            "0",
-            "--data",
-            str(tmp_path / "g"),
-            "--model",
-            f"{GPT2_ID}={models[GPT2_ID]}",
-        ],
+        [EDIF, "gateway", *arguments],
         env=clean_environment(EDIF_LOG_JSON="true"),
         stderr=subprocess.DEVNULL,
     )
     agent = None
     try:
-        facts = tmp_path / "g" / "run" / "gateway.json"
+        facts = folder / "g" / "run" / "gateway.json"
         while not facts.exists():
             assert gateway.poll() is None
             time.sleep(0.05)
         url = json.loads(facts.read_text())["url"]
-        token = (tmp_path / "g" / "worker.token").read_text()
-        with (tmp_path / "agent.log").open("wb") as log:
+        token = (folder / "g" / "worker.token").read_text()
+        with (folder / "agent.log").open("wb") as log:
             agent = subprocess.Popen(
-                [EDIF, "agent", "--gateway", url, "--data", str(tmp_path / "a")],
+                [EDIF, "agent", "--gateway", seen_as(url), "--data", str(folder / "a")],
                 env=clean_environment(EDIF_WORKER_TOKEN=token, EDIF_LOG_JSON="true"),
                 stderr=log,
             )
+        yield url
+    finally:
+        for process in (agent, gateway):
+            if process is not None:
+                process.terminate()
+                process.wait(timeout=20)
+
+
+async def test_a_remote_agent_moves_bytes_over_http(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    """An agent that does not share the gateway's folder fetches payloads and sends results by signed links."""
+    with _apart(models[GPT2_ID], tmp_path) as url:
         async with Replayer(url, blobs) as client:
             outcome = await client.run("hidden")
             assert outcome.status == "COMPLETED"
             assert outcome.result
         assert "HttpTransfer" in (tmp_path / "agent.log").read_text()
         assert not list((tmp_path / "a" / "spool").iterdir())
-    finally:
-        for process in (agent, gateway):
-            if process is not None:
-                process.terminate()
-                process.wait(timeout=20)
+
+
+async def test_cancel_while_the_result_is_being_uploaded(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    async with prefix_proxy("") as proxy:
+
+        def slowly(url: str) -> str:
+            proxy.upstream = url
+            return proxy.url
+
+        with _apart(models[GPT2_ID], tmp_path, slowly) as url:
+            async with Replayer(url, blobs) as client:
+                calm = (await client.run("hello")).result
+                proxy.bytes_per_s = 2**20  # six seconds for what comes next
+                before = proxy.passed
+                job = await client.submit("large")
+                async with asyncio.timeout(60):
+                    while proxy.passed < before + 2**20:
+                        assert (await client.get(f"/response/{job}")).json()["status"] not in FINAL
+                        await asyncio.sleep(0.05)
+                answer = await client.cancel(job)
+                assert answer.status_code == 202
+                end = await client.poll(job, timeout_s=4)
+                assert (end["status"], end["description"].endswith("[cancelled]")) == ("ERROR", True)
+                assert not (tmp_path / "g" / "blobs" / "result" / f"{job}-1").exists()
+                proxy.bytes_per_s = None
+                assert (await client.run("hello")).result == calm
+        assert not list((tmp_path / "a" / "spool").iterdir())
+        assert not list((tmp_path / "g" / "blobs" / "tmp").iterdir())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")

@@ -56,6 +56,41 @@ async def test_an_acknowledged_job_is_never_lost(fabric: Fabric, client: Replaye
     assert [end["status"] for end in ends] == ["COMPLETED"] * len(jobs)
 
 
+@pytest.mark.parametrize("where", ["queued", "running"])
+async def test_a_cancel_outlives_the_gateway(where: str, fabric: Fabric, client: Replayer) -> None:
+    """The agent is held still, so that it cannot hear of the cancel before the gateway is killed."""
+    fabric.wait_running(GPT2_ID)
+    blocker = await client.submit("endless")
+    job = await client.submit("hello") if where == "queued" else blocker
+    while (await client.get(f"/response/{blocker}")).json()["status"] != "RUNNING":
+        await asyncio.sleep(0.05)
+    agent = fabric.pid("agent")
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        assert (await client.cancel(job)).status_code == 202
+        os.kill(fabric.pid("gateway"), signal.SIGKILL)
+        await _answering(client)
+    finally:
+        os.kill(agent, signal.SIGCONT)
+    if where == "queued":  # not behind a job that never ends
+        await client.cancel(blocker)
+    end = await client.poll(job)
+    assert (end["status"], end["description"].endswith("[cancelled]")) == ("ERROR", True)
+    await client.poll(blocker)
+    assert (await client.run("hello")).status == "COMPLETED"
+
+
+async def test_a_payload_of_no_job_is_swept(fabric: Fabric, client: Replayer) -> None:
+    """The gateway died between an upload's last byte and its record."""
+    kept = await client.submit("slow")
+    payloads = fabric.data / "blobs" / "payload"
+    (payloads / "j-never-recorded").write_bytes(b"x")
+    os.kill(fabric.pid("gateway"), signal.SIGKILL)
+    assert (await client.poll(kept))["status"] == "COMPLETED"
+    assert not (payloads / "j-never-recorded").exists()
+    assert (payloads / kept).exists()
+
+
 async def test_a_dropped_socket_loses_no_result(fabric: Fabric, client: Replayer) -> None:
     fabric.wait_running(GPT2_ID)
     calm = (await client.run("hello")).result
@@ -90,6 +125,37 @@ async def test_a_killed_supervisor_is_succeeded(models: dict[str, Path], blobs: 
             assert second.stop() == 0
         else:
             first.stop()
+
+
+@pytest.mark.slow
+async def test_an_agent_is_brought_back_however_often_it_is_killed(fabric: Fabric, client: Replayer) -> None:
+    for _ in range(6):  # more than the number of tries for one that leaves by itself
+        agent = fabric.pid("agent")
+        os.kill(agent, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while fabric.pid("agent") == agent:
+                await asyncio.sleep(0.05)
+    assert (await client.run("hello")).status == "COMPLETED"
+
+
+@pytest.mark.slow
+def test_a_gateway_that_cannot_come_up_again_ends_the_supervisor_with_its_reason(tmp_path: Path) -> None:
+    fabric = start_fabric(tmp_path / "data", "--demo")
+    try:
+        fabric.wait_running("edif/demo")
+        agent = fabric.pid("agent")
+        database = tmp_path / "data" / "records.sqlite"
+        for file in (database, *database.parent.glob("records.sqlite-*")):
+            file.write_bytes(b"no database" * 1000)
+        os.kill(fabric.pid("gateway"), signal.SIGKILL)
+        assert fabric.process.wait(timeout=60) != 0
+        assert fabric.process.stdout is not None
+        said = fabric.process.stdout.read().decode()
+        assert "[data_unwritable]" in said
+        assert "cannot be read" in said
+        assert not psutil.pid_exists(agent)
+    finally:
+        fabric.stop()
 
 
 @pytest.mark.slow

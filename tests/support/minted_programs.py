@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import torch
 from nnsight import TransformersModel
 from nnsight.schema.request import RequestModel
 from nnsight.tracing.backend import Backend
@@ -43,6 +44,11 @@ def slow(model, backend):
     with model.trace(PROMPT, backend=backend):
         time.sleep(1.5)
         logits = model.lm_head.output[0, -1].save()  # noqa: F841
+
+
+def large(model, backend):
+    with model.trace(PROMPT, backend=backend):
+        noise = torch.rand(1_500_000).save()  # noqa: F841 - 6 MB that no compression makes smaller
 
 
 def endless(model, backend):
@@ -118,8 +124,6 @@ def edits_weights(model, backend):
 
 def leaves_hooks(model, backend):
     with model.trace(PROMPT, backend=backend):
-        import torch
-
         torch.set_grad_enabled(False)
         torch.set_default_dtype(torch.float64)
         model.transformer.h[0]._module.register_forward_hook(lambda *_: None)
@@ -129,7 +133,7 @@ def leaves_hooks(model, backend):
 
 PROGRAMS = [
     hello, hidden, slow, endless, endless_in_c, raises, wrong_order, no_such_module, unpicklable, too_much,
-    prints, flood, exits, segfault, edits_weights, leaves_hooks,
+    prints, flood, exits, segfault, edits_weights, leaves_hooks, large,
 ]  # fmt: skip
 
 

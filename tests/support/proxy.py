@@ -1,4 +1,4 @@
-"""A small reverse proxy on loopback that strips a path prefix, HTTP and WebSocket alike."""
+"""A small reverse proxy on loopback, HTTP and WebSocket alike, that strips a path prefix and can be slow."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,12 +10,19 @@ from urllib.parse import urlsplit
 
 @dataclass
 class PrefixProxy:
-    """Set ``upstream`` before the first request."""
+    """Set ``upstream`` before the first request.
+
+    Attributes:
+        bytes_per_s: how fast each connection passes bytes on to the upstream, None for as fast as it can.
+        passed: bytes passed on to the upstream until now.
+    """
 
     url: str
     prefix: str
     upstream: str = ""
     connections: set[Any] = field(default_factory=set)
+    bytes_per_s: float | None = None
+    passed: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: its first head is rewritten, the rest passes as it is."""
@@ -41,9 +48,19 @@ class PrefixProxy:
         up_reader, up_writer = await asyncio.open_connection(address.hostname, address.port)
         try:
             up_writer.write(b" ".join((method, path[len(self.prefix) :] or b"/", rest)))
-            await asyncio.gather(_pass(reader, up_writer), _pass(up_reader, writer))
+            await asyncio.gather(self._pass_up(reader, up_writer), _pass(up_reader, writer))
         finally:
             up_writer.close()
+
+    async def _pass_up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(16384):
+                if self.bytes_per_s is not None:
+                    await asyncio.sleep(len(data) / self.bytes_per_s)
+                writer.write(data)
+                await writer.drain()
+                self.passed += len(data)
+            writer.close()
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

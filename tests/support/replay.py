@@ -111,6 +111,9 @@ class Replayer:
     async def get(self, path: str, **headers: str) -> httpx.Response:
         return await self._http.get(f"{self.url}{path}", headers={**self.headers, **headers})
 
+    async def cancel(self, job: str) -> httpx.Response:
+        return await self._http.post(f"{self.url}/edif/v1/jobs/{job}/cancel", headers=self.headers)
+
     async def fetch(self, frame: dict[str, Any]) -> bytes:
         answer = await self._http.get(frame["data"])
         answer.raise_for_status()

@@ -94,6 +94,12 @@ class FileBlobs:
     async def delete(self, name: str) -> None:
         self.path(name).unlink(missing_ok=True)
 
+    async def names(self) -> list[str]:
+        def listed() -> list[str]:
+            return [f"{kind}/{path.name}" for kind in KINDS for path in (self.folder / kind).iterdir()]
+
+        return await asyncio.to_thread(listed)
+
     def free_bytes(self) -> int:
         """Space left on the folder's file system, in bytes."""
         return shutil.disk_usage(self.folder).free

@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from edif.core.ids import JobId
+
 
 class BlobStore(Protocol):
     """Payloads and results. A blob is visible only when it is complete and durable."""
@@ -32,6 +34,10 @@ class BlobStore(Protocol):
         """Delete a blob; one that is not there is no error."""
         ...
 
+    async def names(self) -> list[str]:
+        """The names of all blobs."""
+        ...
+
 
 KINDS = ("payload", "result")
 
@@ -43,3 +49,9 @@ def payload_name(job_id: str) -> str:
 def result_name(job_id: str, attempt: int) -> str:
     """Each attempt has a name of its own: one that was given up cannot overwrite the one that counts."""
     return f"result/{job_id}-{attempt}"
+
+
+def job_of(name: str) -> JobId:
+    """The job that a payload or result belongs to."""
+    kind, _, blob = name.partition("/")
+    return JobId(blob if kind == "payload" else blob.rpartition("-")[0])

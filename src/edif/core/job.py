@@ -83,6 +83,7 @@ class Job:
     state: JobState = JobState.QUEUED
     client_key: str | None = None
     attempts: int = 0
+    cancel_asked: bool = False
     ended_at: float | None = None
     error_code: str | None = None
     description: str = ""

@@ -116,7 +116,7 @@ class Fabric:
         self._agents = AgentLinks()
         self._away: dict[AgentId, float] = {}
         self._stale_positions: set[ModelId] = set()
-        self._metadata_asked: set[str] = set()
+        self._metadata_missing = {spec.id for spec in catalogue}
         self.alive = False
 
     # -- life ------------------------------------------------------------------------------------------
@@ -135,6 +135,8 @@ class Fabric:
                     ev.AttemptRemembered(job.id, job.model, attempt.number, agent, ReplicaId(attempt.replica))
                 )
                 self._start_lease(agent)
+            if job.cancel_asked:
+                self._post(ev.CancelAsked(job.id))
         for model in self.config.keep_deployed:
             self._post(ev.DeployAsked(model))
 
@@ -183,7 +185,11 @@ class Fabric:
         self, job: Job, *, subscriber: Subscriber | None, base_url: str, received: float
     ) -> StatusFrame:
         """Record a job whose payload is already in the blob store; it is durable when this returns."""
-        recorded = await self._records.add_job(job)
+        try:
+            recorded = await self._records.add_job(job)
+        except StoreUnavailable:
+            await self._blobs.delete(payload_name(job.id))  # nothing was recorded
+            raise
         if recorded.id != job.id:
             await self._blobs.delete(payload_name(job.id))
             return await self.status(recorded, base_url)
@@ -223,13 +229,14 @@ class Fabric:
         name = result_name(job.id, job.attempts)
         return base_url + self.signer.path("get", name, time.time() + LINK_VALID_S)
 
-    def cancel(self, job: Job) -> None:
-        """
+    async def cancel(self, job: Job) -> None:
+        """Have the job end; that this was asked for is durable when this returns.
+
         Raises:
             Refused: the job has already ended.
         """
-        if job.state.final or not self._scheduler.knows(job.id):
-            raise Refused(errors.STATE_CONFLICT, f"The job {job.id} has already ended: {job.state}.")
+        if not await self._records.ask_cancel(job.id):
+            raise Refused(errors.STATE_CONFLICT, f"The job {job.id} has already ended.")
         self._post(ev.CancelAsked(job.id))
 
     def deploy(self, model: ModelId) -> None:
@@ -293,6 +300,10 @@ class Fabric:
     def heard(self, agent: str, message: link.ToGateway) -> None:
         self._post(_FromAgent(AgentId(agent), message))
 
+    def metadata_arrived(self, repo: str) -> None:
+        """This repository's metadata need not be asked for again; the model may have changed since an earlier run."""
+        self._metadata_missing.discard(repo)
+
     async def _agent_joined(self, joined: AgentLink) -> None:
         agent = joined.agent
         self._agents.join(joined)
@@ -302,8 +313,7 @@ class Fabric:
         unwanted = [ref for ref in hello.running if (JobId(ref.job), ref.attempt) not in believed]
         joined.send(link.Welcome("edif", self.config.store_id, unwanted))
         for spec in self.catalogue:
-            if spec.id not in self._metadata_asked:
-                self._metadata_asked.add(spec.id)
+            if spec.id in self._metadata_missing:
                 joined.send(link.SendMetadata(spec))
         log.info("fabric.agent_joined", agent=agent, host=hello.host, replicas=len(hello.replicas))
         replicas = tuple(

@@ -1,38 +1,23 @@
 """The Hub mirror: metadata files of the served models, kept in a folder, so that clients need no internet.
 
 Agents send the files of their models. A repository that is not served may come from a configured upstream
-Hub: metadata only, size-capped, cached, fetched by the gateway without the client's credentials and never by
-redirect, for a redirect would carry eDIF keys to another host.
+Hub, fetched by the gateway and never by redirecting the client, which would carry eDIF keys to another host.
 """
 
-import asyncio
 import json
 import os
 import re
 import secrets
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import quote
-
-import httpx
 
 from edif.core import errors
-from edif.core.errors import EdifError, NotFound, Refused
-from edif.models.metadata import MAX_METADATA_BYTES, is_metadata, is_weights, revision_of
+from edif.core.errors import NotFound, Refused
+from edif.gateway.hub_upstream import HubFile, HubUpstream
+from edif.models.metadata import is_metadata, is_weights, revision_of
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _REVISION = re.compile(r"[\w.-]{1,100}")
-_UPSTREAM_TIMEOUT_S = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """One metadata file; ``etag`` is the SHA-256 of its bytes, ``commit`` the repository's revision."""
-
-    body: bytes
-    etag: str
-    commit: str
 
 
 class HubMirror:
@@ -45,13 +30,15 @@ class HubMirror:
 
     def __init__(self, folder: Path, upstream: str | None) -> None:
         self._folder = folder
-        self._upstream = upstream.rstrip("/") if upstream else None
+        self._upstream = HubUpstream(upstream) if upstream else None
         self._repos: dict[str, dict[str, HubFile]] = {}
         self._arriving: dict[tuple[str, str], dict[str, bytes]] = {}
-        self._upstream_cache: dict[tuple[str, str, str], HubFile | None] = {}
-        self._upstream_info: dict[tuple[str, str], bytes] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._restore()
+
+    async def close(self) -> None:
+        if self._upstream is not None:
+            await self._upstream.close()
 
     # -- what agents send ------------------------------------------------------------------------------
     def receive(self, repo: str, name: str, body: bytes, upload: str = "") -> None:
@@ -158,7 +145,7 @@ class HubMirror:
         return self._repos.get(repo)
 
     # -- upstream --------------------------------------------------------------------------------------
-    def _upstream_url(self, repo: str, revision: str) -> str:
+    def _upstream_for(self, repo: str, revision: str) -> HubUpstream:
         if self._upstream is None or not _REPO.fullmatch(repo) or not _REVISION.fullmatch(revision):
             raise NotFound(
                 errors.HUB_REPO_UNKNOWN, f"The repository {repo[:80]!r} is not served by this fabric."
@@ -166,55 +153,14 @@ class HubMirror:
         return self._upstream
 
     async def _info_upstream(self, repo: str, revision: str) -> bytes:
-        url = f"{self._upstream_url(repo, revision)}/api/models/{quote(repo)}/revision/{quote(revision)}"
-        key = (repo, revision)
-        if key not in self._upstream_info:
-            body, _ = await _fetch(url)
-            if body is None:
-                raise NotFound(
-                    errors.HUB_REPO_UNKNOWN, f"The repository {repo[:80]!r} is not known upstream."
-                )
-            self._upstream_info[key] = body
-        return self._upstream_info[key]
+        info = await self._upstream_for(repo, revision).info(repo, revision)
+        if info is None:
+            raise NotFound(errors.HUB_REPO_UNKNOWN, f"The repository {repo[:80]!r} is not known upstream.")
+        return info
 
     async def _file_upstream(self, repo: str, revision: str, name: str) -> HubFile | None:
-        base = self._upstream_url(repo, revision)
-        if not is_metadata(name):
-            return None
-        key = (repo, revision, name)
-        if key not in self._upstream_cache:
-            body, headers = await _fetch(f"{base}/{quote(repo)}/resolve/{quote(revision)}/{quote(name)}")
-            commit = headers.get("x-repo-commit", "0" * 40)
-            self._upstream_cache[key] = (
-                None if body is None else HubFile(body, sha256(body).hexdigest(), commit)
-            )
-        return self._upstream_cache[key]
-
-
-async def _fetch(url: str) -> tuple[bytes | None, httpx.Headers]:
-    """Fetch a small public file without any credentials; None if it is not there.
-
-    Raises:
-        EdifError: the upstream does not answer, or answers with too much.
-    """
-    try:
-        async with (
-            asyncio.timeout(_UPSTREAM_TIMEOUT_S),
-            httpx.AsyncClient(follow_redirects=True, max_redirects=5, trust_env=True) as client,
-            client.stream("GET", url) as response,
-        ):
-            if response.status_code in (401, 403, 404):
-                return None, response.headers
-            response.raise_for_status()
-            body = b""
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_METADATA_BYTES:
-                    raise EdifError(errors.HUB_UPSTREAM_FAILED, "The upstream Hub's file is too large.")
-            first = response.history[0] if response.history else response
-            return body, first.headers
-    except (httpx.HTTPError, TimeoutError) as error:
-        raise EdifError(errors.HUB_UPSTREAM_FAILED, "The upstream Hub cannot be reached.") from error
+        upstream = self._upstream_for(repo, revision)
+        return await upstream.file(repo, revision, name) if is_metadata(name) else None
 
 
 def _files(bodies: dict[str, bytes]) -> dict[str, HubFile]:

@@ -60,7 +60,7 @@ async def show_job(request: Request, job_id: str) -> dict[str, Any]:
 @router.post("/jobs/{job_id}/cancel", status_code=202)
 async def cancel_job(request: Request, job_id: str) -> dict[str, Any]:
     edge, job = await _own_job(request, job_id)
-    edge.fabric.cancel(job)
+    await edge.fabric.cancel(job)
     return {"id": job.id, "cancelling": True}
 
 

@@ -89,4 +89,5 @@ async def publish_model(request: Request, repo: str) -> dict[str, int]:
     body = b"".join([chunk async for chunk in bounded_body(request, MAX_METADATA_BYTES)])
     names = msgspec.json.decode(body, type=FileNames).files
     edge.hub.publish(repo, names, request.headers.get(UPLOAD_HEADER, ""))
+    edge.fabric.metadata_arrived(repo)
     return {"files": len(names)}

@@ -11,17 +11,16 @@ import uvloop
 
 from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.links import LinkSigner
-from edif.blobs.store import payload_name, result_name
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.core.ids import ModelId
-from edif.core.job import MAX_ATTEMPTS
 from edif.core.limits import Limits
 from edif.gateway.app import create_app
 from edif.gateway.auth import Authenticator, Tokens, is_loopback
 from edif.gateway.edge import Edge, EdgeConfig
 from edif.gateway.fabric import Fabric, FabricConfig
 from edif.gateway.hub import HubMirror
+from edif.gateway.retention import retire_blobs, sweep_strays
 from edif.gateway.subscribers import Subscribers
 from edif.launch.data_folder import DataFolder
 from edif.launch.models import catalogue_of
@@ -32,8 +31,6 @@ from edif.settings import Settings
 from edif.telemetry import logs
 
 log = structlog.get_logger()
-
-_RETENTION_EVERY_S = 60.0
 
 
 def run(settings: Settings) -> None:
@@ -123,6 +120,7 @@ async def _serve(
         blobs,
         HubMirror(folder.hub, settings.hub_upstream),
     )
+    await sweep_strays(records, blobs)
     await fabric.recover()
     url = _own_url(settings.host, sock)
     folder.note("gateway", {"pid": os.getpid(), "url": url, "started_at": time.time()})
@@ -144,11 +142,12 @@ async def _serve(
     async with asyncio.TaskGroup() as tasks:
         background = [
             tasks.create_task(fabric.run()),
-            tasks.create_task(_retire_blobs(settings, records, blobs)),
+            tasks.create_task(retire_blobs(records, blobs, settings.retention_s)),
         ]
         await server.serve(sockets=[sock])
         for task in background:
             task.cancel()
+    await edge.hub.close()
 
 
 def _own_url(host: str, sock: socket.socket) -> str:
@@ -156,18 +155,3 @@ def _own_url(host: str, sock: socket.socket) -> str:
     port = sock.getsockname()[1]
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{reachable}:{port}"
-
-
-async def _retire_blobs(settings: Settings, records: RecordStore, blobs: FileBlobs) -> None:
-    """Delete payloads and results of jobs that ended longer ago than the retention time."""
-    while True:
-        expired = await records.expired_blobs(time.time() - settings.retention_s)
-        for job_id in expired:
-            await blobs.delete(payload_name(job_id))
-            for attempt in range(1, MAX_ATTEMPTS + 1):
-                await blobs.delete(result_name(job_id, attempt))
-        if expired:
-            await records.mark_blobs_deleted(expired)
-            log.info("gateway.blobs_retired", jobs=len(expired))
-        else:
-            await asyncio.sleep(min(_RETENTION_EVERY_S, settings.retention_s))

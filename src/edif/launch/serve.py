@@ -37,10 +37,9 @@ class _Service:
     process: subprocess.Popen[bytes] | None
     started: float
 
-    def reap(self) -> None:
-        """Take its exit status, if it is our child."""
-        if self.process is not None:
-            self.process.wait()
+    def reap(self) -> int | None:
+        """Its exit status (minus a signal), if it is our child."""
+        return None if self.process is None else self.process.wait()
 
     def stop(self) -> None:
         self._signal(signal.SIGTERM)
@@ -64,7 +63,7 @@ class Supervisor:
         self._folder = DataFolder(settings.data.resolve())
         self._settings = settings.model_copy(update={"data": self._folder.root})
         self._services: dict[str, _Service] = {}
-        self._quick_deaths = 0
+        self._quick_leaves = 0
         self._logs = self._folder.run / "logs"
 
     def run(self, on_ready: Callable[[str], None]) -> None:
@@ -122,6 +121,7 @@ class Supervisor:
                 os.close(self._services.pop("gateway").pidfd)
                 raise self._last_words("gateway")
             time.sleep(0.02)
+        self._services.pop("gateway").stop()
         raise SetupError(
             errors.INTERNAL, "The gateway did not come up in time.", f"See {self._logs}/gateway.log."
         )
@@ -161,16 +161,20 @@ class Supervisor:
                 self._replace(fds[fd])
 
     def _replace(self, dead: _Service) -> None:
-        dead.reap()
+        status = dead.reap()
         os.close(dead.pidfd)
         del self._services[dead.name]
         if dead.name == "gateway":
             self._restart_gateway()
-            return
-        quick = time.monotonic() - dead.started < _QUICK_S
-        self._quick_deaths = self._quick_deaths + 1 if quick else 0
-        if self._quick_deaths >= _TRIES:
-            raise self._last_words(dead.name)
+        else:
+            self._restart_agent(dead, status)
+
+    def _restart_agent(self, dead: _Service, status: int | None) -> None:
+        """Bring the agent up again; give up when it leaves by itself, again and again, as soon as it is started."""
+        left = status is not None and status >= 0 and time.monotonic() - dead.started < _QUICK_S
+        self._quick_leaves = self._quick_leaves + 1 if left else 0
+        if self._quick_leaves >= _TRIES:
+            raise self._last_words("agent")
         time.sleep(_RESTART_PAUSE_S)
         self._start("agent", {"EDIF_GATEWAY_URL": str((self._folder.facts("gateway") or {}).get("url", ""))})
 

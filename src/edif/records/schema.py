@@ -52,6 +52,7 @@ jobs = sa.Table(
     sa.Column("result_bytes", sa.BigInteger),
     sa.Column("result_sha256", sa.String(64)),
     sa.Column("blobs_deleted", sa.Boolean, nullable=False, default=False),
+    sa.Column("cancel_asked", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.UniqueConstraint("owner", "client_key"),
     sa.Index("ix_jobs_state_created_at", "state", "created_at"),
     sa.Index("ix_jobs_owner_created_at", "owner", "created_at"),

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -30,6 +30,7 @@ DATABASE_NAME = "records.sqlite"
 
 _MAX_BATCH = 64
 _READERS = 2
+_IDS_PER_QUERY = 500
 
 T = TypeVar("T")
 _job_columns = [column for column in jobs.c if column.name != "blobs_deleted"]
@@ -347,6 +348,14 @@ class SqlRecordStore:
 
         return await self._write(work)
 
+    async def ask_cancel(self, job_id: JobId) -> bool:
+        statement = (
+            sa.update(jobs)
+            .where(jobs.c.id == job_id, jobs.c.state.not_in(_final_values))
+            .values(cancel_asked=True)
+        )
+        return await self._run(statement) == 1
+
     async def current_attempt(self, job_id: JobId) -> Attempt | None:
         rows = await self._fetch(
             sa.select(attempts).where(attempts.c.job == job_id, attempts.c.outcome.is_(None))
@@ -367,6 +376,15 @@ class SqlRecordStore:
             .limit(limit)
         )
         return [JobId(row.id) for row in rows]
+
+    async def unknown_jobs(self, job_ids: Collection[JobId]) -> set[JobId]:
+        unknown = set(job_ids)
+        asked = list(unknown)
+        for start in range(0, len(asked), _IDS_PER_QUERY):
+            some = asked[start : start + _IDS_PER_QUERY]
+            for row in await self._fetch(sa.select(jobs.c.id).where(jobs.c.id.in_(some))):
+                unknown.discard(JobId(row.id))
+        return unknown
 
     async def mark_blobs_deleted(self, job_ids: Sequence[JobId]) -> None:
         statement = sa.update(jobs).where(jobs.c.id.in_(job_ids)).values(blobs_deleted=True)
@@ -472,6 +490,7 @@ def _job_values(job: Job) -> dict[str, Any]:
         "result_bytes": job.result_bytes,
         "result_sha256": job.result_sha256,
         "blobs_deleted": False,
+        "cancel_asked": job.cancel_asked,
     }
 
 

@@ -1,6 +1,6 @@
 """The port to the record store. ``sql_store.py`` implements it; one contract suite runs on all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from edif.core.ids import JobId, UserName
@@ -55,6 +55,10 @@ class RecordStore(Protocol):
         """
         ...
 
+    async def ask_cancel(self, job_id: JobId) -> bool:
+        """Remember that the job is to be cancelled; False if it has already ended."""
+        ...
+
     async def current_attempt(self, job_id: JobId) -> Attempt | None:
         """The attempt without outcome, if there is one."""
         ...
@@ -63,6 +67,10 @@ class RecordStore(Protocol):
 
     async def expired_blobs(self, ended_before: float, limit: int = 100) -> list[JobId]:
         """Jobs that ended before then and whose blobs are not yet marked as deleted."""
+        ...
+
+    async def unknown_jobs(self, job_ids: Collection[JobId]) -> set[JobId]:
+        """Those of the ids that no job has."""
         ...
 
     async def mark_blobs_deleted(self, job_ids: Sequence[JobId]) -> None: ...

@@ -269,11 +269,16 @@ class Agent:
         self._say(link.ReplicaStopped(replica_id))
 
     async def _send_metadata(self, spec: link.ModelSpec) -> None:
-        try:
-            for repo_id, folder in await asyncio.to_thread(sources, spec):
-                await send_metadata(self._http, repo_id, folder)
-        except (httpx.HTTPError, OSError) as error:
-            log.warning("agent.metadata_failed", model=spec.id, reason=str(error))
+        for pause in (*_RETRY_S, None):
+            try:
+                for repo_id, folder in await asyncio.to_thread(sources, spec):
+                    await send_metadata(self._http, repo_id, folder)
+            except (httpx.HTTPError, OSError) as error:
+                log.warning("agent.metadata_failed", model=spec.id, reason=str(error), again_in_s=pause)
+            else:
+                return
+            if pause is not None:
+                await asyncio.sleep(pause)
 
     # -- attempts --------------------------------------------------------------------------------------
     def _cancel(self, attempt: AttemptId) -> None:

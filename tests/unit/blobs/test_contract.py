@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from edif.blobs.store import BlobStore, payload_name, result_name
+from edif.blobs.store import BlobStore, job_of, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import OverLimit
 from tests.unit.blobs.factories import FACTORIES, BlobFactory, chunks_of
@@ -83,6 +83,16 @@ async def test_later_put_replaces_the_earlier_one_whole(store: BlobStore) -> Non
 async def test_blob_is_there_when_the_store_is_opened_again(factory: BlobFactory, tmp_path: Path) -> None:
     await factory.open(tmp_path).put(NAME, chunks_of(b"abc"), limit_bytes=LIMIT)
     assert await factory.open(tmp_path).read(NAME) == b"abc"
+
+
+async def test_names_are_those_of_all_blobs_and_say_whose_they_are(store: BlobStore) -> None:
+    assert await store.names() == []
+    names = {payload_name("j-1"), payload_name("j2"), result_name("j-1", 1), result_name("j-1", 12)}
+    for name in names:
+        await store.put(name, chunks_of(b"x"), limit_bytes=LIMIT)
+    found = await store.names()
+    assert set(found) == names
+    assert sorted(map(job_of, found)) == ["j-1", "j-1", "j-1", "j2"]
 
 
 # -- all or nothing ------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The Hub mirror: what agents bring, what it keeps, and what it asks of an upstream Hub."""
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from edif.core import errors
 from edif.core.errors import EdifError, ErrorCode, NotFound, Refused
 from edif.core.ids import UserName
 from edif.core.users import Role, User
-from edif.gateway import hub as hub_module
+from edif.gateway import hub_upstream
 from edif.gateway.app import create_app
-from edif.gateway.hub import HubFile, HubMirror
+from edif.gateway.hub import HubMirror
+from edif.gateway.hub_upstream import HubFile
 from edif.models.metadata import revision_of
 from edif.records.keys import mint
 from edif.records.sql_store import SqlRecordStore
@@ -59,11 +61,12 @@ def upstream(monkeypatch: pytest.MonkeyPatch) -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def onward(folder: Path, upstream: Upstream) -> HubMirror:
+async def onward(folder: Path, upstream: Upstream) -> AsyncIterator[HubMirror]:
     """A mirror that has one repository of its own and asks upstream for others."""
     mirror = HubMirror(folder, upstream.url + "/")
     bring(mirror)
-    return mirror
+    yield mirror
+    await mirror.close()
 
 
 # -- what agents bring ---------------------------------------------------------------------------------
@@ -286,12 +289,13 @@ async def test_upstream_that_is_down_is_said_to_be_so(folder: Path, monkeypatch:
         url = gone.url
     mirror = HubMirror(folder, url)
     assert await kind_of(EdifError, mirror, "a/b", "main", "config.json") is errors.HUB_UPSTREAM_FAILED
+    await mirror.close()
 
 
 async def test_upstream_that_does_not_answer_in_time(
     onward: HubMirror, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module, "_UPSTREAM_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(hub_upstream, "_TIMEOUT_S", 0.05)
     upstream.answers[CONFIG_PATH] = Answer(endless=True)
     kind = await kind_of(EdifError, onward, "other/repo", "main", "config.json")
     assert kind is errors.HUB_UPSTREAM_FAILED
@@ -301,12 +305,35 @@ async def test_upstream_that_does_not_answer_in_time(
 async def test_upstream_that_sends_too_much_is_cut_off(
     onward: HubMirror, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, endless: bool
 ) -> None:
-    monkeypatch.setattr(hub_module, "MAX_METADATA_BYTES", 200_000)
+    monkeypatch.setattr(hub_upstream, "MAX_METADATA_BYTES", 200_000)
     upstream.answers[CONFIG_PATH] = Answer(b"x" * 200_001, endless=endless)
     kind = await kind_of(EdifError, onward, "other/repo", "main", "config.json")
     assert kind is errors.HUB_UPSTREAM_FAILED
     upstream.answers[CONFIG_PATH] = Answer(b"x" * 200_000)
     assert len((await onward.file("other/repo", "main", "config.json")).body) == 200_000
+
+
+async def test_what_is_kept_of_upstream_is_bounded_and_grows_old(
+    folder: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_upstream, "_KEPT_BYTES", 10_000)
+    monkeypatch.setattr(hub_upstream, "_KEPT_S", 0.3)
+    mirror = HubMirror(folder, upstream.url)
+    paths = [f"/other/repo/resolve/{n}/config.json" for n in range(4)]
+    for path in paths:
+        upstream.answers[path] = Answer(b"x" * 3000)
+    for n in (0, 1, 2, 3, 3, 0):  # two fit
+        await mirror.file("other/repo", str(n), "config.json")
+    assert upstream.paths == [*paths, paths[0]]
+    await asyncio.sleep(0.35)
+    await mirror.file("other/repo", "3", "config.json")
+    assert upstream.paths == [*paths, paths[0], paths[3]]
+    big = "/other/big/resolve/main/config.json"
+    upstream.answers[big] = Answer(b"x" * 20_000)
+    for _ in range(2):
+        assert len((await mirror.file("other/big", "main", "config.json")).body) == 20_000
+    assert upstream.paths[-2:] == [big, big], "what is larger than the cache is not kept"
+    await mirror.close()
 
 
 async def test_redirects_of_upstream_are_followed_here_and_the_first_answers_commit_counts(

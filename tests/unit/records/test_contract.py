@@ -102,6 +102,34 @@ async def test_unfinished_jobs_are_all_that_have_not_ended_oldest_first(store: R
     assert [job.id for job in await store.unfinished_jobs()] == [run.id, waiting.id]
 
 
+async def test_a_cancel_is_remembered_until_the_job_ends(store: RecordStore) -> None:
+    waiting, run, done = a_job(), a_job(), a_job()
+    for job in (waiting, run, done):
+        await store.add_job(job)
+    for job in (run, done):
+        await store.begin_attempt(an_attempt(job.id))
+    await store.end_job(done.id, an_ending(), **COMPLETED)
+    assert await store.ask_cancel(waiting.id)
+    assert await store.ask_cancel(run.id)
+    assert await store.ask_cancel(run.id), "twice is no error"
+    assert not await store.ask_cancel(done.id)
+    assert not await store.ask_cancel(JobId("never"))
+    asked = {job.id: job.cancel_asked for job in await store.jobs()}
+    assert asked == {waiting.id: True, run.id: True, done.id: False}
+    assert await store.lose_attempt(run.id, 1)
+    found = await store.job(run.id)
+    assert found is not None
+    assert (found.state, found.cancel_asked) == (JobState.QUEUED, True)
+
+
+@pytest.mark.parametrize("number", [0, 3, 1300])
+async def test_unknown_jobs_are_those_that_were_never_recorded(store: RecordStore, number: int) -> None:
+    job = a_job()
+    await store.add_job(job)
+    never = {JobId(f"never-{n}") for n in range(number)}
+    assert await store.unknown_jobs({job.id, *never}) == never
+
+
 async def test_unfinished_jobs_have_no_upper_number(store: RecordStore) -> None:
     """A restart that forgot the 101st job would lose it."""
     await asyncio.gather(*(store.add_job(a_job()) for _ in range(130)))

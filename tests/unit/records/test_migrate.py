@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from edif.core import errors
 from edif.core.errors import SetupError
+from edif.records import migrate
 from edif.records.migrate import open_store, upgrade
 from edif.records.schema import metadata
 from edif.records.sql_store import DATABASE_NAME, open_engine
@@ -101,6 +103,25 @@ async def test_several_processes_may_open_a_fresh_folder_at_once(tmp_path: Path)
 def test_new_data_folder_is_its_owners_alone(tmp_path: Path) -> None:
     asyncio.run(open_and_close(tmp_path / "data"))
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+async def test_jobs_of_the_first_schema_are_kept(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path / DATABASE_NAME, writing=True)
+    config = migrate._config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO jobs (id, owner, model, model_key, compress, env, payload_bytes, created_at, state,"
+            " attempts, description, meta, blobs_deleted)"
+            " VALUES ('j1', 'ada', 'm', 'k', 1, '{}', 3, 1.0, 'queued', 0, '', '{}', 0)"
+        )
+    engine.dispose()
+    store = await open_store(tmp_path)
+    (job,) = await store.unfinished_jobs()
+    assert (job.id, job.cancel_asked) == ("j1", False)
+    assert await store.ask_cancel(job.id)
+    await store.close()
 
 
 # -- a migration that is killed ------------------------------------------------------------------------

@@ -29,12 +29,12 @@ class Disk:
 
     def __init__(self, store: SqlRecordStore, extra: int = 0) -> None:
         self._extra: int | None = extra
-        sa.event.listen(store._write_engine, "checkout", self._limit)
+        sa.event.listen(store._write_engine, "begin", self._limit)
 
-    def _limit(self, connection: sqlite3.Connection, *_: object) -> None:
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    def _limit(self, connection: sa.Connection) -> None:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         limit = 1_073_741_823 if self._extra is None else pages + self._extra
-        connection.execute(f"PRAGMA max_page_count = {limit}")
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {limit}")
 
     def free(self) -> None:
         self._extra = None
@@ -119,6 +119,18 @@ async def test_reading_goes_on_while_the_disk_is_full(store: SqlRecordStore) -> 
         await store.add_job(a_job(model_key="x" * 100_000))
     assert await store.job(job.id) == job
     assert await store.any_user()
+
+
+# -- closing -------------------------------------------------------------------------------------------
+async def test_closing_finishes_what_waits_and_takes_nothing_more(tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "closing")
+    jobs = [a_job() for _ in range(50)]
+    writes = [asyncio.create_task(store.add_job(job)) for job in jobs]
+    await asyncio.sleep(0)
+    await store.close()
+    assert await asyncio.gather(*writes) == jobs
+    with pytest.raises(RuntimeError, match="closed"):
+        await store.add_job(a_job())
 
 
 # -- someone else's lock -------------------------------------------------------------------------------

@@ -1,0 +1,43 @@
+"""How long payloads and results are kept, and what becomes of those that belong to no job."""
+
+import asyncio
+import time
+
+import structlog
+
+from edif.blobs.store import BlobStore, job_of, payload_name, result_name
+from edif.core.job import MAX_ATTEMPTS
+from edif.records.store import RecordStore
+
+log = structlog.get_logger()
+
+_EVERY_S = 60.0
+
+
+async def retire_blobs(records: RecordStore, blobs: BlobStore, retention_s: float) -> None:
+    """Delete the blobs of jobs that ended longer ago than the retention time; runs until cancelled."""
+    while True:
+        expired = await records.expired_blobs(time.time() - retention_s)
+        for job_id in expired:
+            await blobs.delete(payload_name(job_id))
+            for attempt in range(1, MAX_ATTEMPTS + 1):
+                await blobs.delete(result_name(job_id, attempt))
+        if expired:
+            await records.mark_blobs_deleted(expired)
+            log.info("gateway.blobs_retired", jobs=len(expired))
+        else:
+            await asyncio.sleep(min(_EVERY_S, retention_s))
+
+
+async def sweep_strays(records: RecordStore, blobs: BlobStore) -> None:
+    """Delete blobs of no recorded job: the gateway died between an upload's last byte and its record.
+
+    Only before the gateway takes requests, else it would meet uploads that are about to be recorded.
+    """
+    names = await blobs.names()
+    unknown = await records.unknown_jobs({job_of(name) for name in names})
+    strays = [name for name in names if job_of(name) in unknown]
+    for name in strays:
+        await blobs.delete(name)
+    if strays:
+        log.info("gateway.strays_swept", blobs=len(strays))
