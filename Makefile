@@ -28,13 +28,23 @@ install: .venv/installed .venv/tools
 demo: .venv/installed
 	$(BIN)/python examples/demo.py
 
+# Clients of earlier generations, beside the environment and not in it: tests see what they show when refused.
+OLD_CLIENTS := 0.5.15 0.6.3 0.7.0
+.venv/old-clients: .venv/tools tests/old_clients.txt
+	rm -rf $@ $@.part
+	$(BIN)/pip install --quiet --target $@.part/shared -r tests/old_clients.txt
+	for version in $(OLD_CLIENTS); do \
+		$(BIN)/pip install --quiet --no-deps --target $@.part/$$version nnsight==$$version || exit 1; \
+	done
+	mv $@.part $@
+
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check
+test: check .venv/old-clients
 	$(BIN)/python -m pytest
 
 # The full counts of every proof, in parts of less than half an hour each.
