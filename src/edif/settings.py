@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     )
 
     time_limit_s: float = Field(default=600.0, gt=0, allow_inf_nan=False, description="Wall time of one job.")
-    result_limit_bytes: int = Field(default=GIB, gt=0, description="Size of one result.")
+    result_limit_bytes: int = Field(default=GIB, gt=0, description="Size of one result before compression.")
     payload_limit_bytes: int = Field(
         default=256 * MIB, gt=0, description="Size of one request as it travels."
     )

@@ -12,7 +12,7 @@ class Limits:
 
     Attributes:
         time_s: wall time of one attempt on a replica, in seconds.
-        result_bytes: size of the serialised result, in bytes, after compression.
+        result_bytes: size of the serialised result, in bytes, before compression.
         payload_bytes: size of the request's blob as it travels, in bytes.
         payload_expanded_bytes: size of the blob after decompression, in bytes.
         log_bytes: text printed by user code that is passed on, in bytes.
