@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO
@@ -96,7 +97,9 @@ class FileBlobs:
 
     async def names(self) -> list[str]:
         def listed() -> list[str]:
-            return [f"{kind}/{path.name}" for kind in KINDS for path in (self.folder / kind).iterdir()]
+            paths = [path for kind in KINDS for path in (self.folder / kind).iterdir() if path.is_file()]
+            names = [f"{path.parent.name}/{path.name}" for path in paths]
+            return [name for name in names if _NAME.fullmatch(name)]  # not what an editor or NFS left there
 
         return await asyncio.to_thread(listed)
 
@@ -104,10 +107,13 @@ class FileBlobs:
         """Space left on the folder's file system, in bytes."""
         return shutil.disk_usage(self.folder).free
 
-    def sweep_temporary(self) -> None:
-        """Delete what an earlier process left half written. Only for the one process that owns the folder."""
+    async def sweep_temporary(self, older_than_s: float) -> None:
+        """Delete what a process that died left half written: nothing has been written to it for so long."""
+        before = time.time() - older_than_s
         for path in self._tmp.iterdir():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # it was finished, and renamed
+                if path.stat().st_mtime < before:
+                    path.unlink()
 
 
 def _check_size(size: int, limit_bytes: int) -> None:

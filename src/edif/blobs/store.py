@@ -34,6 +34,10 @@ class BlobStore(Protocol):
         """Delete a blob; one that is not there is no error."""
         ...
 
+    async def sweep_temporary(self, older_than_s: float) -> None:
+        """Delete what was begun, not finished, and not written to for so many seconds."""
+        ...
+
     async def names(self) -> list[str]:
         """The names of all blobs."""
         ...

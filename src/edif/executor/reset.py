@@ -13,7 +13,7 @@ import random
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from operator import is_
 from types import ModuleType
 from typing import Any
@@ -27,6 +27,9 @@ from tqdm import TMonitor
 
 from edif.executor.job import LoadedModel
 from edif.executor.weights import WeightGuard
+
+# Taken now: a job may put others in their place, and it is these that must notice.
+_all, _len, _map, _vars, _setattr, _isinstance, _type = all, len, map, vars, setattr, isinstance, type
 
 _TORCH_SWITCHES: tuple[tuple[Callable[[], Any], Callable[..., Any]], ...] = (
     (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -72,6 +75,8 @@ class ProcessState:
 
     def restore(self) -> str:
         """Undo what a job left behind; what cannot be undone comes back as a sentence, else ``""``."""
+        for names in self._functions:
+            names.restore()
         self._restore_torch()
         self._loaded.restore_env()
         forget_nnsight()
@@ -91,8 +96,6 @@ class ProcessState:
         linecache.clearcache()
         sys.path[:] = self._path
         self._imports.restore()
-        for names in self._functions:
-            names.restore()
         with warnings.catch_warnings():  # has Python forget which warnings it has already shown
             pass
         warnings.filters[:] = self._filters  # type: ignore[index]  # a list since Python 3
@@ -125,9 +128,12 @@ class ProcessState:
         for settings in self._settings:
             settings.restore()
 
-    def _read_marks(self) -> list[tuple[int, int, torch.Size]]:
-        """Of each weight where it lies, how often it was edited in place, and its shape."""
-        return [(tensor.data_ptr(), tensor._version, tensor.shape) for tensor in self._tensors]  # noqa: SLF001
+    def _read_marks(self) -> list[tuple[object, ...]]:
+        """Of each weight how often it was edited in place, where it lies, and how its bytes are read."""
+        return [
+            (each._version, each.data_ptr(), each.shape, each.stride(), each.dtype)  # noqa: SLF001
+            for each in self._tensors
+        ]
 
 
 def forget_nnsight() -> None:
@@ -147,11 +153,17 @@ def _tables_of(root: torch.nn.Module) -> Iterator[dict[str, Any]]:
         yield from (value for value in vars(module).values() if isinstance(value, dict))
 
 
-class _Table:
-    """A dictionary whose entries must be the same objects as before.
+def _is_same(present: Mapping[Any, Any], keys: tuple[Any, ...], values: tuple[Any, ...]) -> bool:
+    """Whether names and objects are those noted, by identity and in one pass of C code each."""
+    return (
+        _len(present) == _len(values)
+        and _all(_map(is_, present.values(), values))
+        and _all(_map(is_, present, keys))
+    )
 
-    Compared by identity in one pass of C code: thousands of entries are looked at after every job.
-    """
+
+class _Table:
+    """A dictionary whose entries must be the same objects as before."""
 
     def __init__(self, table: dict[Any, Any]) -> None:
         self._table = table
@@ -160,12 +172,7 @@ class _Table:
 
     def restore(self) -> None:
         table = self._table
-        same = (
-            len(table) == len(self._values)
-            and all(map(is_, table.values(), self._values))
-            and all(map(is_, table, self._keys))
-        )
-        if not same:
+        if not _is_same(table, self._keys, self._values):
             table.clear()
             table.update(zip(self._keys, self._values, strict=True))
 
@@ -226,6 +233,7 @@ class _Settings:
     def _note(self) -> None:
         present = self._present
         self._noted = _copied(present)
+        self._keys = tuple(present)
         self._values = tuple(present.values())
         self._editable = [
             (value, self._noted[name])
@@ -235,11 +243,8 @@ class _Settings:
 
     def restore(self) -> None:
         present = self._present
-        if (
-            len(present) == len(self._values)
-            and all(map(is_, present.values(), self._values))
-            and all(value == noted for value, noted in self._editable)
-        ):
+        unedited = all(value == noted for value, noted in self._editable)
+        if unedited and _is_same(present, self._keys, self._values):
             return
         present.clear()
         present.update(_copied(self._noted))
@@ -266,16 +271,17 @@ class _Names:
 
     def _note(self) -> None:
         self._noted = dict(vars(self._owner))
+        self._keys = tuple(self._noted)
         self._values = tuple(self._noted.values())
 
     def restore(self) -> None:
-        present = vars(self._owner)
-        if len(present) == len(self._values) and all(map(is_, present.values(), self._values)):
+        present = _vars(self._owner)
+        if _is_same(present, self._keys, self._values):
             return
         for name, value in self._noted.items():
             if present.get(name) is not value:
-                setattr(self._owner, name, value)
-        if isinstance(self._owner, type):
+                _setattr(self._owner, name, value)
+        if _isinstance(self._owner, _type):
             # Names may be added, as lazy imports do, but not before the inherited ones.
             for name in present.keys() - self._noted.keys():
                 if any(name in vars(base) for base in self._owner.__mro__[1:]):

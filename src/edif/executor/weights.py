@@ -9,6 +9,7 @@ one copy, forking duplicates no page tables, and a process that has written to a
 import fcntl
 import mmap
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ _READ_ONLY = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcnt
 
 
 class WeightArena:
-    """The packed weights of one model; make it before the model is first used, in the process that forks.
+    """The packed weights of one model; make it in the process that forks, when nothing writes to them any more.
 
     Args:
         module: the loaded model. Its parameters and buffers stay the same objects, tied ones stay tied.
@@ -33,18 +34,19 @@ class WeightArena:
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
-        tensors = [
-            tensor
-            for tensor in (*module.parameters(), *module.buffers())
-            if tensor.device.type == "cpu" and tensor.layout is torch.strided
-        ]
-        places: dict[int, tuple[int, int]] = {}
-        end = 0
+        everything = [each for each in (*module.parameters(), *module.buffers()) if _has_bytes_here(each)]
+        tensors = [each for each in everything if not (each.is_quantized or each.is_conj() or each.is_neg())]
+        packed = {id(each) for each in tensors}
+        self._odd = [each for each in everything if id(each) not in packed]
+        sizes: dict[int, int] = {}
         for tensor in tensors:
             storage = tensor.untyped_storage()
-            if storage.nbytes() and storage.data_ptr() not in places:
-                places[storage.data_ptr()] = (end, storage.nbytes())
-                end += -(-storage.nbytes() // _ALIGN) * _ALIGN
+            sizes[storage.data_ptr()] = max(storage.nbytes(), sizes.get(storage.data_ptr(), 0))
+        places: dict[int, tuple[int, int]] = {}
+        end = 0
+        for address, size in sizes.items():
+            places[address] = (end, size)
+            end += -(-size // _ALIGN) * _ALIGN
         self.size_bytes = sum(size for _, size in places.values())
         self._whole = torch.empty(0, dtype=torch.uint8)
         if not end:
@@ -68,10 +70,8 @@ class WeightArena:
         for tensor in tensors:
             storage = tensor.untyped_storage()
             address = storage.data_ptr()
-            if address not in places:
-                continue  # empty
             if address not in moved:
-                start, size = places[address]
+                start, size = places[address][0], storage.nbytes()
                 file[start : start + size].copy_(torch.empty(0, dtype=torch.uint8).set_(storage))
                 # A storage of its own: what saves a tensor's storage must not meet the whole arena.
                 moved[address] = torch.frombuffer(
@@ -84,28 +84,36 @@ class WeightArena:
 
     def guard(self) -> "WeightGuard":
         """What notices changes in this process from now on."""
-        return WeightGuard(self._whole, _pagemap_tells())
+        return WeightGuard(self._whole, self._odd, by_pagemap=_pagemap_tells())
 
 
 class WeightGuard:
     """Notices every change of the arena's bytes in the process that made it.
 
     Where the kernel does not tell about pages, it compares the sum of each page's bits, at memory speed; then
-    only what leaves a page's sum as it was goes unseen.
+    only what leaves a page's sum as it was goes unseen. The rare tensor that cannot be packed is compared with a copy.
     """
 
-    def __init__(self, whole: torch.Tensor, by_pagemap: bool) -> None:
+    def __init__(self, whole: torch.Tensor, odd: Sequence[torch.Tensor] = (), *, by_pagemap: bool) -> None:
         self._whole = whole
+        self._odd = [(tensor, tensor.detach().clone()) for tensor in odd]
         self.by_pagemap = by_pagemap
         self._sums = None if by_pagemap else self._page_sums()
 
     def unchanged(self) -> bool:
+        if not all(torch.equal(tensor, copy) for tensor, copy in self._odd):
+            return False
         if self._sums is not None:
             return torch.equal(self._sums, self._page_sums())
         return not _own_pages(self._whole.data_ptr(), self._whole.numel())
 
     def _page_sums(self) -> torch.Tensor:
         return self._whole.view(torch.int64).view(-1, _PAGE // 8).sum(1)
+
+
+def _has_bytes_here(tensor: torch.Tensor) -> bool:
+    here = tensor.device.type == "cpu" and tensor.layout is torch.strided
+    return here and tensor.untyped_storage().nbytes() > 0
 
 
 def _mapped(fd: int, length: int, *, shared: bool) -> torch.Tensor:

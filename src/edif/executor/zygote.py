@@ -56,8 +56,9 @@ def main(fd: int) -> None:
     from edif.executor.warm_up import warm_up
     from edif.executor.weights import WeightArena
 
-    arena = WeightArena(model._module)  # noqa: SLF001 - nnsight's own name for the wrapped module
     warm_up(model)
+    # After the first pass, in which a model may still make buffers.
+    arena = WeightArena(model._module)  # noqa: SLF001 - nnsight's own name for the wrapped module
     gc.collect()
     gc.freeze()  # keep the collector from touching, and so copying, pages that the children share
     pipe.send(sock, pipe.Loaded(time.monotonic() - began, arena.size_bytes))

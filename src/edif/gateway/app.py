@@ -5,7 +5,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Mount
+from starlette.routing import Match, Mount
 
 from edif.core import errors
 from edif.core.errors import EdifError, Refused
@@ -44,10 +44,17 @@ def _answer(request: Request, error: Exception) -> Response:
 
 def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code == 404:
+    if error.status_code == 404 and not _has_other_method(request):
         return answer_unknown_route(request, error)
+    if error.status_code == 404:  # the application below, which was asked because no route above fits wholly
+        error = HTTPException(405)
     body = error_body(Refused(errors.REQUEST_INVALID, f"{error.detail}."))
     return json_answer(body, error.status_code)
+
+
+def _has_other_method(request: Request) -> bool:
+    """Whether a client route has this path, with another method."""
+    return any(route.matches(request.scope)[0] is Match.PARTIAL for route in client_routes.routes)
 
 
 def _invalid(request: Request, error: Exception) -> Response:

@@ -122,6 +122,8 @@ def answer_crash(request: Request, error: Exception) -> Response:
     """A fault of ours: the log has all of it, the client learns that it is not theirs."""
     if isinstance(error, ClientDisconnect):
         return Response(status_code=499)
-    log.error("gateway.crash", path=request.url.path, exc_info=error)
+    if not request.scope.get("edif.crash_logged"):  # it passes the inner application and the outer one
+        request.scope["edif.crash_logged"] = True
+        log.error("gateway.crash", path=request.url.path, exc_info=error)
     failure = EdifError(errors.INTERNAL, "The gateway failed while it answered.")
     return json_answer(error_body(failure), 500)

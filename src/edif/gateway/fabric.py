@@ -116,7 +116,7 @@ class Fabric:
         self._agents = AgentLinks()
         self._away: dict[AgentId, float] = {}
         self._stale_positions: set[ModelId] = set()
-        self._metadata_missing = {spec.id for spec in catalogue}
+        self._metadata_missing = {repo for spec in catalogue for repo in (spec.id, *spec.adapters)}
         self.alive = False
 
     # -- life ------------------------------------------------------------------------------------------
@@ -235,7 +235,13 @@ class Fabric:
         Raises:
             Refused: the job has already ended.
         """
-        if not await self._records.ask_cancel(job.id):
+        try:
+            asked = await self._records.ask_cancel(job.id)
+        except StoreUnavailable:
+            # A job that runs wild is stopped even so; only that this was asked for may be forgotten.
+            self._post(ev.CancelAsked(job.id))
+            raise
+        if not asked:
             raise Refused(errors.STATE_CONFLICT, f"The job {job.id} has already ended.")
         self._post(ev.CancelAsked(job.id))
 
@@ -313,7 +319,7 @@ class Fabric:
         unwanted = [ref for ref in hello.running if (JobId(ref.job), ref.attempt) not in believed]
         joined.send(link.Welcome("edif", self.config.store_id, unwanted))
         for spec in self.catalogue:
-            if spec.id in self._metadata_missing:
+            if not self._metadata_missing.isdisjoint((spec.id, *spec.adapters)):
                 joined.send(link.SendMetadata(spec))
         log.info("fabric.agent_joined", agent=agent, host=hello.host, replicas=len(hello.replicas))
         replicas = tuple(

@@ -17,6 +17,7 @@ from edif.gateway.hub_upstream import HubFile, HubUpstream
 from edif.models.metadata import is_metadata, is_weights, revision_of
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+_UNFINISHED_UPLOADS = 8
 _REVISION = re.compile(r"[\w.-]{1,100}")
 
 
@@ -49,7 +50,15 @@ class HubMirror:
         """
         if not _REPO.fullmatch(repo) or not is_metadata(name):
             raise Refused(errors.REQUEST_INVALID, f"{name[:80]!r} of {repo[:80]!r} is no metadata file.")
+        if (repo, upload) not in self._arriving:
+            self._make_room(repo)
         self._arriving.setdefault((repo, upload), {})[name] = body
+
+    def _make_room(self, repo: str) -> None:
+        """Forget the oldest upload of the repository when too many of them have not been finished."""
+        unfinished = [key for key in self._arriving if key[0] == repo]
+        if len(unfinished) >= _UNFINISHED_UPLOADS:
+            del self._arriving[unfinished[0]]
 
     def publish(self, repo: str, names: list[str], upload: str = "") -> None:
         """Serve the received files from now on, in place of any earlier ones."""

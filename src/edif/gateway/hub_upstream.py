@@ -46,8 +46,11 @@ class HubUpstream:
         self._url = url.rstrip("/")
         self._client: httpx.AsyncClient | None = None
         self._cache: TTLCache[str, _Fetched] = TTLCache(_KEPT_BYTES, _KEPT_S, getsizeof=_size)
+        self._fetching: dict[str, asyncio.Task[_Fetched]] = {}
 
     async def close(self) -> None:
+        for fetching in list(self._fetching.values()):
+            fetching.cancel()
         if self._client is not None:
             await self._client.aclose()
 
@@ -69,9 +72,14 @@ class HubUpstream:
         """
         if (known := self._cache.get(path)) is not None:
             return known
+        fetching = self._fetching.get(path)
+        if fetching is None:
+            fetching = self._fetching[path] = asyncio.create_task(self._fetch(path))
+            fetching.add_done_callback(lambda _: self._fetching.pop(path))
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                fetched = await self._fetch(path)
+                # One who gives up waiting does not take it away from the others.
+                fetched = await asyncio.shield(fetching)
         except (httpx.HTTPError, TimeoutError) as error:
             raise EdifError(errors.HUB_UPSTREAM_FAILED, "The upstream Hub cannot be reached.") from error
         if _size(fetched) <= _KEPT_BYTES:

@@ -170,8 +170,9 @@ class Supervisor:
             self._restart_agent(dead, status)
 
     def _restart_agent(self, dead: _Service, status: int | None) -> None:
-        """Bring the agent up again; give up when it leaves by itself, again and again, as soon as it is started."""
-        left = status is not None and status >= 0 and time.monotonic() - dead.started < _QUICK_S
+        """Bring the agent up again; give up when it dies by itself, again and again, as soon as it is started."""
+        by_itself = status not in (None, -signal.SIGKILL, -signal.SIGTERM)
+        left = by_itself and time.monotonic() - dead.started < _QUICK_S
         self._quick_leaves = self._quick_leaves + 1 if left else 0
         if self._quick_leaves >= _TRIES:
             raise self._last_words("agent")

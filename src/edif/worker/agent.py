@@ -273,8 +273,8 @@ class Agent:
             try:
                 for repo_id, folder in await asyncio.to_thread(sources, spec):
                     await send_metadata(self._http, repo_id, folder)
-            except (httpx.HTTPError, OSError) as error:
-                log.warning("agent.metadata_failed", model=spec.id, reason=str(error), again_in_s=pause)
+            except Exception as error:  # noqa: BLE001 - what the Hub's library raises is not only its own
+                log.warning("agent.metadata_failed", model=spec.id, reason=repr(error), again_in_s=pause)
             else:
                 return
             if pause is not None:

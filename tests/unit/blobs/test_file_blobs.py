@@ -81,7 +81,9 @@ async def test_writer_that_is_killed_leaves_nothing_visible_and_its_rest_is_swep
     assert await blobs.size(NAME) is None
     assert len(files_below(tmp_path)) == 1, "the rest lies in tmp/"
     await blobs.put(NAME, chunks_of(b"again"), limit_bytes=LIMIT)
-    blobs.sweep_temporary()
+    await blobs.sweep_temporary(older_than_s=60)
+    assert len(files_below(tmp_path)) == 2, "it might still be written to"
+    await blobs.sweep_temporary(older_than_s=-60)
     assert files_below(tmp_path) == {NAME: 5}
 
 

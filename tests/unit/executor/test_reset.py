@@ -94,6 +94,20 @@ _UNDONE: dict[str, tuple[Callable[[LoadedModel], object], Callable[[LoadedModel]
         lambda m: setattr(m.model.tokenizer, "padding_side", "sideways"),
         lambda m: m.model.tokenizer.padding_side,
     ),
+    "a patched all and map": (
+        lambda m: (
+            setattr(m.module.config, "use_cache", not m.module.config.use_cache),
+            setattr(builtins, "map", lambda *_: []),
+            setattr(builtins, "all", lambda *_: True),
+        ),
+        lambda m: (builtins.all, builtins.map, m.module.config.use_cache),
+    ),
+    "a setting under another name": (
+        lambda m: m.module.config.__dict__.__setitem__(
+            "renamed", m.module.config.__dict__.pop(next(reversed(m.module.config.__dict__)))
+        ),
+        lambda m: list(vars(m.module.config)),
+    ),
     "a module of the user's": (
         lambda _: sys.modules.__setitem__("users_own", types.ModuleType("users_own")),
         lambda _: "users_own" in sys.modules,
@@ -169,14 +183,20 @@ def test_a_progress_bar_leaves_no_thread_behind(state: ProcessState) -> None:
         assert state.restore() == ""
 
 
+def _transpose(weight: torch.nn.Parameter) -> None:
+    assert weight.shape[0] == weight.shape[1], "shape and place stay the same"
+    weight.data = weight.data.T
+
+
 @pytest.mark.parametrize(
     "write",
     [
         lambda m: m.module.lm_head.weight.data.add_(1),
         lambda m: m.module.transformer.ln_f.bias.detach().zero_(),
         lambda m: setattr(m.module.transformer.ln_f.weight, "data", torch.zeros(3)),
+        lambda m: _transpose(m.module.transformer.h[0].attn.c_proj.weight),
     ],
-    ids=["through .data", "in place", "another tensor"],
+    ids=["through .data", "in place", "another tensor", "transposed"],
 )
 def test_changed_weights_spoil_the_process(write: Callable[[LoadedModel], object]) -> None:
     own = LoadedModel(load_model(demo_model(1)), {})

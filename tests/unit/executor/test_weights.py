@@ -62,6 +62,23 @@ def test_gradients_flow_through_packed_weights(module: _Tied) -> None:
     assert module.embed.weight.grad.abs().sum() > 0
 
 
+def test_odd_tensors_stay_where_they_are_and_are_watched() -> None:
+    module = torch.nn.Module()
+    module.register_buffer("conjugate", torch.tensor([1 + 2j, 3j]).conj())
+    module.register_buffer("plain", torch.ones(4))
+    whole = torch.arange(6.0)
+    module.register_buffer("small", torch.empty(0).set_(whole.untyped_storage(), 0, (2,), (1,)))
+    module.register_buffer("whole", whole)
+    arena = WeightArena(module)
+    assert module.conjugate[0] == 1 - 2j
+    assert torch.equal(module.small, torch.arange(2.0))
+    assert torch.equal(module.whole, torch.arange(6.0))
+    guard = arena.guard()
+    assert guard.unchanged() is not guard.by_pagemap or guard.unchanged()
+    module.conjugate.data[1] = 0
+    assert not guard.unchanged()
+
+
 def test_a_module_without_weights_can_be_packed() -> None:
     guard = WeightArena(torch.nn.ReLU()).guard()
     assert guard.unchanged()
@@ -87,7 +104,7 @@ def _in_child(work: Callable[[], bool]) -> bool:
 def _guards(arena: WeightArena, by_pagemap: bool) -> WeightGuard:
     if by_pagemap and not weights._pagemap_tells():
         pytest.skip("this kernel does not tell about pages")
-    return WeightGuard(arena._whole, by_pagemap)
+    return WeightGuard(arena._whole, by_pagemap=by_pagemap)
 
 
 _WRITES: dict[str, Callable[[_Tied], object]] = {

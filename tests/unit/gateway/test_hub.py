@@ -336,6 +336,25 @@ async def test_what_is_kept_of_upstream_is_bounded_and_grows_old(
     await mirror.close()
 
 
+async def test_many_at_once_cost_one_fetch(onward: HubMirror, upstream: Upstream) -> None:
+    upstream.answers[CONFIG_PATH] = Answer(b"{}")
+    impatient = asyncio.create_task(onward.file("other/repo", "main", "config.json"))
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(onward.file("other/repo", "main", "config.json")) for _ in range(40)]
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert {file.body for file in await asyncio.gather(*others)} == {b"{}"}
+    assert upstream.paths == [CONFIG_PATH]
+
+
+async def test_uploads_that_are_never_finished_do_not_pile_up(mirror: HubMirror) -> None:
+    for upload in range(100):
+        mirror.receive(REPO, "config.json", b"{}", str(upload))
+    assert len(mirror._arriving) < 10
+    mirror.publish(REPO, ["config.json"], "99")
+    assert mirror.serves(REPO)
+
+
 async def test_redirects_of_upstream_are_followed_here_and_the_first_answers_commit_counts(
     onward: HubMirror, upstream: Upstream
 ) -> None:
