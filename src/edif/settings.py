@@ -20,7 +20,7 @@ from pydantic_settings import (
 
 from edif.core import errors
 from edif.core.errors import SetupError
-from edif.core.limits import GIB, MIB
+from edif.core.limits import GIB, MIB, Isolation
 
 _DAY_S = 24 * 3600.0
 
@@ -69,6 +69,14 @@ class Settings(BaseSettings):
     payload_expanded_limit_bytes: int = Field(
         default=GIB, gt=0, description="Size of one request, decompressed."
     )
+    isolation: Isolation = Field(
+        default=Isolation.AUTO,
+        description="Where jobs run: `sealed` in a cell of their own, `shared` in one process, `auto` sealed with users.",
+    )
+    memory_limit_bytes: int = Field(
+        default=2 * GIB, gt=0, description="Memory of one sealed job beyond the model's."
+    )
+    scratch_limit_bytes: int = Field(default=256 * MIB, gt=0, description="Scratch folder of one sealed job.")
     log_limit_bytes: int = Field(default=256 * 1024, gt=0, description="Text that one job may print.")
     push_bytes: int = Field(
         default=MIB, ge=0, description="Results up to this size are sent on the status socket."

@@ -49,8 +49,10 @@ class Outcome:
     second: Results
 
 
-@pytest.fixture(scope="session")
-def outcome(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+@pytest.fixture(scope="session", params=["sealed", "shared"])
+def outcome(
+    request: pytest.FixtureRequest, models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Outcome:
     folder = tmp_path_factory.mktemp("conformance")
     up = folder / "the fabric is up"
     fabric = start_fabric(
@@ -58,6 +60,7 @@ def outcome(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
         "--demo",
         *("--model", f"{GPT2_ID}={models[GPT2_ID]}"),
         *("--model", f"{LLAMA_ID}={models[LLAMA_ID]}"),
+        EDIF_ISOLATION=request.param,
         EDIF_ADAPTERS=json.dumps({LORA_ID: str(models[LORA_ID])}),
     )
     try:

@@ -183,6 +183,14 @@ RESULT_TOO_LARGE = _kind(
     "result_too_large", 200, "Save fewer or smaller tensors: slice them in the trace, or use .half()."
 )
 OUT_OF_MEMORY = _kind("out_of_memory", 200, "Use a smaller batch or shorter prompts, or save fewer tensors.")
+CANNOT_SEAL = _kind(
+    "cannot_seal", 200, "Tell your operator: `edif doctor` on the node says which walls are missing."
+)
+PROCESS_DIED = _kind(
+    "process_died",
+    200,
+    "Look for what ends a process (memory, native code, os._exit); nobody else's job was touched.",
+)
 TIME_LIMIT = _kind(
     "time_limit", 200, "Split the work into several traces, or ask your operator for more time."
 )

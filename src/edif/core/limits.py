@@ -1,6 +1,7 @@
 """Limits that stand from the start, and what they are counted in."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -16,6 +17,8 @@ class Limits:
         payload_bytes: size of the request's blob as it travels, in bytes.
         payload_expanded_bytes: size of the blob after decompression, in bytes.
         log_bytes: text printed by user code that is passed on, in bytes.
+        memory_bytes: memory of a sealed job beyond the model's.
+        scratch_bytes: a sealed job's scratch folder.
     """
 
     time_s: float = 600.0
@@ -23,6 +26,16 @@ class Limits:
     payload_bytes: int = 256 * MIB
     payload_expanded_bytes: int = GIB
     log_bytes: int = 256 * 1024
+    memory_bytes: int = 2 * GIB
+    scratch_bytes: int = 256 * MIB
+
+
+class Isolation(StrEnum):
+    """Where jobs run: closed in one by one, together in one process, or closed in as soon as there are users."""
+
+    AUTO = "auto"
+    SEALED = "sealed"
+    SHARED = "shared"
 
 
 DEFAULT_LIMITS = Limits()

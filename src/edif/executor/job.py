@@ -98,12 +98,19 @@ def run_job(loaded: LoadedModel, payload: bytes, env: dict[str, Any]) -> dict[st
         tracer.execute(tracer.info.code)
         marked = tracing._saves()  # noqa: SLF001 - the set that nnsight's own backends read
         return {name: value for name, value in tracer.info.frame.f_locals.items() if id(value) in marked}
-    except JobFailed:
+    except (JobFailed, MemoryError):
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever user code raises is told to its user
+    except BaseException as error:
+        if _is_out_of_memory(error):
+            raise MemoryError from error
         raise JobFailed(errors.USER_CODE, user_traceback(error)) from None
     finally:
         tracing.dec()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # torch's allocator for the CPU has no exception of its own; its text is all that there is.
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _read(payload: bytes, objects: dict[str, Any]) -> Any:

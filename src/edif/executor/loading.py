@@ -76,6 +76,17 @@ def adapter_folders(spec: ModelSpec) -> dict[str, str]:
     return folders
 
 
+def model_folders(model: Any) -> list[str]:
+    """Where the model's files lie: its folder, or its repository in the Hub's cache, whose files are links within it."""
+    name = str(model._module.config._name_or_path)  # noqa: SLF001 - transformers' own record of it
+    if Path(name).is_dir():
+        return [name]
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return [str(Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model")))]
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep progress bars and advice of the libraries out of the agent's log."""

@@ -1,7 +1,7 @@
 """The runner: takes one job after another from its pipe and runs them on the shared model.
 
-This is the *shared* executor. The *sealed* one is the same code in a process that serves one job and was
-closed in by the kernel before it read it.
+:func:`serve` is the *shared* executor. The *sealed* one, :func:`serve_one`, is the same code in a process that
+serves one job and was closed in by the kernel before it read it.
 """
 
 import os
@@ -28,20 +28,30 @@ def serve(
     loaded = LoadedModel(model, adapters)
     state = ProcessState(loaded, weights)
     while True:
-        pipe.send(sock, pipe.Ready())
-        message, fds = pipe.receive(sock, pipe.to_runner)
-        if len(fds) != 2:
-            raise pipe.PipeError("a job comes with two descriptors")
-        payload_fd, result_fd = fds
-        try:
-            _serve_one(sock, loaded, message, payload_fd, result_fd)
-        finally:
-            os.close(payload_fd)
-            os.close(result_fd)
+        _take_one(sock, loaded)
         left_behind = state.restore()
         if left_behind:
             pipe.send(sock, pipe.Tainted(pipe.clip(left_behind)))
             return
+
+
+def serve_one(sock: socket.socket, model: Any, adapters: dict[str, str], threads: int) -> None:
+    """Serve one job. Called in a fresh fork of the zygote that has been closed in."""
+    torch.set_num_threads(threads)
+    _take_one(sock, LoadedModel(model, adapters))
+
+
+def _take_one(sock: socket.socket, loaded: LoadedModel) -> None:
+    pipe.send(sock, pipe.Ready())
+    message, fds = pipe.receive(sock, pipe.to_runner)
+    if len(fds) != 2:
+        raise pipe.PipeError("a job comes with two descriptors")
+    payload_fd, result_fd = fds
+    try:
+        _serve_one(sock, loaded, message, payload_fd, result_fd)
+    finally:
+        os.close(payload_fd)
+        os.close(result_fd)
 
 
 def _serve_one(

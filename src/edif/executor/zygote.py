@@ -13,15 +13,20 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edif.executor.loading import (
     CannotLoad,
     adapter_folders,
     load_model,
+    model_folders,
     settle_environment,
 )
+from edif.walls.cell import Cell, close_in
+from edif.walls.seccomp import Filter
 from edif.wire import pipe
+from edif.wire.link import CellLimits
 
 if TYPE_CHECKING:
     from edif.executor.weights import WeightArena
@@ -74,7 +79,19 @@ class _Zygote:
         self._arena = arena
         self._adapters = adapters
         self._threads = threads
+        self._readable = tuple(Path(folder) for folder in (*model_folders(model), *adapters.values()))
+        self._calls: Filter | None = None
         self._children: set[int] = set()
+
+    def _cell(self, limits: CellLimits, scratch: str) -> Cell:
+        return Cell(
+            readable=self._readable,
+            scratch=Path(scratch),
+            scratch_bytes=limits.scratch_bytes,
+            memory_bytes=limits.memory_bytes,
+            file_bytes=limits.file_bytes,
+            cpu_s=limits.cpu_s,
+        )
 
     def serve(self) -> None:
         wake_read, wake_write = os.pipe()
@@ -101,7 +118,7 @@ class _Zygote:
         except pipe.PipeError:
             return False
         if isinstance(message, pipe.ForkRunner) and len(fds) == 1:
-            self._fork(fds[0])
+            self._fork(fds[0], message)
         elif isinstance(message, pipe.KillChild) and message.pid in self._children:
             os.kill(message.pid, signal.SIGKILL)
         return True
@@ -114,7 +131,9 @@ class _Zygote:
             self._children.discard(pid)
             pipe.send(self._sock, pipe.ChildExited(pid, os.waitstatus_to_exitcode(status)))
 
-    def _fork(self, fd: int) -> None:
+    def _fork(self, fd: int, request: pipe.ForkRunner) -> None:
+        if request.cell is not None and self._calls is None:
+            self._calls = Filter()
         parent = os.getpid()
         pid = os.fork()
         if pid:
@@ -128,7 +147,12 @@ class _Zygote:
             from edif.executor import runner
 
             sock = socket.socket(fileno=fd)
-            runner.serve(sock, self._model, self._arena.guard(), self._adapters, self._threads)
+            if request.cell is None:
+                runner.serve(sock, self._model, self._arena.guard(), self._adapters, self._threads)
+            else:
+                assert self._calls is not None
+                close_in(self._cell(request.cell, request.scratch), self._calls, (fd,))
+                runner.serve_one(sock, self._model, self._adapters, self._threads)
             code = 0
         except pipe.PipeError:
             code = 0

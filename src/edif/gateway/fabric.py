@@ -18,9 +18,9 @@ from edif.blobs.links import LinkSigner
 from edif.blobs.store import BlobStore, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import EdifError, NotFound, Refused, StoreUnavailable
-from edif.core.ids import AgentId, JobId, ModelId, ReplicaId
+from edif.core.ids import ANONYMOUS, AgentId, JobId, ModelId, ReplicaId, UserName
 from edif.core.job import Attempt, AttemptOutcome, ClientStatus, Ending, Job, JobState
-from edif.core.limits import Limits
+from edif.core.limits import MIB, Isolation, Limits
 from edif.core.users import Identity
 from edif.gateway.active import ActiveJob
 from edif.gateway.agents import AgentLink, AgentLinks
@@ -36,8 +36,10 @@ from edif.wire.client_protocol import StatusFrame, encode_push
 log = structlog.get_logger()
 
 POSITIONS_EVERY_S = 1.0
+USERS_EVERY_S = 0.5
 STORE_RETRY_S = 1.0
 LINK_VALID_S = 24 * 3600.0
+_CORES = 256  # more than a node has: wall time is the limit that bites first
 
 _STATUS_OF_STATE = {
     JobState.QUEUED: ClientStatus.QUEUED,
@@ -58,6 +60,7 @@ class FabricConfig:
         lease_s: how long an agent may be away before its attempts are given to others.
         store_id: names the blob folder, so that agents on the same machine can recognise it.
         keep_deployed: models that are brought up at once and kept up.
+        isolation: whether jobs are closed in.
     """
 
     limits: Limits
@@ -65,6 +68,7 @@ class FabricConfig:
     lease_s: float
     store_id: str
     keep_deployed: tuple[ModelId, ...] = ()
+    isolation: Isolation = Isolation.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +121,13 @@ class Fabric:
         self._away: dict[AgentId, float] = {}
         self._stale_positions: set[ModelId] = set()
         self._metadata_missing = {repo for spec in catalogue for repo in (spec.id, *spec.adapters)}
+        self._any_user = False
         self.alive = False
 
     # -- life ------------------------------------------------------------------------------------------
     async def recover(self) -> None:
         """Take up every job that an earlier gateway left unfinished."""
+        self._any_user = await self._records.any_user()
         for job in await self._records.unfinished_jobs():
             active = self._active[job.id] = ActiveJob(job, StatusFrame(job.id, ClientStatus.QUEUED))
             attempt = await self._records.current_attempt(job.id)
@@ -150,6 +156,8 @@ class Fabric:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._refresh_positions())
+            if self.config.isolation is Isolation.AUTO:
+                tasks.create_task(self._watch_users())
             self.alive = True
             try:
                 while True:
@@ -444,7 +452,8 @@ class Fabric:
             case ev.StartReplica(agent=agent, replica=replica, model=model):
                 spec = self.catalogue.get(model)
                 assert spec is not None
-                self._agents.send(agent, link.StartReplica(replica, spec))
+                cell = self._cell() if self._seals() else None
+                self._agents.send(agent, link.StartReplica(replica, spec, cell))
             case ev.StopReplica(agent=agent, replica=replica):
                 self._agents.send(agent, link.StopReplica(replica))
             case ev.TellWaiting(job=job, position=position, loading=loading):
@@ -470,6 +479,7 @@ class Fabric:
                 action.job,
                 action.attempt,
                 action.replica,
+                cell=self._cell() if self._seals(active.job.owner) else None,
                 compress=active.job.compress,
                 env=active.job.env,
                 payload_url=self.signer.path("get", payload_name(action.job), expires),
@@ -485,6 +495,28 @@ class Fabric:
             self._agents.send(action.agent, link.CancelAttempt(action.job, action.attempt))
             self._active.pop(action.job, None)
             await self._decide(ev.AttemptRefused(action.job))
+
+    def _seals(self, owner: UserName = ANONYMOUS) -> bool:
+        """Whether this person's jobs are closed in."""
+        if self.config.isolation is Isolation.AUTO:
+            return self._any_user or owner != ANONYMOUS
+        return self.config.isolation is Isolation.SEALED
+
+    def _cell(self) -> link.CellLimits:
+        limits = self.config.limits
+        return link.CellLimits(
+            memory_bytes=limits.memory_bytes,
+            scratch_bytes=limits.scratch_bytes,
+            # What is written is the result, framed, or something in the scratch folder.
+            file_bytes=max(limits.result_bytes + limits.result_bytes // 8 + MIB, limits.scratch_bytes),
+            cpu_s=int(limits.time_s * _CORES) + 10,
+        )
+
+    async def _watch_users(self) -> None:
+        """Notice within a second that the fabric is no longer open to all."""
+        while True:
+            await asyncio.sleep(USERS_EVERY_S)
+            self._any_user = await self._records.any_user()
 
     async def _fail(
         self, job_id: JobId, error: EdifError, attempt: int | None, state: JobState = JobState.FAILED

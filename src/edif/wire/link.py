@@ -11,7 +11,7 @@ import msgspec
 
 from edif.core.job import AttemptOutcome
 
-LINK_VERSION = 1
+LINK_VERSION = 2
 UPLOAD_HEADER = "x-edif-upload"
 """Names one upload of a repository's metadata, so that two at the same time do not mix."""
 
@@ -38,6 +38,22 @@ class ModelSpec(msgspec.Struct, frozen=True):
     threads: int = 1
     adapters: dict[str, str] = {}
     trust_remote_code: bool = False
+
+
+class CellLimits(msgspec.Struct, frozen=True):
+    """What a sealed job's process may use.
+
+    Attributes:
+        memory_bytes: memory beyond the model's.
+        scratch_bytes: its scratch folder.
+        file_bytes: its largest file, the result included.
+        cpu_s: processor time of all threads together.
+    """
+
+    memory_bytes: int
+    scratch_bytes: int
+    file_bytes: int
+    cpu_s: int
 
 
 class AttemptRef(msgspec.Struct, frozen=True):
@@ -163,8 +179,11 @@ class Welcome(_ToAgent, frozen=True):
 
 
 class StartReplica(_ToAgent, frozen=True):
+    """``cell`` is that of the jobs to come, so that their processes can be made ahead of need; None for shared ones."""
+
     replica: str
     model: ModelSpec
+    cell: CellLimits | None
 
 
 class StopReplica(_ToAgent, frozen=True):
@@ -178,7 +197,7 @@ class SendMetadata(_ToAgent, frozen=True):
 
 
 class RunAttempt(_ToAgent, frozen=True):
-    """Run one attempt.
+    """Run one attempt, sealed in its ``cell`` or, without one, in the process that jobs share.
 
     ``payload_url`` and ``result_url`` are paths below the gateway, signed, for an agent that does not share
     the blob folder.
@@ -187,6 +206,7 @@ class RunAttempt(_ToAgent, frozen=True):
     job: str
     attempt: int
     replica: str
+    cell: CellLimits | None
     compress: bool
     env: dict[str, Any]
     payload_url: str

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from edif.wire.link import ModelSpec
+from edif.wire.link import CellLimits, ModelSpec
 
 MAX_PACKET = 64 * 1024
 MAX_TEXT = 24 * 1024
@@ -37,7 +37,13 @@ class Load(_Message, frozen=True):
 
 
 class ForkRunner(_Message, frozen=True):
-    """Fork a runner; one descriptor rides along, its socket."""
+    """Fork a runner; one descriptor rides along, its socket.
+
+    With a ``cell`` it is closed in, in the empty folder ``scratch``, and serves one job.
+    """
+
+    cell: CellLimits | None
+    scratch: str
 
 
 class KillChild(_Message, frozen=True):

@@ -20,8 +20,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from edif.blobs.file_blobs import FileBlobs
 from edif.core import errors
 from edif.core.errors import SetupError
+from edif.walls.host import missing
 from edif.wire import link
-from edif.worker.attempt import run_attempt
+from edif.worker.attempt import cannot_seal, run_attempt
 from edif.worker.model_files import send_metadata, sources
 from edif.worker.node import PYTHON_VERSION, installed_packages
 from edif.worker.replica import Replica, ReplicaCallbacks
@@ -80,6 +81,7 @@ class Agent:
         self._tasks: asyncio.TaskGroup | None = None
         self._main: asyncio.Task[None] | None = None
         self._stopping = False
+        self._lacking: str | None = None
 
     def stop(self) -> None:
         """End :meth:`run` and all replicas. What runs is not reported as ended: the gateway has it tried again."""
@@ -214,8 +216,8 @@ class Agent:
 
     def _hear(self, message: link.ToAgent) -> None:
         match message:
-            case link.StartReplica(replica=replica_id, model=spec):
-                self._spawn(self._start_replica(replica_id, spec))
+            case link.StartReplica():
+                self._spawn(self._start_replica(message.replica, message.model, message.cell))
             case link.StopReplica(replica=replica_id):
                 self._spawn(self._stop_replica(replica_id))
             case link.SendMetadata(model=spec):
@@ -236,8 +238,13 @@ class Agent:
         return self._tasks.create_task(coroutine)
 
     # -- replicas --------------------------------------------------------------------------------------
-    async def _start_replica(self, replica_id: str, spec: link.ModelSpec) -> None:
+    async def _start_replica(
+        self, replica_id: str, spec: link.ModelSpec, cell: link.CellLimits | None
+    ) -> None:
         if replica_id in self._replicas:
+            return
+        if cell is not None and (lacking := await self._lacking_walls()):
+            self._say(link.ReplicaFailed(replica_id, lacking))
             return
         replica = Replica(
             replica_id,
@@ -248,12 +255,22 @@ class Agent:
                 failed=partial(self._replica_failed, replica_id),
             ),
             self._config.environment,
+            cell,
+            self._config.spool / "scratch",
         )
         self._replicas[replica_id] = replica
         try:
             await replica.start()
         except OSError as error:
             self._replica_failed(replica_id, f"The process for model {spec.id!r} cannot be started: {error}.")
+
+    async def _lacking_walls(self) -> str:
+        """Why this node cannot seal jobs in; empty if it can."""
+        if self._lacking is None:
+            walls = await asyncio.to_thread(missing)
+            found = "; ".join(f"{wall.name}: {wall.found}" for wall in walls)
+            self._lacking = f"This node cannot seal jobs in ({found})." if walls else ""
+        return self._lacking
 
     def _replica_failed(self, replica_id: str, sentence: str) -> None:
         replica = self._replicas.pop(replica_id, None)
@@ -289,7 +306,11 @@ class Agent:
     async def _attempt(self, message: link.RunAttempt) -> None:
         key = (message.job, message.attempt)
         try:
-            ended = await run_attempt(message, self._replicas.get(message.replica), self._transfer, self._say)
+            if message.cell is not None and (lacking := await self._lacking_walls()):
+                ended = cannot_seal(message, lacking)
+            else:
+                replica = self._replicas.get(message.replica)
+                ended = await run_attempt(message, replica, self._transfer, self._say)
         finally:
             self._attempts.pop(key, None)
         if not self._stopping:

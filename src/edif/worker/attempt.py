@@ -50,6 +50,11 @@ async def run_attempt(
     return ended
 
 
+def cannot_seal(message: link.RunAttempt, reason: str) -> link.AttemptEnded:
+    """The end of an attempt that this node must not begin: it would run without its walls."""
+    return _ended(message, AttemptOutcome.FAILED, errors.CANNOT_SEAL, reason)
+
+
 async def _try(
     message: link.RunAttempt, replica: Replica | None, transfer: Transfer, say: Say
 ) -> link.AttemptEnded:
@@ -61,6 +66,8 @@ async def _try(
         usage = error.usage if isinstance(error, _Refused) else None
         return _ended(message, AttemptOutcome.FAILED, error.kind, error.sentence, error.next_step, usage)
     except RunnerDied as error:
+        if error.by_its_job:
+            return _ended(message, AttemptOutcome.FAILED, errors.PROCESS_DIED, error.sentence)
         return _lost(message, error.sentence)
     except TransferFailed as error:
         return _lost(message, f"On the node, {error}.")
@@ -122,7 +129,7 @@ async def _execute(
     result_fd = os.open(spooled.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         async with asyncio.timeout(message.time_limit_s):
-            return await replica.run(request, payload_fd, result_fd, callbacks)
+            return await replica.run(request, payload_fd, result_fd, callbacks, message.cell)
     except TimeoutError:
         raise JobFailed(
             errors.TIME_LIMIT,

@@ -1,24 +1,28 @@
 """One replica, seen from the agent: a process family behind two pipes.
 
 The agent starts the zygote with an empty environment and one inherited socket, waits until it holds the
-model, has it fork a runner, and hands that runner one job at a time. A runner that dies or says that it is
-spoiled is replaced by a new fork; the zygote's own death ends the replica.
+model, has it fork runners, and hands each one job at a time. A shared runner serves many jobs; one that dies or
+says that it is spoiled is replaced by a new fork. A sealed one serves one job in a cell and is killed after it;
+the next stands ready by then. The zygote's own death ends the replica.
 """
 
 import asyncio
 import contextlib
 import os
+import secrets
+import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import structlog
 
 from edif.wire import pipe
-from edif.wire.link import ModelSpec
+from edif.wire.link import CellLimits, ModelSpec
 
 log = structlog.get_logger()
 
@@ -29,11 +33,17 @@ _RUNNER_ATTEMPTS = 5
 
 
 class RunnerDied(Exception):
-    """The runner's process ended while it had a job. ``status`` is its exit code, or minus a signal."""
+    """The process ended while it had a job.
 
-    def __init__(self, status: int) -> None:
+    Attributes:
+        status: its exit code, or minus the signal that ended it.
+        by_its_job: whether only the job itself can have brought that about.
+    """
+
+    def __init__(self, status: int, *, by_its_job: bool) -> None:
         super().__init__(status)
         self.status = status
+        self.by_its_job = by_its_job
 
     @property
     def sentence(self) -> str:
@@ -60,15 +70,22 @@ class JobCallbacks:
 
 
 class _Runner:
-    """The socket to one runner process, and the job that it has."""
+    """The socket to one runner process, and the job that it has.
 
-    def __init__(self, sock: socket.socket) -> None:
+    ``cell`` and ``scratch`` are those of a sealed one, which serves one job. ``taken`` is set while a job has it,
+    ``doomed`` once we have no more use for it.
+    """
+
+    def __init__(self, sock: socket.socket, cell: CellLimits | None, scratch: Path | None) -> None:
         self.sock = sock
+        self.cell = cell
+        self.scratch = scratch
         self.pid: int | None = None
-        self.ready = asyncio.Event()
+        self.ready = False
+        self.taken = False
         self.answer: asyncio.Future[pipe.Done | pipe.Failed] | None = None
         self.job: JobCallbacks | None = None
-        self.kill_when_forked = False
+        self.doomed = False
 
 
 class Replica:
@@ -79,10 +96,18 @@ class Replica:
         spec: what it loads.
         callbacks: called from the event loop, never after :meth:`stop` has returned.
         environment: the agent's environment; only the few names that loading needs are passed on.
+        cell: that of the jobs to come; None for shared ones. A job that comes with another one changes it.
+        scratch: a folder for the scratch folders of sealed jobs.
     """
 
     def __init__(
-        self, replica_id: str, spec: ModelSpec, callbacks: ReplicaCallbacks, environment: dict[str, str]
+        self,
+        replica_id: str,
+        spec: ModelSpec,
+        callbacks: ReplicaCallbacks,
+        environment: dict[str, str],
+        cell: CellLimits | None,
+        scratch: Path,
     ) -> None:
         self.id = replica_id
         self.spec = spec
@@ -92,8 +117,10 @@ class Replica:
         self._loop = asyncio.get_running_loop()
         self._process: asyncio.subprocess.Process | None = None
         self._zygote: socket.socket | None = None
-        self._runner: _Runner | None = None
-        self._runner_changed = asyncio.Event()
+        self._cell = cell
+        self._scratch = scratch
+        self._runners: list[_Runner] = []
+        self._changed = asyncio.Event()
         self._fruitless_forks = 0
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
@@ -125,23 +152,27 @@ class Replica:
         return None if self._process is None else self._process.pid
 
     async def run(
-        self, request: pipe.RunJob, payload_fd: int, result_fd: int, job: JobCallbacks
+        self,
+        request: pipe.RunJob,
+        payload_fd: int,
+        result_fd: int,
+        job: JobCallbacks,
+        cell: CellLimits | None,
     ) -> pipe.Done:
-        """Run one job and wait for its end.
+        """Run one job, sealed in ``cell`` or shared without one, and wait for its end.
 
         Raises:
             JobRefused: the executor said that the job failed.
             RunnerDied: its process ended before it answered.
         """
-        runner = await self._ready_runner()
+        runner = await self._take(cell)
         runner.job = job
         runner.answer = self._loop.create_future()
-        runner.ready.clear()
         try:
             try:
                 pipe.send(runner.sock, request, (payload_fd, result_fd))
             except (pipe.PipeError, BlockingIOError):
-                raise RunnerDied(-signal.SIGKILL) from None
+                raise RunnerDied(-signal.SIGKILL, by_its_job=False) from None
             answer = await runner.answer
         except asyncio.CancelledError:
             self._kill(runner)
@@ -149,6 +180,9 @@ class Replica:
         finally:
             runner.job = None
             runner.answer = None
+            if runner.cell is not None:
+                self._kill(runner)  # whatever it still has running ends with its job
+            runner.taken = runner.cell is not None
         if isinstance(answer, pipe.Failed):
             raise JobRefused(answer)
         return answer
@@ -169,7 +203,7 @@ class Replica:
                 await self._process.wait()
         if self._watcher is not None:
             await asyncio.wait([self._watcher])
-        self._drop_runner(-signal.SIGKILL)
+        self._drop_all()
 
     # -- the zygote ------------------------------------------------------------------------------------
     def _on_zygote(self) -> None:
@@ -192,7 +226,7 @@ class Replica:
                 self._callbacks.loading(stage)
             case pipe.Loaded(load_s=load_s, weight_bytes=weight_bytes):
                 self.is_ready = True
-                self._fork_runner()
+                self._fill()
                 self._callbacks.ready(load_s, weight_bytes)
             case pipe.LoadFailed(sentence=sentence):
                 self._fail(sentence)
@@ -208,7 +242,7 @@ class Replica:
         # The group's other members die with the zygote (PR_SET_PDEATHSIG); this is for the odd one out.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        self._drop_runner(-signal.SIGKILL)
+        self._drop_all()
         if not self._stopping:
             self._fail(f"The process that held model {self.spec.id!r} ended unexpectedly (status {status}).")
 
@@ -218,85 +252,117 @@ class Replica:
             self.is_ready = False
             self._callbacks.failed(sentence)
 
-    # -- the runner ------------------------------------------------------------------------------------
+    # -- the runners -----------------------------------------------------------------------------------
+    async def _take(self, cell: CellLimits | None) -> _Runner:
+        """A clean runner of this kind, taken for one job."""
+        if cell != self._cell:
+            self._cell = cell
+            for other in [each for each in self._runners if each.cell != cell and not each.taken]:
+                self._kill(other)
+        while True:
+            if self._over or self._stopping:
+                raise RunnerDied(-signal.SIGKILL, by_its_job=False)
+            self._fill()
+            for runner in self._runners:
+                if runner.ready and not runner.taken and runner.cell == cell:
+                    runner.taken = True
+                    runner.ready = False
+                    self._fill()  # the next sealed one is made while this one runs
+                    return runner
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _fill(self) -> None:
+        """See to it that one runner of the wanted kind is there: a shared one, or a sealed one that is free."""
+        if not self.is_ready or self._stopping:
+            return
+        wanted = [
+            each
+            for each in self._runners
+            if each.cell == self._cell and not each.doomed and not (each.cell and each.taken)
+        ]
+        if not wanted:
+            self._fork_runner()
+
     def _fork_runner(self) -> None:
         assert self._zygote is not None
         ours, theirs = pipe.pair()
         ours.setblocking(False)
-        self._runner = _Runner(ours)
+        scratch = None
+        if self._cell is not None:
+            scratch = self._scratch / f"{self.id}-{secrets.token_hex(6)}"
+            scratch.mkdir(parents=True, mode=0o700)
+        runner = _Runner(ours, self._cell, scratch)
         with theirs:
             try:
-                pipe.send(self._zygote, pipe.ForkRunner(), (theirs.fileno(),))
+                pipe.send(self._zygote, pipe.ForkRunner(self._cell, str(scratch or "")), (theirs.fileno(),))
             except (pipe.PipeError, BlockingIOError):
-                ours.close()
-                self._runner = None
+                self._discard(runner)
                 return
-        self._loop.add_reader(ours, self._on_runner, self._runner)
-        self._runner_changed.set()
-
-    async def _ready_runner(self) -> _Runner:
-        while True:
-            runner = self._runner
-            if runner is None:
-                if self._over or self._stopping:
-                    raise RunnerDied(-signal.SIGKILL)
-                self._runner_changed.clear()
-                await self._runner_changed.wait()
-                continue
-            await runner.ready.wait()
-            if runner is self._runner:
-                return runner
+        self._runners.append(runner)
+        self._loop.add_reader(ours, self._on_runner, runner)
 
     def _on_forked(self, pid: int) -> None:
-        if self._runner is not None and self._runner.pid is None:
-            self._runner.pid = pid
-            if self._runner.kill_when_forked:
-                self._kill(self._runner)
+        # The zygote forks in the order in which it is asked.
+        runner = next((each for each in self._runners if each.pid is None), None)
+        if runner is not None:
+            runner.pid = pid
+            if runner.doomed:
+                self._kill(runner)
 
     def _kill(self, runner: _Runner) -> None:
-        if runner.pid is None:
-            runner.kill_when_forked = True
-        elif self._zygote is not None:
+        """End a runner that is no longer wanted."""
+        runner.ready = False
+        runner.doomed = True
+        self._send_kill(runner)
+
+    def _send_kill(self, runner: _Runner) -> None:
+        if runner.pid is not None and self._zygote is not None:
             with contextlib.suppress(pipe.PipeError, BlockingIOError, OSError):
                 pipe.send(self._zygote, pipe.KillChild(runner.pid))
-        runner.ready.clear()
 
     def _on_child_exit(self, pid: int, status: int) -> None:
-        if self._runner is None or self._runner.pid != pid:
+        runner = next((each for each in self._runners if each.pid == pid), None)
+        if runner is None:
             return
-        self._fruitless_forks += 1
-        self._drop_runner(status)
+        if not runner.doomed:
+            self._fruitless_forks += 1
+        self._drop(runner, status, by_its_job=runner.cell is not None)
         if self._fruitless_forks > _RUNNER_ATTEMPTS:
             self._fail(f"The processes that run jobs on model {self.spec.id!r} keep dying.")
             return
-        self._fork_runner()
+        self._fill()
 
-    def _drop_runner(self, status: int) -> None:
-        runner, self._runner = self._runner, None
-        if runner is None:
-            self._runner_changed.set()
-            return
-        self._read_last_words(runner)
+    def _drop_all(self) -> None:
+        for runner in list(self._runners):
+            self._drop(runner, -signal.SIGKILL, by_its_job=False)
+        self._changed.set()
+
+    def _drop(self, runner: _Runner, status: int, *, by_its_job: bool) -> None:
+        self._on_runner(runner)  # the exit may be heard before the answer that was sent just before it
         self._loop.remove_reader(runner.sock)
-        runner.sock.close()
+        self._runners.remove(runner)
+        self._discard(runner)
         if runner.answer is not None and not runner.answer.done():
-            runner.answer.set_exception(RunnerDied(status))
-        runner.ready.set()  # whoever waits looks for the next runner
-        self._runner_changed.set()
+            runner.answer.set_exception(RunnerDied(status, by_its_job=by_its_job))
+        self._changed.set()
 
-    def _read_last_words(self, runner: _Runner) -> None:
-        """The exit may be heard before the answer that was sent just before it."""
-        if runner.sock.fileno() >= 0:
-            self._on_runner(runner)
+    @staticmethod
+    def _discard(runner: _Runner) -> None:
+        runner.sock.close()
+        if runner.scratch is not None:
+            shutil.rmtree(runner.scratch, ignore_errors=True)
 
     def _on_runner(self, runner: _Runner) -> None:
-        while True:
+        while runner.sock.fileno() >= 0:
             try:
                 message, fds = pipe.receive(runner.sock, pipe.from_runner)
             except BlockingIOError:
                 return
             except pipe.PipeError:
                 self._loop.remove_reader(runner.sock)
+                runner.ready = False
+                self._send_kill(runner)  # it is gone already, or says what no runner of ours says
                 return
             for fd in fds:
                 os.close(fd)
@@ -307,8 +373,9 @@ class Replica:
         match message:
             case pipe.Ready():
                 self._fruitless_forks = 0
-                if answer is None or answer.done():
-                    runner.ready.set()
+                if (answer is None or answer.done()) and not runner.doomed:
+                    runner.ready = True
+                    self._changed.set()
             case pipe.Tainted(reason=reason):
                 log.warning("replica.runner_replaced", replica=self.id, reason=reason)
             case pipe.Log(text=text):

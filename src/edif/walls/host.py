@@ -1,0 +1,71 @@
+"""Which walls this host can build: each is tried, in a process that then ends."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edif.walls import kernel, landlock
+from edif.walls.seccomp import CannotFilter, Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Wall:
+    """One kind of wall. Without a ``required`` one, this host runs no sealed jobs."""
+
+    name: str
+    stands: bool
+    required: bool
+    found: str
+    advice: str = ""
+
+
+def survey() -> list[Wall]:
+    """Every wall, and whether it can be built here."""
+    return [_landlock(), _seccomp(), _namespaces()]
+
+
+def missing() -> list[Wall]:
+    """The required walls that cannot be built."""
+    return [wall for wall in survey() if wall.required and not wall.stands]
+
+
+def _landlock() -> Wall:
+    version = landlock.abi()
+    advice = "Boot a kernel from 5.13 on with `landlock` in its list of security modules (lsm=)."
+    return Wall("landlock", version > 0, True, f"version {version}" if version else "none", advice)
+
+
+def _seccomp() -> Wall:
+    try:
+        calls = Filter()
+    except CannotFilter as error:
+        return Wall(
+            "seccomp", False, True, str(error), "Install libseccomp (Debian: apt install libseccomp2)."
+        )
+
+    def close() -> None:
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        calls.load()
+
+    return Wall("seccomp", _works(close), True, "libseccomp", "The kernel needs CONFIG_SECCOMP_FILTER.")
+
+
+def _namespaces() -> Wall:
+    stands = _works(lambda: kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWNET))
+    advice = (
+        "Allow unprivileged user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
+        "kernel.apparmor_restrict_unprivileged_userns=0). Without them scratch folders have no size limit of their own."
+    )
+    return Wall("namespaces", stands, False, "user, mount and network" if stands else "forbidden", advice)
+
+
+def _works(build: Callable[[], object]) -> bool:
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            build()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -1,0 +1,54 @@
+"""The few system calls that Python has no names for. Each raises :class:`OSError` as Python's own do."""
+
+import ctypes
+import os
+import struct
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+# The numbers of the Landlock calls are the same on every architecture.
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
+
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 4, 38, 22
+SECCOMP_MODE_FILTER = 2
+
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x00020000, 0x02000000, 0x04000000
+CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWNET = 0x08000000, 0x10000000, 0x40000000
+
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
+
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def syscall(number: int, *arguments: object) -> int:
+    """A raw system call; pointers are ctypes objects or bytes."""
+    result: int = _libc.syscall(ctypes.c_long(number), *arguments)
+    return _checked(result)
+
+
+def prctl(option: int, *values: object) -> int:
+    filled = [*values, *(ctypes.c_ulong(0) for _ in range(4 - len(values)))]
+    return _checked(_libc.prctl(ctypes.c_int(option), *filled))
+
+
+def unshare(flags: int) -> None:
+    _checked(_libc.unshare(ctypes.c_int(flags)))
+
+
+def mount(kind: str, target: str, flags: int, options: str = "") -> None:
+    source = kind.encode() or None
+    _checked(_libc.mount(source, target.encode(), source, ctypes.c_ulong(flags), options.encode() or None))
+
+
+def drop_capabilities() -> None:
+    """Give up every capability that this thread has; no way leads back without a new program."""
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    _checked(_libc.capset(header, bytes(24)))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result

@@ -1,0 +1,149 @@
+"""The system calls that user code may make, as a filter that the kernel runs before each.
+
+An allow-list: what is not named here fails with EPERM, also what later kernels invent. ``libseccomp`` knows
+the numbers of every architecture and writes the filter's program; a process loads it with one ``prctl``.
+"""
+
+import ctypes
+import ctypes.util
+import os
+from typing import Any
+
+from edif.walls import kernel
+
+_LIBRARY = "libseccomp.so.2"
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_EPERM, _ENOSYS = 1, 38
+_NOT_EQUAL, _EQUAL, _MASKED_EQUAL = 1, 4, 7
+_CLONE_THREAD = 0x00010000
+_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
+
+_FILES = """
+    read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek _llseek close close_range
+    open openat openat2 creat dup dup2 dup3 fcntl fcntl64 flock fsync fdatasync sync_file_range ftruncate truncate fallocate
+    stat fstat lstat newfstatat fstatat64 statx statfs fstatfs access faccessat faccessat2 readlink readlinkat getdents getdents64
+    getcwd chdir fchdir mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat
+    chmod fchmod fchmodat umask utime utimes utimensat futimesat copy_file_range sendfile sendfile64 fadvise64 readahead ioctl
+"""
+_MEMORY = "mmap mmap2 munmap mremap mprotect madvise msync mincore brk membarrier get_mempolicy"
+_THREADS = """
+    futex futex_waitv set_robust_list get_robust_list set_tid_address gettid rseq sched_yield sched_getaffinity sched_setaffinity
+    sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min getcpu exit exit_group
+"""
+_WAITING = """
+    select _newselect pselect6 poll ppoll epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 pipe pipe2
+    eventfd eventfd2 timerfd_create timerfd_settime timerfd_gettime nanosleep clock_nanosleep pause alarm
+    setitimer getitimer wait4 waitid restart_syscall
+"""
+_SIGNALS = "rt_sigaction rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigpending rt_sigtimedwait sigaltstack sigreturn signalfd4 kill tgkill"
+# On the one socket that the process was given; it cannot make another that leads outside.
+_MESSAGES = "sendmsg recvmsg sendto recvfrom socketpair shutdown getsockopt getsockname getpeername"
+_QUESTIONS = """
+    getpid getppid getpgrp getpgid getsid getuid geteuid getgid getegid getresuid getresgid getgroups uname sysinfo times
+    getrusage getrlimit getrandom gettimeofday time clock_gettime clock_gettime64 clock_getres getpriority capget arch_prctl
+"""
+ALLOWED = tuple(f"{_FILES} {_MEMORY} {_THREADS} {_WAITING} {_SIGNALS} {_MESSAGES} {_QUESTIONS}".split())
+
+
+class CannotFilter(Exception):
+    """The filter cannot be made on this host; the text says why."""
+
+
+class _Compare(ctypes.Structure):
+    _fields_ = (
+        ("arg", ctypes.c_uint),
+        ("op", ctypes.c_int),
+        ("datum_a", ctypes.c_uint64),
+        ("datum_b", ctypes.c_uint64),
+    )
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
+
+
+class Filter:
+    """A program for the kernel; made once, loaded by each process that is closed in.
+
+    Raises:
+        CannotFilter: there is no libseccomp on this host.
+    """
+
+    def __init__(self) -> None:
+        self._library = _open_library()
+        context = self._library.seccomp_init(_ERRNO | _EPERM)
+        if not context:
+            raise CannotFilter("libseccomp cannot make a filter here.")
+        try:
+            for name in ALLOWED:
+                self._rule(context, _ALLOW, name)
+            # Threads, but no processes. glibc falls back to `clone`, whose flags can be looked at.
+            self._rule(context, _ALLOW, "clone", _Compare(0, _MASKED_EQUAL, _CLONE_THREAD, _CLONE_THREAD))
+            self._rule(context, _ERRNO | _ENOSYS, "clone3")
+            self._rule(context, _ALLOW, "prlimit64", _Compare(0, _EQUAL, 0, 0))
+            for option in (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA):
+                self._rule(context, _ALLOW, "prctl", _Compare(0, _EQUAL, option, 0))
+            self._bytes = self._export(context)
+        finally:
+            self._library.seccomp_release(context)
+
+    def load(self) -> None:
+        """Put this thread, and all that it starts, under the filter. Needs ``no_new_privs``.
+
+        Signals may go to the process itself only, so its id is added as a second filter.
+        """
+        self._apply(self._for_own_signals())
+        self._apply(self._bytes)
+
+    def _for_own_signals(self) -> bytes:
+        """Refuses nothing but signals to others; the kernel takes the stricter of two filters' answers."""
+        context = self._library.seccomp_init(_ALLOW)
+        try:
+            for name in ("kill", "tgkill"):
+                self._rule(context, _ERRNO | _EPERM, name, _Compare(0, _NOT_EQUAL, os.getpid(), 0))
+            return self._export(context)
+        finally:
+            self._library.seccomp_release(context)
+
+    def _rule(self, context: Any, action: int, name: str, *compare: _Compare) -> None:
+        number = self._library.seccomp_syscall_resolve_name(name.encode())
+        if number < 0:
+            return  # not a call of this architecture
+        array = (_Compare * len(compare))(*compare)
+        result = self._library.seccomp_rule_add_array(context, action, number, len(compare), array)
+        if result < 0:
+            raise CannotFilter(f"libseccomp refuses the rule for {name}: {os.strerror(-result)}.")
+
+    def _export(self, context: Any) -> bytes:
+        fd = os.memfd_create("edif-filter")
+        try:
+            if (result := self._library.seccomp_export_bpf(context, fd)) < 0:
+                raise CannotFilter(f"libseccomp cannot write the filter: {os.strerror(-result)}.")
+            return os.pread(fd, os.fstat(fd).st_size, 0)
+        finally:
+            os.close(fd)
+
+    @staticmethod
+    def _apply(instructions: bytes) -> None:
+        buffer = ctypes.create_string_buffer(instructions, len(instructions))
+        program = _Program(len(instructions) // 8, ctypes.cast(buffer, ctypes.c_void_p))
+        kernel.prctl(kernel.PR_SET_SECCOMP, ctypes.c_ulong(kernel.SECCOMP_MODE_FILTER), ctypes.byref(program))
+
+
+def _open_library() -> Any:
+    try:
+        library = ctypes.CDLL(_LIBRARY, use_errno=True)
+    except OSError:
+        raise CannotFilter("libseccomp is not installed.") from None
+    library.seccomp_init.restype = ctypes.c_void_p
+    library.seccomp_init.argtypes = (ctypes.c_uint32,)
+    library.seccomp_release.argtypes = (ctypes.c_void_p,)
+    library.seccomp_rule_add_array.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_uint32,
+        ctypes.c_int,
+        ctypes.c_uint,
+        ctypes.POINTER(_Compare),
+    )
+    library.seccomp_export_bpf.argtypes = (ctypes.c_void_p, ctypes.c_int)
+    return library
