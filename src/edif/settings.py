@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ByteSize, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -62,30 +62,36 @@ class Settings(BaseSettings):
     )
 
     time_limit_s: float = Field(default=600.0, gt=0, allow_inf_nan=False, description="Wall time of one job.")
-    result_limit_bytes: int = Field(default=GIB, gt=0, description="Size of one result before compression.")
-    payload_limit_bytes: int = Field(
-        default=256 * MIB, gt=0, description="Size of one request as it travels."
+    result_limit_bytes: ByteSize = Field(
+        default=ByteSize(GIB), gt=0, description="Size of one result before compression."
     )
-    payload_expanded_limit_bytes: int = Field(
-        default=GIB, gt=0, description="Size of one request, decompressed."
+    payload_limit_bytes: ByteSize = Field(
+        default=ByteSize(256 * MIB), gt=0, description="Size of one request as it travels."
+    )
+    payload_expanded_limit_bytes: ByteSize = Field(
+        default=ByteSize(GIB), gt=0, description="Size of one request, decompressed."
     )
     isolation: Isolation = Field(
         default=Isolation.AUTO,
         description="Where jobs run: `sealed` in a cell of their own, `shared` in one process, `auto` sealed with users.",
     )
-    memory_limit_bytes: int = Field(
-        default=2 * GIB, gt=0, description="Memory of one sealed job beyond the model's."
+    memory_limit_bytes: ByteSize = Field(
+        default=ByteSize(2 * GIB), gt=0, description="Memory of one sealed job beyond the model's."
     )
-    scratch_limit_bytes: int = Field(default=256 * MIB, gt=0, description="Scratch folder of one sealed job.")
-    log_limit_bytes: int = Field(default=256 * 1024, gt=0, description="Text that one job may print.")
-    push_bytes: int = Field(
-        default=MIB, ge=0, description="Results up to this size are sent on the status socket."
+    scratch_limit_bytes: ByteSize = Field(
+        default=ByteSize(256 * MIB), gt=0, description="Scratch folder of one sealed job."
+    )
+    log_limit_bytes: ByteSize = Field(
+        default=ByteSize(256 * 1024), gt=0, description="Text that one job may print."
+    )
+    push_bytes: ByteSize = Field(
+        default=ByteSize(MIB), ge=0, description="Results up to this size are sent on the status socket."
     )
     retention_s: float = Field(
         default=7 * _DAY_S, gt=0, allow_inf_nan=False, description="How long payloads and results are kept."
     )
-    min_free_bytes: int = Field(
-        default=GIB, ge=0, description="Below this much free disk new jobs are refused."
+    min_free_bytes: ByteSize = Field(
+        default=ByteSize(GIB), ge=0, description="Below this much free disk new jobs are refused."
     )
     lease_s: float = Field(
         default=30.0,

@@ -12,6 +12,7 @@ from hypothesis import settings as with_settings
 from edif import settings as settings_module
 from edif.core import errors
 from edif.core.errors import SetupError
+from edif.core.limits import Isolation
 from edif.settings import Settings, environment, load
 from tests.unit.docs import plain, rows
 
@@ -194,6 +195,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "result_limit_bytes": SIZES_ABOVE_ZERO,
     "payload_limit_bytes": SIZES_ABOVE_ZERO,
     "payload_expanded_limit_bytes": SIZES_ABOVE_ZERO,
+    "isolation": st.sampled_from(Isolation),
+    "memory_limit_bytes": SIZES_ABOVE_ZERO,
+    "scratch_limit_bytes": SIZES_ABOVE_ZERO,
     "log_limit_bytes": SIZES_ABOVE_ZERO,
     "push_bytes": st.integers(0, 2**50),
     "retention_s": SECONDS,
@@ -217,6 +221,13 @@ def test_child_process_reads_the_same_settings_from_its_environment(
         for name, value in variables.items():
             child.setenv(name, value)
         assert load(None) == given_settings
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("2GiB", 2**31), ("1.5 MiB", 3 * 2**19), ("1000", 1000), ("3kB", 3000)]
+)
+def test_sizes_may_be_written_as_people_do(text: str, size: int) -> None:
+    assert load(None, result_limit_bytes=text).result_limit_bytes == size
 
 
 def test_round_trip_names_every_setting() -> None:

@@ -16,6 +16,7 @@ from edif.cli.output import show_json, show_table
 from edif.core.errors import SetupError
 from edif.launch.data_folder import DataFolder
 from edif.settings import load
+from edif.walls.host import survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ _NEEDED = {
 
 def doctor(data: Data = None, config: Config = None, as_json: AsJson = False) -> None:
     """Say what is missing on this machine and what to do. Exits with 1 if something is."""
-    findings = [_python(), *_packages(), _kernel(), _memory(), *_folder(config, data), _gpu()]
+    findings = [_python(), *_packages(), _kernel(), *_walls(), _memory(), *_folder(config, data), _gpu()]
     if as_json:
         show_json([asdict(finding) for finding in findings])
     else:
@@ -80,6 +81,14 @@ def _kernel() -> Finding:
     if sys.platform != "linux":
         return Finding("kernel", "missing", sys.platform, "A worker needs Linux; the client runs anywhere.")
     return Finding("kernel", "ok", release)
+
+
+def _walls() -> Iterator[Finding]:
+    """What sealed jobs are closed in with; a fabric without users does not need them."""
+    for wall in survey() if sys.platform == "linux" else ():
+        state = "ok" if wall.stands else "warning"
+        without = "Without it this node runs no sealed jobs. " if wall.required else ""
+        yield Finding(f"wall: {wall.name}", state, wall.found, "" if wall.stands else without + wall.advice)
 
 
 def _memory() -> Finding:

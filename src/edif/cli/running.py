@@ -8,6 +8,7 @@ import typer
 
 from edif.cli.options import Config, Data
 from edif.cli.output import say
+from edif.core.limits import Isolation
 from edif.settings import Settings, load
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
@@ -19,6 +20,24 @@ Demo = Annotated[bool | None, typer.Option("--demo", help="Serve the bundled dem
 PublicUrl = Annotated[
     str | None,
     typer.Option("--public-url", help="The URL that clients use, behind a proxy.", show_default=False),
+]
+
+Isolated = Annotated[
+    Isolation | None, typer.Option("--isolation", help="Where jobs run.", show_default="auto")
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option("--job-time-limit", help="Wall time of one job, in seconds.", show_default="600"),
+]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--job-memory-limit", help="Memory of one sealed job beyond the model's.", show_default="2GiB"
+    ),
+]
+ResultLimit = Annotated[
+    str | None,
+    typer.Option("--result-limit", help="Size of one result before compression.", show_default="1GiB"),
 ]
 
 
@@ -35,12 +54,26 @@ def serve(
     data: Data = None,
     config: Config = None,
     public_url: PublicUrl = None,
+    isolation: Isolated = None,
+    job_time_limit: TimeLimit = None,
+    job_memory_limit: MemoryLimit = None,
+    result_limit: ResultLimit = None,
 ) -> None:
     """Run a whole fabric on this machine: a gateway and an agent, kept running."""
     from edif.launch.serve import Supervisor
 
     settings = _settings(
-        config, demo=demo, model=model, host=host, port=port, data=data, public_url=public_url
+        config,
+        demo=demo,
+        model=model,
+        host=host,
+        port=port,
+        data=data,
+        public_url=public_url,
+        isolation=isolation,
+        time_limit_s=job_time_limit,
+        memory_limit_bytes=job_memory_limit,
+        result_limit_bytes=result_limit,
     )
     if not settings.demo and not settings.models:
         settings = settings.model_copy(update={"demo": True})
@@ -56,11 +89,29 @@ def gateway(
     data: Data = None,
     config: Config = None,
     public_url: PublicUrl = None,
+    isolation: Isolated = None,
+    job_time_limit: TimeLimit = None,
+    job_memory_limit: MemoryLimit = None,
+    result_limit: ResultLimit = None,
 ) -> None:
     """Run a gateway alone; agents on other machines join it."""
     from edif.launch.gateway import run
 
-    run(_settings(config, demo=demo, model=model, host=host, port=port, data=data, public_url=public_url))
+    run(
+        _settings(
+            config,
+            demo=demo,
+            model=model,
+            host=host,
+            port=port,
+            data=data,
+            public_url=public_url,
+            isolation=isolation,
+            time_limit_s=job_time_limit,
+            memory_limit_bytes=job_memory_limit,
+            result_limit_bytes=result_limit,
+        )
+    )
 
 
 def agent(
