@@ -9,7 +9,9 @@ statements themselves (``WHERE state = ...``), so that two processes on one file
 import asyncio
 import contextlib
 import queue
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +32,7 @@ DATABASE_NAME = "records.sqlite"
 
 _MAX_BATCH = 64
 _READERS = 2
+_WAL_SWITCH_S = 10.0
 _IDS_PER_QUERY = 500
 
 T = TypeVar("T")
@@ -102,14 +105,29 @@ def open_engine(path: Path, *, writing: bool) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def _settle(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver's guess
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+        for pragma in ("busy_timeout=10000", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+        _use_wal(connection)
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
+
+
+def _use_wal(connection: Any) -> None:
+    # A fresh file is switched by whoever is first; the others are told "locked" at once, not after the timeout.
+    deadline = time.monotonic() + _WAL_SWITCH_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 class _Waiting(NamedTuple):
