@@ -16,6 +16,7 @@ from edif.executor import saving
 from edif.executor.job import LoadedModel, run_job
 from edif.executor.output import OutputRelay
 from edif.executor.reset import ProcessState
+from edif.executor.warm_up import rehearse
 from edif.executor.weights import WeightGuard
 from edif.wire import pipe
 
@@ -35,10 +36,14 @@ def serve(
             return
 
 
-def serve_one(sock: socket.socket, model: Any, adapters: dict[str, str], threads: int) -> None:
-    """Serve one job. Called in a fresh fork of the zygote that has been closed in."""
+def serve_one(
+    sock: socket.socket, model: Any, adapters: dict[str, str], threads: int, rehearsal: bytes
+) -> None:
+    """Serve one job. Called in a fresh fork of the zygote that has been closed in; it rehearses before it is ready."""
     torch.set_num_threads(threads)
-    _take_one(sock, LoadedModel(model, adapters))
+    loaded = LoadedModel(model, adapters)
+    rehearse(loaded, rehearsal)
+    _take_one(sock, loaded)
 
 
 def _take_one(sock: socket.socket, loaded: LoadedModel) -> None:

@@ -4,7 +4,6 @@ The result is what the client reads: ``torch.save({name: value})``, as one zstd 
 size when the request said ``compress``, else bare.
 """
 
-import contextlib
 import errno
 import io
 import os
@@ -103,6 +102,10 @@ def write_result(
         JobFailed: a value cannot be pickled, the result is too large, or the disk is full.
     """
     try:
+        saved = _compact(saved, {})
+    except RecursionError as error:
+        raise _unpicklable(saved, error) from error
+    try:
         with open(fd, "wb", closefd=False) as file:
             if compress:
                 _write_compressed(saved, file, limit_bytes, on_large)
@@ -124,64 +127,62 @@ def write_result(
 def _write_compressed(
     saved: dict[str, Any], file: BinaryIO, limit_bytes: int, on_large: Callable[[], None]
 ) -> None:
-    # The frame's header needs the content's size before the first byte. A small result is kept in memory;
-    # a large one is written raw into an unlinked file first.
-    with contextlib.closing(_Spool(file)) as spool:
-        _save(saved, _BoundedWriter(spool, limit_bytes, on_large))  # type: ignore[arg-type]  # as much of a file as needed
-        compressor = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL)
-        # No context manager: leaving one after a failed write raises its own error in place of the disk's.
-        writer = compressor.stream_writer(file, size=spool.size, closefd=False)
-        for chunk in spool.chunks():
-            writer.write(chunk)
+    # The frame's header needs the content's size before the first byte. A small result is kept in memory while
+    # its size is counted; a large one is serialised a second time, which costs less than a copy on a disk
+    # and needs none, for a sealed process has no other place to write to.
+    draft = _Draft()
+    _save(saved, _BoundedWriter(cast("BinaryIO", draft), limit_bytes, on_large))
+    compressor = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL)
+    # No context manager: leaving one after a failed write raises its own error in place of the disk's.
+    writer = compressor.stream_writer(file, size=draft.size, closefd=False)
+    if draft.kept is not None:
+        writer.write(draft.kept.getbuffer())
         writer.close()  # type: ignore[no-untyped-call]
+        return
+    try:
+        _save(saved, _BoundedWriter(cast("BinaryIO", writer), draft.size, lambda: None))
+        writer.close()  # type: ignore[no-untyped-call]
+    except (_TooLarge, zstandard.ZstdError):
+        raise JobFailed(
+            errors.RESULT_UNPICKLABLE, "One of the saved values is written differently each time."
+        ) from None
 
 
-class _Spool:
-    """Holds bytes in memory, and from some size on in an unlinked file beside the result."""
+class _Draft:
+    """Counts what is written, and keeps it while it is small."""
 
-    def __init__(self, beside: BinaryIO) -> None:
-        self._memory = io.BytesIO()
-        self._file: BinaryIO | None = None
-        self._beside = beside
+    def __init__(self) -> None:
+        self.kept: io.BytesIO | None = io.BytesIO()
         self.size = 0
 
     def write(self, data: Any) -> int:
         self.size += len(data)
-        if self._file is None and self.size > _IN_MEMORY_BYTES:
-            folder = os.path.dirname(os.readlink(f"/proc/self/fd/{self._beside.fileno()}"))  # noqa: PTH115, PTH120
-            self._file = os.fdopen(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600), "w+b")
-            self._file.write(self._memory.getbuffer())
-            self._memory = io.BytesIO()
-        target = self._memory if self._file is None else self._file
-        return target.write(data)
-
-    def chunks(self) -> Any:
-        source = self._memory if self._file is None else self._file
-        source.seek(0)
-        while chunk := source.read(1 << 20):
-            yield chunk
-
-    def close(self) -> None:
-        """Free the space, at once: on a full disk everyone waits for it."""
-        self._memory.close()
-        if self._file is not None:
-            self._file.close()
+        if self.kept is not None:
+            if self.size > _IN_MEMORY_BYTES:
+                self.kept = None
+            else:
+                self.kept.write(data)
+        return len(data)
 
 
 def _save(saved: dict[str, Any], target: _BoundedWriter) -> None:
     try:
-        torch.save(_compact(saved, {}), cast("IO[bytes]", target))
+        torch.save(saved, cast("IO[bytes]", target))
     except (_TooLarge, OSError):
         raise
     except Exception as error:
         if target.failure is not None:  # torch's archive writer replaced it by one of its own
             raise target.failure from None
-        name = _culprit(saved)
-        kind = type(saved[name]).__name__ if name in saved else "value"
-        raise JobFailed(
-            errors.RESULT_UNPICKLABLE,
-            f"The saved variable {name!r} ({kind}) cannot be sent back: {type(error).__name__}: {error}.",
-        ) from error
+        raise _unpicklable(saved, error) from error
+
+
+def _unpicklable(saved: dict[str, Any], error: Exception) -> JobFailed:
+    name = _culprit(saved)
+    kind = type(saved[name]).__name__ if name in saved else "value"
+    return JobFailed(
+        errors.RESULT_UNPICKLABLE,
+        f"The saved variable {name!r} ({kind}) cannot be sent back: {type(error).__name__}: {error}.",
+    )
 
 
 def _compact(value: Any, done: dict[int, Any]) -> Any:

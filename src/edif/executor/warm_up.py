@@ -25,19 +25,32 @@ class _Keep(Backend):  # type: ignore[misc]  # nnsight has no types
         self.payload = RequestModel.serialize(tracer, compress=False)
 
 
-def warm_up(model: Any) -> None:
-    """Run one tiny trace on the freshly loaded model and forget it."""
+def warm_up(model: Any) -> bytes:
+    """Run one tiny trace on the freshly loaded model and forget it.
+
+    Returns its payload, with which :func:`rehearse` does the same again in a fork; empty if there is none.
+    """
     tokenizer = model.tokenizer
     if tokenizer is None:
-        return
+        return b""
     token = tokenizer.eos_token_id or 0
     kept = _Keep()
     with model.trace(torch.tensor([[token, token]]), backend=kept) as tracer:
         output = tracer.result.save()  # noqa: F841 - nnsight sends it back by its name
     loaded = LoadedModel(model, adapters={})
     try:
-        saved = run_job(loaded, kept.payload, loaded.plain_env)
-        torch.save(saved, io.BytesIO())
+        rehearse(loaded, kept.payload)
     finally:
         loaded.release()
+    return kept.payload
+
+
+def rehearse(loaded: LoadedModel, payload: bytes) -> None:
+    """Go the whole way of a job once, so that the pages that it touches are this process's own already."""
+    if not payload:
+        return
+    try:
+        saved = run_job(loaded, payload, loaded.plain_env)
+        torch.save(saved, io.BytesIO())
+    finally:
         forget_nnsight()

@@ -61,24 +61,31 @@ def main(fd: int) -> None:
     from edif.executor.warm_up import warm_up
     from edif.executor.weights import WeightArena
 
-    warm_up(model)
+    rehearsal = warm_up(model)
     # After the first pass, in which a model may still make buffers.
     arena = WeightArena(model._module)  # noqa: SLF001 - nnsight's own name for the wrapped module
     gc.collect()
     gc.freeze()  # keep the collector from touching, and so copying, pages that the children share
     pipe.send(sock, pipe.Loaded(time.monotonic() - began, arena.size_bytes))
-    _Zygote(sock, model, arena, adapters, message.model.threads).serve()
+    _Zygote(sock, model, arena, adapters, message.model.threads, rehearsal).serve()
 
 
 class _Zygote:
     def __init__(
-        self, sock: socket.socket, model: Any, arena: "WeightArena", adapters: dict[str, str], threads: int
+        self,
+        sock: socket.socket,
+        model: Any,
+        arena: "WeightArena",
+        adapters: dict[str, str],
+        threads: int,
+        rehearsal: bytes,
     ) -> None:
         self._sock = sock
         self._model = model
         self._arena = arena
         self._adapters = adapters
         self._threads = threads
+        self._rehearsal = rehearsal
         self._readable = tuple(Path(folder) for folder in (*model_folders(model), *adapters.values()))
         self._calls: Filter | None = None
         self._children: set[int] = set()
@@ -152,7 +159,7 @@ class _Zygote:
             else:
                 assert self._calls is not None
                 close_in(self._cell(request.cell, request.scratch), self._calls, (fd,))
-                runner.serve_one(sock, self._model, self._adapters, self._threads)
+                runner.serve_one(sock, self._model, self._adapters, self._threads, self._rehearsal)
             code = 0
         except pipe.PipeError:
             code = 0

@@ -68,6 +68,10 @@ async def _send(socket: WebSocket, outbox: "asyncio.Queue[link.ToAgent]") -> Non
             await socket.send_bytes(link.encode(message))
         except (WebSocketDisconnect, RuntimeError):
             return
+        except Exception:
+            log.exception("gateway.link_failed", kind=type(message).__name__)
+            await socket.close(1011)  # the agent comes back, and is told what it needs
+            return
 
 
 link_routes: list[BaseRoute] = [WebSocketRoute(f"{router.prefix}/link", worker_link)]

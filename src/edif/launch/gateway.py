@@ -87,12 +87,12 @@ async def _serve(
         FabricConfig(
             limits=Limits(
                 time_s=settings.time_limit_s,
-                result_bytes=settings.result_limit_bytes,
-                payload_bytes=settings.payload_limit_bytes,
-                payload_expanded_bytes=settings.payload_expanded_limit_bytes,
-                log_bytes=settings.log_limit_bytes,
-                memory_bytes=settings.memory_limit_bytes,
-                scratch_bytes=settings.scratch_limit_bytes,
+                result_bytes=int(settings.result_limit_bytes),
+                payload_bytes=int(settings.payload_limit_bytes),
+                payload_expanded_bytes=int(settings.payload_expanded_limit_bytes),
+                log_bytes=int(settings.log_limit_bytes),
+                memory_bytes=int(settings.memory_limit_bytes),
+                scratch_bytes=int(settings.scratch_limit_bytes),
             ),
             isolation=settings.isolation,
             push_bytes=settings.push_bytes,

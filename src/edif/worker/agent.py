@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from edif.blobs.file_blobs import FileBlobs
 from edif.core import errors
 from edif.core.errors import SetupError
-from edif.walls.host import missing
+from edif.walls.host import survey_apart
 from edif.wire import link
 from edif.worker.attempt import cannot_seal, run_attempt
 from edif.worker.model_files import send_metadata, sources
@@ -267,7 +267,9 @@ class Agent:
     async def _lacking_walls(self) -> str:
         """Why this node cannot seal jobs in; empty if it can."""
         if self._lacking is None:
-            walls = await asyncio.to_thread(missing)
+            walls = [
+                wall for wall in await asyncio.to_thread(survey_apart) if wall.required and not wall.stands
+            ]
             found = "; ".join(f"{wall.name}: {wall.found}" for wall in walls)
             self._lacking = f"This node cannot seal jobs in ({found})." if walls else ""
         return self._lacking

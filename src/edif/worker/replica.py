@@ -30,6 +30,8 @@ log = structlog.get_logger()
 _PASSED_ENVIRONMENT = ("PATH", "HOME", "LANG", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "LD_LIBRARY_PATH")
 _STOP_GRACE_S = 5.0
 _RUNNER_ATTEMPTS = 5
+_READY_AHEAD = 2
+"""Sealed runners that stand ready: making one takes longer than a small job."""
 
 
 class RunnerDied(Exception):
@@ -273,15 +275,15 @@ class Replica:
             await self._changed.wait()
 
     def _fill(self) -> None:
-        """See to it that one runner of the wanted kind is there: a shared one, or a sealed one that is free."""
+        """See to it that there is one shared runner, or that enough sealed ones are free."""
         if not self.is_ready or self._stopping:
             return
-        wanted = [
-            each
-            for each in self._runners
-            if each.cell == self._cell and not each.doomed and not (each.cell and each.taken)
-        ]
-        if not wanted:
+        there = [each for each in self._runners if each.cell == self._cell and not each.doomed]
+        if self._cell is None:
+            lacking = 1 - len(there)
+        else:
+            lacking = _READY_AHEAD - sum(not each.taken for each in there)
+        for _ in range(lacking):
             self._fork_runner()
 
     def _fork_runner(self) -> None:

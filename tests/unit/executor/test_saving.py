@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 
 from edif.core import errors
 from edif.core.errors import ErrorCode, JobFailed
-from edif.executor import saving
 from edif.executor.saving import peak_memory_bytes, read_payload, reset_peak_memory, write_result
 from tests.unit.helpers import open_descriptors, refusal_of
 
@@ -323,13 +322,25 @@ def test_peak_memory_counts_anew_from_its_reset() -> None:
     del held
 
 
-def test_small_results_do_not_touch_the_disk_but_for_themselves(
-    write: WriteTo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[object] = []
-    monkeypatch.setattr(saving.os, "open", lambda *arguments: opened.append(arguments))
-    spool = saving._Spool(io.BytesIO())  # type: ignore[arg-type]  # never asked for its descriptor
-    spool.write(b"x" * saving._IN_MEMORY_BYTES)
-    assert b"".join(spool.chunks()) == b"x" * saving._IN_MEMORY_BYTES
-    spool.close()
-    assert opened == []
+@pytest.mark.parametrize("values", [1_000, 4_000_000], ids=["kept in memory", "serialised twice"])
+def test_small_and_large_results_are_the_same_frame(write: WriteTo, values: int) -> None:
+    saved = {"x": torch.arange(float(values))}
+    assert torch.equal(as_the_client(write(saved), compressed=True)["x"], saved["x"])
+
+
+class _Moody:
+    """Is pickled to something longer each time."""
+
+    count = 0
+
+    def __reduce__(self) -> tuple[type, tuple[bytes]]:
+        _Moody.count += 1
+        return bytes, (b"x" * 100_000 * _Moody.count,)
+
+
+def test_value_that_is_written_differently_each_time_is_refused(write: WriteTo) -> None:
+    saved = {"big": torch.zeros(4_000_000), "moody": _Moody()}
+    with pytest.raises(JobFailed) as failed:
+        write(saved, compress=True)
+    assert failed.value.kind is errors.RESULT_UNPICKLABLE
+    assert "each time" in failed.value.sentence
