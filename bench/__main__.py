@@ -4,13 +4,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import capacity, clients, footprint, latency
+from bench import capacity, clients, footprint, isolation, latency
 
 MEASUREMENTS = {
     "footprint": footprint.measure,
     "latency": latency.measure,
     "clients": clients.measure,
     "capacity": capacity.measure,
+    "isolation": isolation.measure,
 }
 
 
