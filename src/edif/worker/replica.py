@@ -185,6 +185,7 @@ class Replica:
             if runner.cell is not None:
                 self._kill(runner)  # whatever it still has running ends with its job
             runner.taken = runner.cell is not None
+            self._fill()  # not before: making the next sealed one would slow this job down
         if isinstance(answer, pipe.Failed):
             raise JobRefused(answer)
         return answer
@@ -269,7 +270,6 @@ class Replica:
                 if runner.ready and not runner.taken and runner.cell == cell:
                     runner.taken = True
                     runner.ready = False
-                    self._fill()  # the next sealed one is made while this one runs
                     return runner
             self._changed.clear()
             await self._changed.wait()
