@@ -8,7 +8,7 @@ _PROGRAMS = Path(__file__).with_name("minted_programs.py")
 
 
 def mint(model_folder: Path, folder: Path) -> Path:
-    """Write ``NAME.zst`` for every program and ``hello.raw`` below ``folder``, and return it."""
+    """Write ``NAME.zst`` for every program, and some as ``NAME.raw``, below ``folder``, and return it."""
     work = folder / "cwd"
     work.mkdir(parents=True, exist_ok=True)
     script = work / "programs.py"

@@ -46,6 +46,21 @@ def slow(model, backend):
         logits = model.lm_head.output[0, -1].save()  # noqa: F841
 
 
+def eats_memory(model, backend):
+    with model.trace(PROMPT, backend=backend):
+        block = bytearray(2**40).save()  # noqa: F841
+
+
+def eats_tensor_memory(model, backend):
+    with model.trace(PROMPT, backend=backend):
+        block = torch.zeros(2**40).save()  # noqa: F841
+
+
+def surroundings(model, backend):
+    with model.trace(PROMPT, backend=backend):
+        names = sorted(os.environ).save()  # noqa: F841
+
+
 def large(model, backend):
     with model.trace(PROMPT, backend=backend):
         noise = torch.rand(1_500_000).save()  # noqa: F841 - 6 MB that no compression makes smaller
@@ -134,6 +149,7 @@ def leaves_hooks(model, backend):
 PROGRAMS = [
     hello, hidden, slow, endless, endless_in_c, raises, wrong_order, no_such_module, unpicklable, too_much,
     prints, flood, exits, segfault, edits_weights, leaves_hooks, large,
+    eats_memory, eats_tensor_memory, surroundings,
 ]  # fmt: skip
 
 
@@ -145,7 +161,8 @@ def _main(model_folder: str, folder: Path) -> None:
         except AttributeError:
             if program is not no_such_module:
                 raise
-    hello(model, _Dump(folder / "hello.raw", compress=False))
+    for program in (hello, surroundings):
+        program(model, _Dump(folder / f"{program.__name__}.raw", compress=False))
 
 
 if __name__ == "__main__":

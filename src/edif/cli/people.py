@@ -17,6 +17,7 @@ from edif.cli.output import moment, say, show_json, show_table
 from edif.core import errors
 from edif.core.errors import EdifError
 from edif.core.ids import UserName
+from edif.core.limits import Isolation
 from edif.core.users import ApiKey, Role, User
 from edif.records.store import RecordStore
 from edif.settings import load
@@ -62,12 +63,31 @@ def users_add(
             "Use letters, digits and . _ @ + -",
         )
     user = User(UserName(name), role, time.time(), email)
-    if not _with_store(config, data, lambda store: store.add_user(user)):
+
+    async def add(store: RecordStore) -> tuple[bool, bool]:
+        return not await store.any_user(), await store.add_user(user)
+
+    first, added = _with_store(config, data, add)
+    if not added:
         raise EdifError(errors.USER_EXISTS, f"There is already a user {name!r}.")
     if as_json:
         show_json(asdict(user))
     else:
         say(f"Added {name} ({role}). Give them a key: edif keys create --user {name}")
+        if first:
+            say(_first_user(load(config, data=data).isolation))
+
+
+def _first_user(isolation: Isolation) -> str:
+    """What changes with the first user."""
+    keys = "From now on this fabric asks everyone for a key"
+    match isolation:
+        case Isolation.SHARED:
+            return f"{keys}. Jobs stay in one shared process, as `isolation` says: give keys to people you trust."
+        case Isolation.SEALED:
+            return f"{keys}; jobs are sealed as before."
+        case Isolation.AUTO:
+            return f"{keys}, and each new job runs sealed, in a process of its own (within a second on a running fabric)."
 
 
 @users.command("list")

@@ -37,30 +37,40 @@ def serve(
 
 
 def serve_one(
-    sock: socket.socket, model: Any, adapters: dict[str, str], threads: int, rehearsal: bytes
+    sock: socket.socket,
+    model: Any,
+    adapters: dict[str, str],
+    threads: int,
+    rehearsal: bytes,
+    memory_limit_bytes: int,
 ) -> None:
     """Serve one job. Called in a fresh fork of the zygote that has been closed in; it rehearses before it is ready."""
     torch.set_num_threads(threads)
     loaded = LoadedModel(model, adapters)
     rehearse(loaded, rehearsal)
-    _take_one(sock, loaded)
+    _take_one(sock, loaded, memory_limit_bytes)
 
 
-def _take_one(sock: socket.socket, loaded: LoadedModel) -> None:
+def _take_one(sock: socket.socket, loaded: LoadedModel, memory_limit_bytes: int | None = None) -> None:
     pipe.send(sock, pipe.Ready())
     message, fds = pipe.receive(sock, pipe.to_runner)
     if len(fds) != 2:
         raise pipe.PipeError("a job comes with two descriptors")
     payload_fd, result_fd = fds
     try:
-        _serve_one(sock, loaded, message, payload_fd, result_fd)
+        _serve_one(sock, loaded, message, payload_fd, result_fd, memory_limit_bytes)
     finally:
         os.close(payload_fd)
         os.close(result_fd)
 
 
 def _serve_one(
-    sock: socket.socket, loaded: LoadedModel, request: pipe.RunJob, payload_fd: int, result_fd: int
+    sock: socket.socket,
+    loaded: LoadedModel,
+    request: pipe.RunJob,
+    payload_fd: int,
+    result_fd: int,
+    memory_limit_bytes: int | None,
 ) -> None:
     began = time.monotonic()
     relay = OutputRelay(lambda text: pipe.send(sock, pipe.Log(pipe.clip(text))), request.log_limit_bytes)
@@ -85,8 +95,14 @@ def _serve_one(
     except EdifError as error:
         answer = _failed(error, began, loaded)
     except MemoryError:
-        answer = _failed(JobFailed(OUT_OF_MEMORY, "The job ran out of memory."), began, loaded)
+        answer = _failed(JobFailed(OUT_OF_MEMORY, _out_of_memory(memory_limit_bytes)), began, loaded)
     pipe.send(sock, answer)
+
+
+def _out_of_memory(limit_bytes: int | None) -> str:
+    if limit_bytes is None:
+        return "The job ran out of memory."
+    return f"The job needed more than the {limit_bytes / 2**30:.2g} GiB beyond the model's that a job may use here."
 
 
 def _failed(error: EdifError, began: float, loaded: LoadedModel) -> pipe.Failed:

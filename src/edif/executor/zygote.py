@@ -159,7 +159,14 @@ class _Zygote:
             else:
                 assert self._calls is not None
                 close_in(self._cell(request.cell, request.scratch), self._calls, (fd,))
-                runner.serve_one(sock, self._model, self._adapters, self._threads, self._rehearsal)
+                runner.serve_one(
+                    sock,
+                    self._model,
+                    self._adapters,
+                    self._threads,
+                    self._rehearsal,
+                    request.cell.memory_bytes,
+                )
             code = 0
         except pipe.PipeError:
             code = 0

@@ -1,0 +1,102 @@
+"""Jobs in cells of their own: what ends one is told to its user, and touches nobody else. Escapes: tests/escape."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from edif.core import errors
+from edif.core.errors import ErrorCode
+from tests.support.fabric import Fabric, start_fabric
+from tests.support.models import GPT2_ID
+from tests.support.replay import Replayer
+
+INSIDE = b"HOME LANG TMPDIR"
+
+
+@pytest.fixture(scope="module")
+def sealed(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
+    running = start_fabric(
+        tmp_path_factory.mktemp("sealed") / "data",
+        *("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--isolation", "sealed"),
+        *("--job-time-limit", "3", "--job-memory-limit", "1.5GiB", "--result-limit", "32MiB"),
+    )
+    running.wait_running(GPT2_ID)
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+async def client(sealed: Fabric, blobs: Path) -> AsyncIterator[Replayer]:
+    async with Replayer(sealed.url, blobs) as replayer:
+        yield replayer
+
+
+def _zygote(fabric: Fabric) -> psutil.Process:
+    return psutil.Process(fabric.pid("agent")).children()[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [
+        ("eats_memory", errors.OUT_OF_MEMORY, "more than the 1.5 GiB"),
+        ("eats_tensor_memory", errors.OUT_OF_MEMORY, "more than the 1.5 GiB"),
+        ("segfault", errors.PROCESS_DIED, "SIGSEGV"),
+        ("exits", errors.PROCESS_DIED, "exited with code"),
+        ("endless", errors.TIME_LIMIT, "3 seconds"),
+        ("endless_in_c", errors.TIME_LIMIT, "3 seconds"),
+        ("too_much", errors.RESULT_TOO_LARGE, "32 MiB"),
+    ],
+)
+async def test_what_ends_a_job_is_told_and_ends_nothing_else(
+    name: str, code: ErrorCode, says: str, sealed: Fabric, client: Replayer
+) -> None:
+    calm = (await client.run("hello")).result
+    zygote = _zygote(sealed).pid
+    outcome = await client.run(name)
+    assert outcome.status == "ERROR"
+    assert outcome.description.endswith(f"[{code.code}]")
+    assert says in outcome.description
+    assert outcome.final["meta"]["attempts"] == 1, "it is the job's own fault: it is not tried again"
+    assert (await client.run("hello")).result == calm
+    assert _zygote(sealed).pid == zygote, "the model was not loaded again"
+
+
+@pytest.mark.parametrize("name", ["edits_weights", "leaves_hooks", "large"])
+async def test_what_is_allowed_inside_stays_inside(name: str, sealed: Fabric, client: Replayer) -> None:
+    calm = (await client.run("hello")).result
+    assert (await client.run(name)).status == "COMPLETED"
+    assert (await client.run("hello")).result == calm
+
+
+async def test_a_cell_leaves_neither_process_nor_scratch(sealed: Fabric, client: Replayer) -> None:
+    for _ in range(5):
+        assert (await client.run("hello")).status == "COMPLETED"
+    ready = _zygote(sealed).children()
+    assert len(ready) <= 4, "two stand ready, and two may just be coming or going"
+    scratch = list((sealed.data / "spool" / "scratch").iterdir())
+    assert len(scratch) <= 4
+
+
+async def test_jobs_are_sealed_from_the_first_user_on_and_nothing_is_loaded_again(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    fabric = start_fabric(tmp_path / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}")
+    try:
+        fabric.wait_running(GPT2_ID)
+        async with Replayer(fabric.url, blobs) as anyone:
+            outcome = await anyone.run("surroundings.raw")
+            assert outcome.result is not None
+            assert b"TMPDIR" not in outcome.result
+        zygote = _zygote(fabric).pid
+        fabric.edif("users", "add", "ada")
+        key = str(fabric.edif("keys", "create", "--user", "ada")["key"])
+        async with Replayer(fabric.url, blobs, key=key) as ada:
+            outcome = await ada.run("surroundings.raw")
+            assert outcome.result is not None
+            assert all(name in outcome.result for name in INSIDE.split())
+            assert b"PATH" not in outcome.result
+        assert _zygote(fabric).pid == zygote
+    finally:
+        assert fabric.stop() == 0
