@@ -72,8 +72,13 @@ def read_payload(fd: int, compress: bool, expanded_limit_bytes: int) -> bytes:
         if declared > expanded_limit_bytes:
             raise bomb
         with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=False) as reader:
-            expanded = reader.read(expanded_limit_bytes + 1)
-    except (zstandard.ZstdError, MemoryError) as error:
+            # In pieces: one read of the limit's size would reserve all of it.
+            pieces, left = [], expanded_limit_bytes + 1
+            while left > 0 and (piece := reader.read(min(left, _IN_MEMORY_BYTES))):
+                pieces.append(piece)
+                left -= len(piece)
+            expanded = b"".join(pieces)
+    except zstandard.ZstdError as error:
         raise JobFailed(errors.PAYLOAD_CORRUPT, f"The payload is not a whole zstd frame: {error}.") from error
     if len(expanded) > expanded_limit_bytes:
         raise bomb

@@ -17,6 +17,7 @@ from edif.walls import kernel, landlock
 from edif.walls.seccomp import Filter
 
 _OPEN_FILES = 256
+_THREADS = 512
 _SYSTEM = (
     *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/etc/localtime"),
     *(
@@ -102,6 +103,8 @@ def _own_namespaces(cell: Cell) -> None:
     Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
     kernel.mount("", "/", kernel.MS_REC | kernel.MS_PRIVATE)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    # Counted within the namespace just made; outside it would count everything of this account.
+    resource.setrlimit(resource.RLIMIT_NPROC, (_THREADS, _THREADS))
     kernel.mount("tmpfs", str(cell.scratch), flags, f"size={cell.scratch_bytes},nr_inodes=10000,mode=0700")
 
 

@@ -16,18 +16,29 @@ _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
 _NOT_EQUAL, _EQUAL, _MASKED_EQUAL = 1, 4, 7
 _CLONE_THREAD = 0x00010000
+_AF_UNIX, _TYPE_MASK = 1, 0xF
+_PAIRS = (1, 5)  # SOCK_STREAM, SOCK_SEQPACKET: a datagram pair could send to any path
+_IOCTLS = (
+    0x5401,
+    0x5413,
+    0x541B,
+    0x5421,
+    0x5450,
+    0x5451,
+)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
+_FCNTL_SIGNALS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
 _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
 
 _FILES = """
     read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek _llseek close close_range
-    open openat openat2 creat dup dup2 dup3 fcntl fcntl64 flock fsync fdatasync sync_file_range ftruncate truncate fallocate
+    open openat creat dup dup2 dup3 fcntl fcntl64 flock fsync fdatasync sync_file_range ftruncate fallocate
     stat fstat lstat newfstatat fstatat64 statx statfs fstatfs access faccessat faccessat2 readlink readlinkat getdents getdents64
     getcwd chdir fchdir mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat
-    chmod fchmod fchmodat umask utime utimes utimensat futimesat copy_file_range sendfile sendfile64 fadvise64 readahead ioctl
+    umask copy_file_range sendfile sendfile64 fadvise64 readahead
 """
 _MEMORY = "mmap mmap2 munmap mremap mprotect madvise msync mincore brk membarrier get_mempolicy"
 _THREADS = """
-    futex futex_waitv set_robust_list get_robust_list set_tid_address gettid rseq sched_yield sched_getaffinity sched_setaffinity
+    futex futex_waitv set_robust_list get_robust_list set_tid_address gettid rseq sched_yield sched_getaffinity
     sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min getcpu exit exit_group
 """
 _WAITING = """
@@ -37,7 +48,7 @@ _WAITING = """
 """
 _SIGNALS = "rt_sigaction rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigpending rt_sigtimedwait sigaltstack sigreturn signalfd4 kill tgkill"
 # On the one socket that the process was given; it cannot make another that leads outside.
-_MESSAGES = "sendmsg recvmsg sendto recvfrom socketpair shutdown getsockopt getsockname getpeername"
+_MESSAGES = "sendmsg recvmsg sendto recvfrom shutdown getsockopt getsockname getpeername"
 _QUESTIONS = """
     getpid getppid getpgrp getpgid getsid getuid geteuid getgid getegid getresuid getresgid getgroups uname sysinfo times
     getrusage getrlimit getrandom gettimeofday time clock_gettime clock_gettime64 clock_getres getpriority capget arch_prctl
@@ -80,7 +91,13 @@ class Filter:
             # Threads, but no processes. glibc falls back to `clone`, whose flags can be looked at.
             self._rule(context, _ALLOW, "clone", _Compare(0, _MASKED_EQUAL, _CLONE_THREAD, _CLONE_THREAD))
             self._rule(context, _ERRNO | _ENOSYS, "clone3")
-            self._rule(context, _ALLOW, "prlimit64", _Compare(0, _EQUAL, 0, 0))
+            for call in ("prlimit64", "sched_setaffinity"):  # of this thread, not of others
+                self._rule(context, _ALLOW, call, _Compare(0, _EQUAL, 0, 0))
+            for kind in _PAIRS:
+                unix, masked = _Compare(0, _EQUAL, _AF_UNIX, 0), _Compare(1, _MASKED_EQUAL, _TYPE_MASK, kind)
+                self._rule(context, _ALLOW, "socketpair", unix, masked)
+            for request in _IOCTLS:
+                self._rule(context, _ALLOW, "ioctl", _Compare(1, _EQUAL, request, 0))
             for option in (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA):
                 self._rule(context, _ALLOW, "prctl", _Compare(0, _EQUAL, option, 0))
             self._bytes = self._export(context)
@@ -88,17 +105,23 @@ class Filter:
             self._library.seccomp_release(context)
 
     def load(self) -> None:
-        """Put this thread, and all that it starts, under the filter. Needs ``no_new_privs``.
-
-        Signals may go to the process itself only, so its id is added as a second filter.
-        """
-        self._apply(self._for_own_signals())
+        """Put this thread, and all that it starts, under the filter. Needs ``no_new_privs``."""
+        self._apply(self._exceptions())
         self._apply(self._bytes)
 
-    def _for_own_signals(self) -> bytes:
-        """Refuses nothing but signals to others; the kernel takes the stricter of two filters' answers."""
+    def _exceptions(self) -> bytes:
+        """What is refused of the calls that are allowed; the kernel takes the stricter of two filters' answers.
+
+        Signals to others, by any way: the process's own id is part of it. And what Landlock overlooks before its
+        version 3, a file that is cut by being opened for reading.
+        """
         context = self._library.seccomp_init(_ALLOW)
         try:
+            for command in _FCNTL_SIGNALS:
+                self._rule(context, _ERRNO | _EPERM, "fcntl", _Compare(1, _EQUAL, command, 0))
+            for call, flags in (("open", 1), ("openat", 2)):
+                cut = _Compare(flags, _MASKED_EQUAL, os.O_ACCMODE | os.O_TRUNC, os.O_TRUNC)
+                self._rule(context, _ERRNO | _EPERM, call, cut)
             for name in ("kill", "tgkill"):
                 self._rule(context, _ERRNO | _EPERM, name, _Compare(0, _NOT_EQUAL, os.getpid(), 0))
             return self._export(context)

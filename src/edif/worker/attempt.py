@@ -18,6 +18,9 @@ from edif.worker.transfer import Spooled, Transfer, TransferFailed
 
 log = structlog.get_logger()
 
+_LOG_NOTICE_BYTES = 200
+"""Room for the executor's own notice that the rest was cut."""
+
 Say = Callable[[link.ToGateway], None]
 
 
@@ -122,10 +125,8 @@ async def _execute(
         expanded_limit_bytes=message.expanded_limit_bytes,
         log_limit_bytes=message.log_limit_bytes,
     )
-    callbacks = JobCallbacks(
-        log=lambda text: say(link.AttemptLog(message.job, message.attempt, text)),
-        saving=lambda: say(link.AttemptSaving(message.job, message.attempt)),
-    )
+    words = _Words(message, say)
+    callbacks = JobCallbacks(log=words.log, saving=words.saving)
     result_fd = os.open(spooled.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         async with asyncio.timeout(message.time_limit_s):
@@ -139,6 +140,26 @@ async def _execute(
         raise _Refused(error.failure) from None
     finally:
         os.close(result_fd)
+
+
+class _Words:
+    """What the executor says of a running job, passed on within the limits that it should keep itself."""
+
+    def __init__(self, message: link.RunAttempt, say: Say) -> None:
+        self._message = message
+        self._say = say
+        self._left = message.log_limit_bytes + _LOG_NOTICE_BYTES
+        self._told_saving = False
+
+    def log(self, text: str) -> None:
+        self._left -= len(text)
+        if self._left >= 0:
+            self._say(link.AttemptLog(self._message.job, self._message.attempt, text))
+
+    def saving(self) -> None:
+        if not self._told_saving:
+            self._told_saving = True
+            self._say(link.AttemptSaving(self._message.job, self._message.attempt))
 
 
 def _check_size(result: Path, limit_bytes: int) -> None:

@@ -30,6 +30,8 @@ log = structlog.get_logger()
 _PASSED_ENVIRONMENT = ("PATH", "HOME", "LANG", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "LD_LIBRARY_PATH")
 _STOP_GRACE_S = 5.0
 _RUNNER_ATTEMPTS = 5
+_MESSAGES_PER_TURN = 64
+_MESSAGES_PER_JOB = 10_000
 _READY_AHEAD = 2
 """Sealed runners that stand ready: making one takes longer than a small job."""
 
@@ -83,6 +85,7 @@ class _Runner:
         self.cell = cell
         self.scratch = scratch
         self.pid: int | None = None
+        self.heard = 0
         self.ready = False
         self.taken = False
         self.answer: asyncio.Future[pipe.Done | pipe.Failed] | None = None
@@ -168,6 +171,7 @@ class Replica:
             RunnerDied: its process ended before it answered.
         """
         runner = await self._take(cell)
+        runner.heard = 0
         runner.job = job
         runner.answer = self._loop.create_future()
         try:
@@ -341,7 +345,9 @@ class Replica:
         self._changed.set()
 
     def _drop(self, runner: _Runner, status: int, *, by_its_job: bool) -> None:
-        self._on_runner(runner)  # the exit may be heard before the answer that was sent just before it
+        self._on_runner(
+            runner, _MESSAGES_PER_JOB
+        )  # the exit may be heard before the answer that was sent just before it
         self._loop.remove_reader(runner.sock)
         self._runners.remove(runner)
         self._discard(runner)
@@ -353,10 +359,14 @@ class Replica:
     def _discard(runner: _Runner) -> None:
         runner.sock.close()
         if runner.scratch is not None:
-            shutil.rmtree(runner.scratch, ignore_errors=True)
+            with contextlib.suppress(RecursionError):  # folders made deeper than Python can count
+                shutil.rmtree(runner.scratch, ignore_errors=True)
 
-    def _on_runner(self, runner: _Runner) -> None:
-        while runner.sock.fileno() >= 0:
+    def _on_runner(self, runner: _Runner, most: int = _MESSAGES_PER_TURN) -> None:
+        # Some at a time: who sends faster than we read must not keep us from everything else.
+        for _ in range(most):
+            if runner.sock.fileno() < 0:
+                return
             try:
                 message, fds = pipe.receive(runner.sock, pipe.from_runner)
             except BlockingIOError:
@@ -368,7 +378,17 @@ class Replica:
                 return
             for fd in fds:
                 os.close(fd)
-            self._hear_runner(runner, message)
+            runner.heard += 1
+            if runner.heard > _MESSAGES_PER_JOB:
+                self._send_kill(runner)  # ours says a few hundred things at most
+            else:
+                self._hear_runner(runner, message)
+
+    def _hear_tainted(self, runner: _Runner, reason: str) -> None:
+        """A shared runner that cannot be put back as it was; a sealed one has no reason to say so."""
+        if runner.cell is None and not runner.doomed:
+            log.warning("replica.runner_replaced", replica=self.id, reason=reason)
+        self._kill(runner)
 
     def _hear_runner(self, runner: _Runner, message: pipe.FromRunner) -> None:
         answer = runner.answer
@@ -379,7 +399,7 @@ class Replica:
                     runner.ready = True
                     self._changed.set()
             case pipe.Tainted(reason=reason):
-                log.warning("replica.runner_replaced", replica=self.id, reason=reason)
+                self._hear_tainted(runner, reason)
             case pipe.Log(text=text):
                 if runner.job is not None:
                     runner.job.log(text)

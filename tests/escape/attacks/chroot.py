@@ -1,0 +1,11 @@
+"""Takes another root folder."""
+
+import os
+
+KIND = "done"
+BARE = "namespace"
+
+
+def attack(canary):
+    os.chroot(".")
+    return canary["done"]

@@ -1,0 +1,9 @@
+"""Deletes a file outside."""
+
+import os
+
+KIND = "changed"
+
+
+def attack(canary):
+    os.unlink(canary["file"])

@@ -1,0 +1,7 @@
+"""Edits a weight through .data."""
+
+KIND = "neighbour"
+
+
+def attack(canary, module):
+    module.lm_head.weight.data.mul_(2.0)

@@ -1,0 +1,8 @@
+"""Never ends."""
+
+KIND = "endless"
+
+
+def attack(canary):
+    while True:
+        pass

@@ -1,0 +1,16 @@
+"""Reads another process's memory by system call."""
+
+import ctypes
+
+from kit import Span, syscall
+
+KIND = "secret"
+
+
+def attack(canary):
+    size = canary["length"]
+    buffer = ctypes.create_string_buffer(size)
+    local = Span(ctypes.addressof(buffer), size)
+    remote = Span(canary["address"], size)
+    syscall("process_vm_readv", canary["process"], ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
+    return buffer.raw.decode("latin-1")

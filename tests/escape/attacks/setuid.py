@@ -1,0 +1,10 @@
+"""Becomes another user."""
+
+import os
+
+KIND = "done"
+
+
+def attack(canary):
+    os.setuid(65534)
+    return canary["done"]
