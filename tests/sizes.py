@@ -19,6 +19,7 @@ class Sizes:
         replay_worlds: worlds whose decisions are compared between processes.
         kills: processes that are killed right after a write returned.
         gateway_kills: gateways that are killed right after they acknowledged a job.
+        sealed_jobs: jobs in cells, one in twenty of them an attacker.
         racers: tasks that try the same thing at the same time.
         races: rounds of each race.
         derandomize: whether every run tries the same examples.
@@ -31,6 +32,7 @@ class Sizes:
     replay_worlds: int
     kills: int
     gateway_kills: int
+    sealed_jobs: int
     racers: int
     races: int
     derandomize: bool
@@ -44,6 +46,7 @@ REDUCED = Sizes(
     replay_worlds=15,
     kills=3,
     gateway_kills=3,
+    sealed_jobs=60,
     racers=12,
     races=3,
     derandomize=True,
@@ -56,6 +59,7 @@ FULL = Sizes(
     replay_worlds=300,
     kills=60,
     gateway_kills=40,
+    sealed_jobs=2_000,
     racers=40,
     races=50,
     derandomize=False,

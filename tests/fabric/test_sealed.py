@@ -1,17 +1,21 @@
 """Jobs in cells of their own: what ends one is told to its user, and touches nobody else. Escapes: tests/escape."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
 
 from edif.core import errors
 from edif.core.errors import ErrorCode
+from tests.sizes import SIZES
 from tests.support.fabric import Fabric, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
 
+ATTACKERS = ("segfault", "exits", "eats_memory", "edits_weights", "flood", "leaves_hooks", "unpicklable")
 INSIDE = b"HOME LANG TMPDIR"
 
 
@@ -77,6 +81,55 @@ async def test_a_cell_leaves_neither_process_nor_scratch(sealed: Fabric, client:
     assert len(ready) <= 4, "two stand ready, and two may just be coming or going"
     scratch = list((sealed.data / "spool" / "scratch").iterdir())
     assert len(scratch) <= 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+async def test_many_jobs_and_attackers_leave_nothing_in_the_parents(sealed: Fabric, client: Replayer) -> None:
+    calm = (await client.run("hello")).result
+    before = _held(sealed)
+    jobs = iter(range(SIZES.sealed_jobs))
+
+    async def one_client() -> None:
+        for number in jobs:
+            if number % 20 == 0:
+                attack = ATTACKERS[number // 20 % len(ATTACKERS)]
+                assert (await client.run(attack)).status in ("COMPLETED", "ERROR")
+            else:
+                assert (await client.run("hello")).result == calm
+
+    await asyncio.gather(*(one_client() for _ in range(4)))
+    for _ in range(100):  # those that just leave
+        after = _held(sealed)
+        if after.processes <= before.processes and after.scratch <= before.scratch:
+            break
+        await asyncio.sleep(0.1)
+    assert after.processes <= before.processes
+    assert after.scratch <= before.scratch
+    assert after.descriptors <= before.descriptors + 2, "a ready one more or less"
+    assert after.zygote_private < before.zygote_private + 8 * 2**20
+    assert after.agent_private < before.agent_private + 8 * 2**20 + 2_000 * SIZES.sealed_jobs
+
+
+class Held(NamedTuple):
+    """What the agent and its zygote hold: numbers of things, and bytes of private memory."""
+
+    processes: int
+    descriptors: int
+    scratch: int
+    agent_private: int
+    zygote_private: int
+
+
+def _held(fabric: Fabric) -> Held:
+    agent, zygote = psutil.Process(fabric.pid("agent")), _zygote(fabric)
+    return Held(
+        processes=len(agent.children(recursive=True)),
+        descriptors=agent.num_fds() + zygote.num_fds(),
+        scratch=len(list((fabric.data / "spool" / "scratch").iterdir())),
+        agent_private=agent.memory_full_info().uss,
+        zygote_private=zygote.memory_full_info().uss,
+    )
 
 
 async def test_jobs_are_sealed_from_the_first_user_on_and_nothing_is_loaded_again(
