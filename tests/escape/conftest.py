@@ -72,7 +72,6 @@ def outcome(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
         EDIF_MEMORY_LIMIT_BYTES="512MiB",
         EDIF_SCRATCH_LIMIT_BYTES="16MiB",
         EDIF_RESULT_LIMIT_BYTES="4MiB",
-        EDIF_PAYLOAD_EXPANDED_LIMIT_BYTES="16MiB",
         EDIF_LOG_LIMIT_BYTES="20000",
         EDIF_MIN_FREE_BYTES="0",
         PLANTED_SECRET=PLANTED,

@@ -1,6 +1,8 @@
 """Jobs in cells of their own: what ends one is told to its user, and touches nobody else. Escapes: tests/escape."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -81,6 +83,19 @@ async def test_a_cell_leaves_neither_process_nor_scratch(sealed: Fabric, client:
     assert len(ready) <= 4, "two stand ready, and two may just be coming or going"
     scratch = list((sealed.data / "spool" / "scratch").iterdir())
     assert len(scratch) <= 4
+
+
+@pytest.mark.slow
+async def test_what_a_killed_agent_left_is_swept(sealed: Fabric, client: Replayer) -> None:
+    calm = (await client.run("hello")).result
+    spool = sealed.data / "spool"
+    stray = spool / "scratch" / "of-a-dead-job" / "deep"
+    stray.mkdir(parents=True)
+    (spool / "half-moved").write_bytes(b"x")
+    os.kill(sealed.pid("agent"), signal.SIGKILL)
+    assert (await client.run("hello")).result == calm  # another agent has come up
+    assert not stray.exists()
+    assert not (spool / "half-moved").exists()
 
 
 @pytest.mark.slow

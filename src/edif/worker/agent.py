@@ -6,6 +6,7 @@ on, and what it has to say about them is kept until the gateway has confirmed it
 
 import asyncio
 import os
+import shutil
 import socket
 from dataclasses import dataclass
 from functools import partial
@@ -96,6 +97,7 @@ class Agent:
             SetupError: the gateway does not accept this agent.
         """
         self._main = asyncio.current_task()
+        self._sweep_spool()
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -105,6 +107,14 @@ class Agent:
         finally:
             await asyncio.gather(*(replica.stop() for replica in self._replicas.values()))
             await self._http.aclose()
+
+    def _sweep_spool(self) -> None:
+        """Delete what an agent that was killed left: half-moved results, scratch folders of jobs that died with it."""
+        for path in self._config.spool.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     # -- the link --------------------------------------------------------------------------------------
     async def _stay_connected(self) -> None:

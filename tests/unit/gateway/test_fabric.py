@@ -8,6 +8,8 @@ import pytest
 
 from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.store import result_name
+from edif.core import errors
+from edif.core.errors import StoreUnavailable
 from edif.core.ids import ANONYMOUS, JobId, ModelId, new_job_id
 from edif.core.job import AttemptOutcome, Job, JobState
 from edif.gateway.fabric import Fabric
@@ -82,6 +84,26 @@ async def test_job_runs_and_its_end_is_recorded(
     agent.ended(job, 1, "completed")
     await agent.hears(link.OutcomeRecorded)
     assert await state(records, job) is JobState.COMPLETED
+
+
+async def test_a_job_is_stopped_though_the_mocked_full_store_cannot_remember_its_cancel(
+    agent: AgentStub, fabric: Fabric, records: SqlRecordStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked is told that it is not on record; a job that runs wild ends all the same."""
+
+    async def full(_: JobId) -> bool:
+        raise StoreUnavailable(errors.STORAGE_FULL, "The disk is full.")
+
+    agent.join()
+    job = await accept(fabric)
+    agent.say(link.ReplicaReady((await agent.hears(link.StartReplica)).replica, 1.0, 10))
+    await agent.hears(link.RunAttempt)
+    monkeypatch.setattr(records, "ask_cancel", full)
+    found = await records.job(job)
+    assert found is not None
+    with pytest.raises(StoreUnavailable):
+        await fabric.cancel(found)
+    assert (await agent.hears(link.CancelAttempt)).job == job
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "cancelled"])
