@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     models: tuple[str, ...] = Field(default=(), description="Served models, each ID or ID=FOLDER.")
     dtype: str = Field(default="float32", description="The torch dtype in which models are loaded.")
     threads: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, description="Threads of a replica."
+        default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, description="Threads of a replica."
     )
     adapters: dict[str, str] = Field(
         default_factory=dict,

@@ -254,7 +254,7 @@ def written(value: Any) -> str:
     return f"`{value}`"
 
 
-COMPUTED = {"threads": "the number of CPUs", "log_json": "`true` unless standard error is a terminal"}
+COMPUTED = {"threads": "the CPUs that it may use", "log_json": "`true` unless standard error is a terminal"}
 
 
 def test_page_lists_exactly_the_settings_in_their_order() -> None:
@@ -277,7 +277,7 @@ def test_every_setting_is_described() -> None:
 
 
 def test_computed_defaults_are_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings_module.os, "cpu_count", lambda: 11)
+    monkeypatch.setattr(settings_module.os, "sched_getaffinity", lambda _: set(range(11)))
     monkeypatch.setattr(settings_module.sys.stderr, "isatty", lambda: True, raising=False)
     loaded = load(None)
     assert (loaded.threads, loaded.log_json) == (11, False)

@@ -45,9 +45,11 @@ def serve_one(
     memory_limit_bytes: int,
 ) -> None:
     """Serve one job. Called in a fresh fork of the zygote that has been closed in; it rehearses before it is ready."""
-    torch.set_num_threads(threads)
     loaded = LoadedModel(model, adapters)
-    rehearse(loaded, rehearsal)
+    rehearse(
+        loaded, rehearsal
+    )  # with the one thread that there is: jobs that run have the better claim to the others
+    torch.set_num_threads(threads)
     _take_one(sock, loaded, memory_limit_bytes)
 
 

@@ -14,6 +14,10 @@ from nnsight.tracing.backend import Backend
 from edif.executor.job import LoadedModel, run_job
 from edif.executor.reset import forget_nnsight
 
+_REHEARSED_BYTES = 16 * 1024 * 1024
+"""A rehearsal stops after so many bytes of weights: on a large model the rest of the pass would cost as much as a
+job does, and teach the process nothing new."""
+
 
 class _Keep(Backend):  # type: ignore[misc]  # nnsight has no types
     """Keeps the request that ``remote=True`` would send."""
@@ -28,21 +32,60 @@ class _Keep(Backend):  # type: ignore[misc]  # nnsight has no types
 def warm_up(model: Any) -> bytes:
     """Run one tiny trace on the freshly loaded model and forget it.
 
-    Returns its payload, with which :func:`rehearse` does the same again in a fork; empty if there is none.
+    Returns the payload of the trace, or of the beginning of it, with which :func:`rehearse` does the same again in
+    a fork; empty if there is none.
     """
     tokenizer = model.tokenizer
     if tokenizer is None:
         return b""
     token = tokenizer.eos_token_id or 0
-    kept = _Keep()
-    with model.trace(torch.tensor([[token, token]]), backend=kept) as tracer:
-        output = tracer.result.save()  # noqa: F841 - nnsight sends it back by its name
+    ids = torch.tensor([[token, token]])
+    payloads = [_record(model, ids)]
+    if (enough := _enough_of(model._module, ids)) is not None:  # noqa: SLF001 - nnsight's own name for the wrapped module
+        payloads.append(_record_until(model, ids, enough))
     loaded = LoadedModel(model, adapters={})
     try:
-        rehearse(loaded, kept.payload)
+        for payload in payloads:
+            rehearse(loaded, payload)
     finally:
         loaded.release()
+    return payloads[-1]
+
+
+def _record(model: Any, ids: torch.Tensor) -> bytes:
+    kept = _Keep()
+    with model.trace(ids, backend=kept) as tracer:
+        output = tracer.result.save()  # noqa: F841 - nnsight sends it back by its name
     return kept.payload
+
+
+def _record_until(model: Any, ids: torch.Tensor, name: str) -> bytes:
+    kept = _Keep()
+    envoy = model.get(name)
+    with model.trace(ids, backend=kept) as tracer:
+        output = envoy.output.save()  # noqa: F841 - nnsight sends it back by its name
+        tracer.stop()
+    return kept.payload
+
+
+def _enough_of(module: torch.nn.Module, ids: torch.Tensor) -> str | None:
+    """The module with whose end a forward pass has used enough of the weights; None if the whole pass uses less."""
+    left, found = _REHEARSED_BYTES, None
+
+    def note(part: torch.nn.Module, *_: object) -> None:
+        nonlocal left, found
+        left -= sum(each.nbytes for each in part.parameters(recurse=False))
+        if left <= 0 and found is None:
+            found = part
+
+    hooks = [part.register_forward_hook(note) for part in module.modules()]
+    try:
+        with torch.no_grad():
+            module(ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return next((name for name, part in module.named_modules() if part is found), None)
 
 
 def rehearse(loaded: LoadedModel, payload: bytes) -> None:

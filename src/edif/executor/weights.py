@@ -6,21 +6,19 @@ one copy, forking duplicates no page tables, and a process that has written to a
 (``/proc/self/pagemap``), in far less time than reading the weights would take.
 """
 
-import fcntl
-import mmap
 import os
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from edif.executor.weight_file import PAGE, WeightFile
+
 _ALIGN = 64
 """Bytes; what vectorised kernels like."""
-_PAGE = mmap.PAGESIZE
 # Linux, Documentation/admin-guide/mm/pagemap: bit 63 present, 62 swapped, 61 page of a file or shared memory.
 _MINE = np.uint64(0b110 << 61)
 _OF_FILE = np.uint64(1 << 61)
-_READ_ONLY = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class WeightArena:
@@ -51,18 +49,13 @@ class WeightArena:
         self._whole = torch.empty(0, dtype=torch.uint8)
         if not end:
             return
-        length = -(-end // _PAGE) * _PAGE
-        fd = os.memfd_create("edif-weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.ftruncate(fd, length)
-            self._whole = _mapped(fd, length, shared=False)
-            self._move(tensors, places, _mapped(fd, length, shared=True))
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _READ_ONLY)
-        finally:
-            os.close(fd)
+        file = WeightFile(end)
+        self._whole = file.bytes
+        self._move(tensors, places, file)
+        file.seal()
 
     def _move(
-        self, tensors: list[torch.Tensor], places: dict[int, tuple[int, int]], file: torch.Tensor
+        self, tensors: list[torch.Tensor], places: dict[int, tuple[int, int]], file: WeightFile
     ) -> None:
         """Copy each storage into the file and have its tensors show the private mapping of it."""
         buffer = self._whole.numpy()
@@ -72,7 +65,7 @@ class WeightArena:
             address = storage.data_ptr()
             if address not in moved:
                 start, size = places[address][0], storage.nbytes()
-                file[start : start + size].copy_(torch.empty(0, dtype=torch.uint8).set_(storage))
+                file.write(start, torch.empty(0, dtype=torch.uint8).set_(storage))
                 # A storage of its own: what saves a tensor's storage must not meet the whole arena.
                 moved[address] = torch.frombuffer(
                     buffer, dtype=torch.uint8, offset=start, count=size
@@ -108,17 +101,12 @@ class WeightGuard:
         return not _own_pages(self._whole.data_ptr(), self._whole.numel())
 
     def _page_sums(self) -> torch.Tensor:
-        return self._whole.view(torch.int64).view(-1, _PAGE // 8).sum(1)
+        return self._whole.view(torch.int64).view(-1, PAGE // 8).sum(1)
 
 
 def _has_bytes_here(tensor: torch.Tensor) -> bool:
     here = tensor.device.type == "cpu" and tensor.layout is torch.strided
     return here and tensor.untyped_storage().nbytes() > 0
-
-
-def _mapped(fd: int, length: int, *, shared: bool) -> torch.Tensor:
-    """The file's bytes as a tensor; torch keeps no descriptor of it open, as Python's mmap would."""
-    return torch.from_file(f"/proc/self/fd/{fd}", shared=shared, size=length, dtype=torch.uint8)
 
 
 def _own_pages(address: int, length: int) -> int:
@@ -129,11 +117,11 @@ def _own_pages(address: int, length: int) -> int:
     """
     fd = os.open("/proc/self/pagemap", os.O_RDONLY)
     try:
-        data = os.pread(fd, length // _PAGE * 8, address // _PAGE * 8)
+        data = os.pread(fd, length // PAGE * 8, address // PAGE * 8)
     finally:
         os.close(fd)
     entries = np.frombuffer(data, dtype=np.uint64)
-    if len(entries) != length // _PAGE:
+    if len(entries) != length // PAGE:
         raise OSError("pagemap ended early")
     return int(np.count_nonzero(((entries & _MINE) != 0) & ((entries & _OF_FILE) == 0)))
 
@@ -142,14 +130,14 @@ def _pagemap_tells() -> bool:
     """Whether this kernel shows a written page: tried on two pages of our own."""
     fd = os.memfd_create("edif-probe")
     try:
-        os.ftruncate(fd, 2 * _PAGE)
-        tensor = _mapped(fd, 2 * _PAGE, shared=False)
+        os.ftruncate(fd, 2 * PAGE)
+        tensor = torch.from_file(f"/proc/self/fd/{fd}", shared=False, size=2 * PAGE, dtype=torch.uint8)
     finally:
         os.close(fd)
     try:
         tensor.sum()
-        before = _own_pages(tensor.data_ptr(), 2 * _PAGE)
+        before = _own_pages(tensor.data_ptr(), 2 * PAGE)
         tensor[0] = 1
-        return (before, _own_pages(tensor.data_ptr(), 2 * _PAGE)) == (0, 1)
+        return (before, _own_pages(tensor.data_ptr(), 2 * PAGE)) == (0, 1)
     except OSError:
         return False

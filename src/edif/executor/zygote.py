@@ -16,13 +16,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edif.executor.loading import (
-    CannotLoad,
-    adapter_folders,
-    load_model,
-    model_folders,
-    settle_environment,
-)
 from edif.walls.cell import Cell, close_in
 from edif.walls.seccomp import Filter
 from edif.wire import pipe
@@ -36,7 +29,6 @@ _PR_SET_PDEATHSIG = 1
 
 def main(fd: int) -> None:
     """Run a zygote on the inherited socket ``fd`` until the agent closes it."""
-    settle_environment()
     _die_with_parent()
     sock = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
@@ -49,6 +41,8 @@ def main(fd: int) -> None:
     began = time.monotonic()
     pipe.send(sock, pipe.Loading("importing torch and nnsight"))
     import torch
+
+    from edif.executor.loading import CannotLoad, adapter_folders, load_model, model_folders
 
     torch.set_num_threads(1)
     pipe.send(sock, pipe.Loading(f"loading {message.model.id}"))
@@ -67,7 +61,8 @@ def main(fd: int) -> None:
     gc.collect()
     gc.freeze()  # keep the collector from touching, and so copying, pages that the children share
     pipe.send(sock, pipe.Loaded(time.monotonic() - began, arena.size_bytes))
-    _Zygote(sock, model, arena, adapters, message.model.threads, rehearsal).serve()
+    readable = tuple(Path(folder) for folder in (*model_folders(model), *adapters.values()))
+    _Zygote(sock, model, arena, adapters, readable, message.model.threads, rehearsal).serve()
 
 
 class _Zygote:
@@ -77,6 +72,7 @@ class _Zygote:
         model: Any,
         arena: "WeightArena",
         adapters: dict[str, str],
+        readable: tuple[Path, ...],
         threads: int,
         rehearsal: bytes,
     ) -> None:
@@ -86,7 +82,7 @@ class _Zygote:
         self._adapters = adapters
         self._threads = threads
         self._rehearsal = rehearsal
-        self._readable = tuple(Path(folder) for folder in (*model_folders(model), *adapters.values()))
+        self._readable = readable
         self._calls: Filter | None = None
         self._children: set[int] = set()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from edif.core import errors
 from edif.core.errors import Refused, SetupError
-from edif.models.model_key import ModelKey, parse_model_key
+from edif.models.model_key import ModelKey, parse_model_key, shown
 from edif.wire.link import ModelSpec
 
 DEMO_MODEL_ID = "edif/demo"
@@ -81,7 +81,7 @@ class Catalogue:
             served = ", ".join(sorted(self._specs)) or "none"
             raise Refused(
                 errors.MODEL_NOT_SERVED,
-                f"The model {key.repo_id!r} is not served here; served: {served}.",
+                f"The model {shown(key.repo_id)} is not served here; served: {served}.",
             )
         self._check_variant(key, spec)
         check_env(env, spec)
@@ -93,12 +93,13 @@ class Catalogue:
         if key.revision not in served_revisions:
             raise Refused(
                 errors.MODEL_NOT_SERVED,
-                f"The model {spec.id!r} is served in revision {spec.revision or 'main'!r}, not {key.revision!r}.",
+                f"The model {spec.id!r} is served in revision {spec.revision or 'main'!r}, "
+                f"not {shown(key.revision)}.",
             )
         if key.task is not None and key.task != spec.task:
             raise Refused(
                 errors.MODEL_NOT_SERVED,
-                f"The model {spec.id!r} is served for the task {spec.task!r}, not {key.task!r}.",
+                f"The model {spec.id!r} is served for the task {spec.task!r}, not {shown(key.task)}.",
                 f"Build it with task={spec.task!r}.",
             )
         if key.trust_remote_code and not spec.trust_remote_code:
@@ -119,7 +120,7 @@ def check_env(env: dict[str, Any], spec: ModelSpec) -> None:
     if attention is not None and not (isinstance(attention, str) and attention in ALLOWED_ATTENTION):
         raise Refused(
             errors.ENV_NOT_ALLOWED,
-            f"attn_implementation={str(attention)[:60]!r} is not allowed here; "
+            f"attn_implementation={shown(attention)} is not allowed here; "
             f"allowed: {', '.join(sorted(ALLOWED_ATTENTION))}.",
         )
     adapter = env.get("peft")
@@ -127,10 +128,10 @@ def check_env(env: dict[str, Any], spec: ModelSpec) -> None:
         allowed = ", ".join(sorted(spec.adapters)) or "none"
         raise Refused(
             errors.ENV_NOT_ALLOWED,
-            f"The adapter {str(adapter)[:120]!r} is not allowed on {spec.id!r}; allowed: {allowed}.",
+            f"The adapter {shown(adapter)} is not allowed on {spec.id!r}; allowed: {allowed}.",
         )
     unknown = sorted(set(env) - {"attn_implementation", "peft"})
     if unknown:
         raise Refused(
-            errors.ENV_NOT_ALLOWED, f"This fabric does not know the env setting {unknown[0][:60]!r}."
+            errors.ENV_NOT_ALLOWED, f"This fabric does not know the env setting {shown(unknown[0])}."
         )

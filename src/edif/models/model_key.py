@@ -41,17 +41,27 @@ def parse_model_key(text: str) -> ModelKey:
     path, separator, suffix = text.partition(":")
     if not separator:
         raise Refused(
-            errors.MODEL_KEY_INVALID, f"The model key {text[:80]!r} is not of the form `class:{{json}}`."
+            errors.MODEL_KEY_INVALID, f"The model key {shown(text)} is not of the form `class:{{json}}`."
         )
     if path not in ALLOWED_CLASSES:
         raise Refused(
             errors.MODEL_KEY_INVALID,
-            f"This fabric runs models wrapped as TransformersModel or LanguageModel, not as {path[:120]!r}.",
+            f"This fabric runs models wrapped as TransformersModel or LanguageModel, not as {shown(path)}.",
         )
     try:
         return _decoder.decode(suffix)
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise Refused(errors.MODEL_KEY_INVALID, f"The model key's JSON does not fit: {error}.") from error
+        raise Refused(
+            errors.MODEL_KEY_INVALID, f"The model key's JSON does not fit: {str(error)[:200]}."
+        ) from error
+
+
+def shown(value: object) -> str:
+    """What a refusal repeats of a client's value: the first words of a text, and of anything else only what it is.
+
+    A value can be a megabyte, and nested as deep as the parser can follow: too deep for ``str`` a few calls further in.
+    """
+    return repr(value[:120]) if isinstance(value, str) else f"a value of type {type(value).__name__}"
 
 
 def format_model_key(repo_id: str, revision: str | None, task: str, trust_remote_code: bool) -> str:

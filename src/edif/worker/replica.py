@@ -28,6 +28,14 @@ log = structlog.get_logger()
 
 # What the model libraries need to find their files; nothing else of the agent's environment is passed on.
 _PASSED_ENVIRONMENT = ("PATH", "HOME", "LANG", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "LD_LIBRARY_PATH")
+_ADDED_ENVIRONMENT = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # An OpenMP thread that has nothing to do waits some microseconds and then sleeps. By default it keeps its
+    # processor for 10 ms and more; where another job wants that, both take ten times as long.
+    "GOMP_SPINCOUNT": "1000",
+}
 _STOP_GRACE_S = 5.0
 _RUNNER_ATTEMPTS = 5
 _MESSAGES_PER_TURN = 64
@@ -118,7 +126,8 @@ class Replica:
         self.spec = spec
         self.is_ready = False
         self._callbacks = callbacks
-        self._environment = {name: environment[name] for name in _PASSED_ENVIRONMENT if name in environment}
+        passed = {name: environment[name] for name in _PASSED_ENVIRONMENT if name in environment}
+        self._environment = passed | _ADDED_ENVIRONMENT
         self._loop = asyncio.get_running_loop()
         self._process: asyncio.subprocess.Process | None = None
         self._zygote: socket.socket | None = None

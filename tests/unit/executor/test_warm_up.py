@@ -1,0 +1,59 @@
+"""The rehearsal: as much of a job as teaches a process something, and no more."""
+
+import linecache
+from typing import Any
+
+import pytest
+import torch
+
+from edif.executor import warm_up
+from edif.executor.job import LoadedModel
+from edif.executor.loading import load_model
+from edif.models.catalogue import demo_model
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return load_model(demo_model(threads=1))
+
+
+@pytest.fixture(autouse=True)
+def fresh_sources() -> None:
+    """A zygote warms up once; what it shipped to itself stays in the place of the file it came from."""
+    linecache.clearcache()
+
+
+def _calls(model: Any, payload: bytes) -> set[str]:
+    """The modules that a rehearsal with this payload calls."""
+    module: torch.nn.Module = model._module
+    called: set[str] = set()
+    hooks = [
+        part.register_forward_hook(lambda *_, name=name: called.add(name))
+        for name, part in module.named_modules()
+    ]
+    loaded = LoadedModel(model, adapters={})
+    try:
+        warm_up.rehearse(loaded, payload)
+    finally:
+        loaded.release()
+        for hook in hooks:
+            hook.remove()
+    return called
+
+
+def test_of_a_small_model_the_whole_pass_is_rehearsed(model: Any) -> None:
+    assert {"transformer.h.0.mlp.c_fc", "lm_head"} <= _calls(model, warm_up.warm_up(model))
+
+
+def test_of_a_large_model_the_beginning_is_rehearsed(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = sum(each.nbytes for each in model._module.transformer.h[0].parameters())
+    embeddings = model._module.transformer.wte.weight.nbytes + model._module.transformer.wpe.weight.nbytes
+    monkeypatch.setattr(warm_up, "_REHEARSED_BYTES", embeddings + block)
+    called = _calls(model, warm_up.warm_up(model))
+    assert "transformer.h.0.mlp.c_fc" in called
+    assert called.isdisjoint({"transformer.h.1.mlp.c_fc", "lm_head"})
+
+
+def test_it_leaves_no_hooks(model: Any) -> None:
+    warm_up.warm_up(model)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model._module.modules())
