@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from pydantic import ByteSize, Field, ValidationError, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,6 +23,32 @@ from edif.core.errors import SetupError
 from edif.core.limits import GIB, MIB, Isolation
 
 _DAY_S = 24 * 3600.0
+
+
+class DeploymentSettings(BaseModel):
+    """What an operator can set for one model: ``[deployments."org/name"]`` in the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: Path | None = Field(
+        default=None, description="Its folder; without one it is loaded from the Hub."
+    )
+    revision: str | None = Field(default=None, description="The Hub revision.")
+    task: str = Field(default="text-generation", description="The transformers pipeline task.")
+    trust_remote_code: bool = Field(
+        default=False, description="Whether the repository's own Python code may be run while loading."
+    )
+    dtype: str | None = Field(default=None, description="The torch dtype, if not that of all models.")
+    threads: int | None = Field(default=None, ge=1, description="Threads of a replica, if not as all models.")
+    adapters: dict[str, str] | None = Field(
+        default=None, description="Allowed PEFT adapters, if not those of all models."
+    )
+    isolation: Isolation | None = Field(
+        default=None, description="Where its jobs run, if not as all models'."
+    )
+    sealed_at_once: int | None = Field(
+        default=None, ge=1, description="Its sealed jobs at the same time, if not as all models'."
+    )
 
 
 class Settings(BaseSettings):
@@ -57,6 +83,9 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="Allowed PEFT adapters: id to folder, or to an empty text for the Hub.",
     )
+    deployments: dict[str, DeploymentSettings] = Field(
+        default_factory=dict, description="Models with settings of their own, by id; see below."
+    )
     hub_upstream: str | None = Field(
         default=None, description="A Hub to fetch metadata of other models from."
     )
@@ -74,6 +103,11 @@ class Settings(BaseSettings):
     isolation: Isolation = Field(
         default=Isolation.AUTO,
         description="Where jobs run: `sealed` in a cell of their own, `shared` in one process, `auto` sealed with users.",
+    )
+    sealed_at_once: int = Field(
+        default=4,
+        ge=1,
+        description="Sealed jobs of one replica at the same time; shared ones run one by one.",
     )
     memory_limit_bytes: ByteSize = Field(
         default=ByteSize(2 * GIB), gt=0, description="Memory of one sealed job beyond the model's."

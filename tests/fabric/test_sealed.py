@@ -1,7 +1,9 @@
 """Jobs in cells of their own: what ends one is told to its user, and touches nobody else. Escapes: tests/escape."""
 
 import asyncio
+import json
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from tests.support.fabric import Fabric, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
 
+TRUSTED_ID = "tiny/trusted"
 ATTACKERS = ("segfault", "exits", "eats_memory", "edits_weights", "flood", "leaves_hooks", "unpicklable")
 INSIDE = b"HOME LANG TMPDIR"
 
@@ -46,8 +49,9 @@ def _zygote(fabric: Fabric) -> psutil.Process:
 @pytest.mark.parametrize(
     ("name", "code", "says"),
     [
-        ("eats_memory", errors.OUT_OF_MEMORY, "more than the 1.5 GiB"),
-        ("eats_tensor_memory", errors.OUT_OF_MEMORY, "more than the 1.5 GiB"),
+        ("eats_memory", errors.OUT_OF_MEMORY, "asked for more; it may use 1.5 GiB"),
+        ("eats_tensor_memory", errors.OUT_OF_MEMORY, "asked for another 4,096 GiB; it may use 1.5 GiB"),
+        ("fills_memory", errors.OUT_OF_MEMORY, "it may use 1.5 GiB"),
         ("segfault", errors.PROCESS_DIED, "SIGSEGV"),
         ("exits", errors.PROCESS_DIED, "exited with code"),
         ("endless", errors.TIME_LIMIT, "3 seconds"),
@@ -64,9 +68,27 @@ async def test_what_ends_a_job_is_told_and_ends_nothing_else(
     assert outcome.status == "ERROR"
     assert outcome.description.endswith(f"[{code.code}]")
     assert says in outcome.description
-    assert outcome.final["meta"]["attempts"] == 1, "it is the job's own fault: it is not tried again"
+    meta = outcome.final["meta"]
+    assert meta["attempts"] == 1, "it is the job's own fault: it is not tried again"
+    assert meta["run_s"] > (2.9 if code is errors.TIME_LIMIT else 0)
     assert (await client.run("hello")).result == calm
     assert _zygote(sealed).pid == zygote, "the model was not loaded again"
+
+
+async def test_memory_that_ran_out_is_counted(client: Replayer) -> None:
+    outcome = await client.run("fills_memory")
+    used = re.search(r"had used ([\d.]+) GiB .* asked for another 0\.09313 GiB;", outcome.description)
+    assert used is not None, outcome.description
+    assert 1.2 < float(used[1]) <= 1.5
+    assert 200_000_000 < outcome.final["meta"]["peak_memory_bytes"] < 264_000_000
+
+
+async def test_the_models_own_memory_is_not_the_jobs(client: Replayer) -> None:
+    small, large = [
+        (await client.run(name)).final["meta"]["peak_memory_bytes"] for name in ("hello", "large")
+    ]
+    assert small < 32 * 2**20
+    assert small + 5 * 10**6 < large < small + 64 * 2**20
 
 
 @pytest.mark.parametrize("name", ["edits_weights", "leaves_hooks", "large"])
@@ -168,3 +190,59 @@ async def test_jobs_are_sealed_from_the_first_user_on_and_nothing_is_loaded_agai
         assert _zygote(fabric).pid == zygote
     finally:
         assert fabric.stop() == 0
+
+
+async def test_each_deployment_has_its_own_isolation_and_sealed_jobs_run_at_once(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    deployments = {
+        GPT2_ID: {"folder": str(models[GPT2_ID]), "isolation": "sealed", "sealed_at_once": 3},
+        TRUSTED_ID: {"folder": str(models[GPT2_ID]), "isolation": "shared"},
+    }
+    fabric = start_fabric(tmp_path / "data", EDIF_DEPLOYMENTS=json.dumps(deployments))
+    try:
+        for model in deployments:
+            fabric.wait_running(model)
+        async with Replayer(fabric.url, blobs) as sealed, Replayer(fabric.url, blobs, TRUSTED_ID) as shared:
+            calm = (await sealed.run("hello")).result
+            inside, outside = [(await each.run("surroundings.raw")).result for each in (sealed, shared)]
+            assert inside is not None
+            assert outside is not None
+            assert (b"TMPDIR" in inside, b"TMPDIR" in outside) == (True, False)
+
+            endless = [await sealed.submit("endless") for _ in range(2)]
+            assert (await sealed.run("hello")).result == calm, "there is a third place"
+            endless.append(await sealed.submit("endless"))
+            waiting = await sealed.submit("hello")
+            await _wait_status(sealed, endless, "RUNNING")
+            assert await _status(sealed, waiting) == "QUEUED", "and no fourth"
+            for job in endless:
+                await sealed.cancel(job)
+            assert (await sealed.poll(waiting))["status"] == "COMPLETED"
+            assert {(await sealed.poll(job))["status"] for job in endless} == {"ERROR"}
+
+            endless = [await shared.submit("endless")]
+            await _wait_status(shared, endless, "RUNNING")
+            waiting = await shared.submit("hello")
+            assert await _status(shared, waiting) == "QUEUED", "shared jobs run one by one"
+            await shared.cancel(endless[0])
+            assert (await shared.poll(waiting))["status"] == "COMPLETED"
+        rows = {row["model"]: row for row in fabric.edif("models", "list")}
+        assert {model: (row["isolation"], row["jobs_at_once"]) for model, row in rows.items()} == {
+            GPT2_ID: ("sealed", 3),
+            TRUSTED_ID: ("shared", 1),
+        }
+    finally:
+        assert fabric.stop() == 0
+
+
+async def _status(client: Replayer, job: str) -> str:
+    return str((await client.get(f"/response/{job}")).json()["status"])
+
+
+async def _wait_status(client: Replayer, jobs: list[str], status: str) -> None:
+    for _ in range(600):
+        if {await _status(client, job) for job in jobs} == {status}:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"these did not become {status}: {jobs}")

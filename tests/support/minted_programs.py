@@ -56,6 +56,13 @@ def eats_tensor_memory(model, backend):
         block = torch.zeros(2**40).save()  # noqa: F841
 
 
+def fills_memory(model, backend):
+    with model.trace(PROMPT, backend=backend):
+        blocks = [torch.ones(25_000_000), torch.ones(25_000_000)].save()
+        while True:
+            blocks.append(torch.empty(25_000_000))  # asked for, and never touched
+
+
 def surroundings(model, backend):
     with model.trace(PROMPT, backend=backend):
         names = sorted(os.environ).save()  # noqa: F841
@@ -149,7 +156,7 @@ def leaves_hooks(model, backend):
 PROGRAMS = [
     hello, hidden, slow, endless, endless_in_c, raises, wrong_order, no_such_module, unpicklable, too_much,
     prints, flood, exits, segfault, edits_weights, leaves_hooks, large,
-    eats_memory, eats_tensor_memory, surroundings,
+    eats_memory, eats_tensor_memory, fills_memory, surroundings,
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from edif import settings as settings_module
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.core.limits import Isolation
-from edif.settings import Settings, environment, load
+from edif.settings import DeploymentSettings, Settings, environment, load
 from tests.unit.docs import plain, rows
 
 
@@ -177,6 +177,14 @@ TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=20)
 URLS = st.none() | TEXT.map(lambda text: f"http://h{text}".rstrip("/"))
 SIZES_ABOVE_ZERO = st.integers(1, 2**50)
 SECONDS = st.floats(1e-3, 1e9)
+DEPLOYMENTS = st.builds(
+    DeploymentSettings,
+    folder=st.none() | TEXT.filter(lambda text: text.strip("./")).map(Path),
+    dtype=st.none() | TEXT,
+    adapters=st.none() | st.dictionaries(TEXT, TEXT, max_size=2),
+    isolation=st.none() | st.sampled_from(Isolation),
+    sealed_at_once=st.none() | st.integers(1, 99),
+)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "data": TEXT.filter(lambda text: text.strip("./")).map(Path),
     "host": TEXT,
@@ -190,12 +198,14 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "dtype": TEXT,
     "threads": st.integers(1, 999),
     "adapters": st.dictionaries(TEXT, TEXT, max_size=3),
+    "deployments": st.dictionaries(TEXT, DEPLOYMENTS, max_size=2),
     "hub_upstream": URLS,
     "time_limit_s": SECONDS,
     "result_limit_bytes": SIZES_ABOVE_ZERO,
     "payload_limit_bytes": SIZES_ABOVE_ZERO,
     "payload_expanded_limit_bytes": SIZES_ABOVE_ZERO,
     "isolation": st.sampled_from(Isolation),
+    "sealed_at_once": st.integers(1, 99),
     "memory_limit_bytes": SIZES_ABOVE_ZERO,
     "scratch_limit_bytes": SIZES_ABOVE_ZERO,
     "log_limit_bytes": SIZES_ABOVE_ZERO,
@@ -257,12 +267,27 @@ def written(value: Any) -> str:
 COMPUTED = {"threads": "the CPUs that it may use", "log_json": "`true` unless standard error is a terminal"}
 
 
+def of_all() -> list[list[str]]:
+    return [row for row in rows("configuration.md") if len(row) == 4]
+
+
+def of_one_model() -> list[list[str]]:
+    return [row for row in rows("configuration.md") if len(row) == 3]
+
+
 def test_page_lists_exactly_the_settings_in_their_order() -> None:
-    assert [plain(row[0]) for row in rows("configuration.md")] == list(Settings.model_fields)
+    assert [plain(row[0]) for row in of_all()] == list(Settings.model_fields)
+    assert [plain(row[0]) for row in of_one_model()] == list(DeploymentSettings.model_fields)
+
+
+def test_page_tells_default_and_meaning_of_one_models_settings() -> None:
+    for name, default, meaning in of_one_model():
+        field = DeploymentSettings.model_fields[plain(name)]
+        assert (default, meaning) == (written(field.default), field.description)
 
 
 def test_page_tells_default_variable_and_meaning() -> None:
-    for name, default, variable, meaning in rows("configuration.md"):
+    for name, default, variable, meaning in of_all():
         field = Settings.model_fields[plain(name)]
         assert plain(variable) == f"EDIF_{plain(name).upper()}"
         assert meaning == field.description

@@ -75,7 +75,7 @@ def serve(
         memory_limit_bytes=job_memory_limit,
         result_limit_bytes=result_limit,
     )
-    if not settings.demo and not settings.models:
+    if not (settings.demo or settings.models or settings.deployments):
         settings = settings.model_copy(update={"demo": True})
         say("No model is named, so the demo model is served.")
     Supervisor(settings).run(lambda url: say(_welcome(settings, url, keys_needed=_asks_for_keys(url))))
@@ -133,8 +133,10 @@ def _asks_for_keys(url: str) -> bool:
 
 
 def _welcome(settings: Settings, url: str, *, keys_needed: bool) -> str:
+    from edif.launch.models import catalogue_of
+
     public = settings.public_url or url
-    first = "edif/demo" if settings.demo else settings.models[0].partition("=")[0]
+    first = next(iter(catalogue_of(settings))).spec.id
     variables = f"export NDIF_HOST={public} HF_ENDPOINT={public}/hub"
     if keys_needed:
         variables += "\n    export NDIF_API_KEY=<key> HF_TOKEN=<key>    # a key: edif keys create --user NAME"

@@ -13,7 +13,6 @@ from nnsight.tracing import tracer as tracing
 import edif
 from edif.core import errors
 from edif.core.errors import JobFailed
-from edif.executor import saving
 
 
 class LoadedModel:
@@ -56,7 +55,6 @@ class LoadedModel:
             JobFailed: the env cannot be applied to this model.
         """
         self.tokens = 0
-        saving.reset_peak_memory()
         env = self._with_folder(env)
         try:
             self.model._remoteable_set_env(env)  # noqa: SLF001 - nnsight's server-side hook

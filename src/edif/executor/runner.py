@@ -5,6 +5,7 @@ serves one job and was closed in by the kernel before it read it.
 """
 
 import os
+import re
 import socket
 import time
 from typing import Any
@@ -18,6 +19,7 @@ from edif.executor.output import OutputRelay
 from edif.executor.reset import ProcessState
 from edif.executor.warm_up import rehearse
 from edif.executor.weights import WeightGuard
+from edif.walls import memory
 from edif.wire import pipe
 
 
@@ -51,6 +53,7 @@ def serve_one(
     )  # with the one thread that there is: jobs that run have the better claim to the others
     torch.set_num_threads(threads)
     _take_one(sock, loaded, memory_limit_bytes)
+    sock.recv(1)  # what the job used is read off this process before it is killed
 
 
 def _take_one(sock: socket.socket, loaded: LoadedModel, memory_limit_bytes: int | None = None) -> None:
@@ -74,13 +77,13 @@ def _serve_one(
     result_fd: int,
     memory_limit_bytes: int | None,
 ) -> None:
-    began = time.monotonic()
+    memory.reset_peak()
     relay = OutputRelay(lambda text: pipe.send(sock, pipe.Log(pipe.clip(text))), request.log_limit_bytes)
     try:
         payload = saving.read_payload(payload_fd, request.compress, request.expanded_limit_bytes)
         with relay:
             saved = run_job(loaded, payload, request.env)
-        run_s = time.monotonic() - began
+        began = time.monotonic()
         saving.write_result(
             saved,
             result_fd,
@@ -88,31 +91,37 @@ def _serve_one(
             request.result_limit_bytes,
             on_large=lambda: pipe.send(sock, pipe.Saving()),
         )
-        answer: pipe.Done | pipe.Failed = pipe.Done(
-            run_s=run_s,
-            save_s=time.monotonic() - began - run_s,
-            tokens=loaded.tokens,
-            peak_memory_bytes=saving.peak_memory_bytes(),
-        )
+        answer: pipe.Done | pipe.Failed = pipe.Done(time.monotonic() - began, loaded.tokens)
     except EdifError as error:
-        answer = _failed(error, began, loaded)
-    except MemoryError:
-        answer = _failed(JobFailed(OUT_OF_MEMORY, _out_of_memory(memory_limit_bytes)), began, loaded)
+        answer = _failed(error, loaded)
+    except MemoryError as error:
+        sentence = _out_of_memory(str(error.__cause__ or error), memory_limit_bytes)
+        answer = _failed(JobFailed(OUT_OF_MEMORY, sentence), loaded)
     pipe.send(sock, answer)
 
 
-def _out_of_memory(limit_bytes: int | None) -> str:
+def _out_of_memory(words: str, limit_bytes: int | None) -> str:
+    """
+    Args:
+        words: those of the library that asked for memory.
+        limit_bytes: what a sealed job may have beyond the model's.
+    """
+    asked = re.search(r"allocate (\d+) bytes", words)
+    wanted = "more" if asked is None else f"another {_gib(int(asked[1]))}"
     if limit_bytes is None:
-        return "The job ran out of memory."
-    return f"The job needed more than the {limit_bytes / 2**30:.2g} GiB beyond the model's that a job may use here."
+        return f"The job ran out of memory: it asked for {wanted}, which the node did not have."
+    used = _gib(memory.reserved_beyond(limit_bytes))
+    return f"The job had used {used} beyond the model's memory and asked for {wanted}; it may use {_gib(limit_bytes)} here."
 
 
-def _failed(error: EdifError, began: float, loaded: LoadedModel) -> pipe.Failed:
+def _gib(size: int) -> str:
+    return f"{size / 2**30:,.4g} GiB"
+
+
+def _failed(error: EdifError, loaded: LoadedModel) -> pipe.Failed:
     return pipe.Failed(
         code=error.code,
         sentence=pipe.clip(error.sentence),
         next_step=pipe.clip(error.next_step),
-        run_s=time.monotonic() - began,
         tokens=loaded.tokens,
-        peak_memory_bytes=saving.peak_memory_bytes(),
     )

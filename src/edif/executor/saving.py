@@ -7,7 +7,6 @@ size when the request said ``compress``, else bare.
 import errno
 import io
 import os
-import resource
 from collections.abc import Callable
 from typing import IO, Any, BinaryIO, cast
 
@@ -222,24 +221,3 @@ def _culprit(saved: dict[str, Any]) -> str:
         except Exception:  # noqa: BLE001 - user objects raise what they like while being pickled
             return name
     return "?"
-
-
-def peak_memory_bytes() -> int:
-    """The process's largest resident set since :func:`reset_peak_memory`, shared weights included."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - read once per job
-            for line in status:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def reset_peak_memory() -> None:
-    """Start counting the peak anew, where the kernel allows it."""
-    try:
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as control:  # noqa: PTH123 - a kernel switch
-            control.write("5")
-    except OSError:
-        pass

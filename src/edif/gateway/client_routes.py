@@ -61,7 +61,7 @@ async def request(request: Request) -> Response:
     _check_space(edge)
     envelope, blob = await _read_form(request, edge)
     received = time.monotonic()
-    spec = edge.fabric.check_model(envelope.model_key, envelope.env)
+    spec = edge.fabric.check_model(envelope.model_key, envelope.env).spec
     subscriber = None
     if envelope.session_id:
         subscriber = edge.subscribers.get(envelope.session_id, identity.name)

@@ -5,6 +5,7 @@ order. Requests, sockets and agents run beside it and only put events in.
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -18,14 +19,15 @@ from edif.blobs.links import LinkSigner
 from edif.blobs.store import BlobStore, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import EdifError, NotFound, Refused, StoreUnavailable
-from edif.core.ids import ANONYMOUS, AgentId, JobId, ModelId, ReplicaId, UserName
+from edif.core.ids import AgentId, JobId, ModelId, ReplicaId
 from edif.core.job import Attempt, AttemptOutcome, ClientStatus, Ending, Job, JobState
-from edif.core.limits import MIB, Isolation, Limits
+from edif.core.limits import Limits
 from edif.core.users import Identity
 from edif.gateway.active import ActiveJob
 from edif.gateway.agents import AgentLink, AgentLinks
+from edif.gateway.sealing import Sealing
 from edif.gateway.subscribers import Subscriber
-from edif.models.catalogue import Catalogue
+from edif.models.catalogue import Catalogue, Deployment
 from edif.records.store import RecordStore
 from edif.scheduler import events as ev
 from edif.scheduler.decide import Scheduler
@@ -39,7 +41,6 @@ POSITIONS_EVERY_S = 1.0
 USERS_EVERY_S = 0.5
 STORE_RETRY_S = 1.0
 LINK_VALID_S = 24 * 3600.0
-_CORES = 256  # more than a node has: wall time is the limit that bites first
 
 _STATUS_OF_STATE = {
     JobState.QUEUED: ClientStatus.QUEUED,
@@ -60,7 +61,6 @@ class FabricConfig:
         lease_s: how long an agent may be away before its attempts are given to others.
         store_id: names the blob folder, so that agents on the same machine can recognise it.
         keep_deployed: models that are brought up at once and kept up.
-        isolation: whether jobs are closed in.
     """
 
     limits: Limits
@@ -68,7 +68,6 @@ class FabricConfig:
     lease_s: float
     store_id: str
     keep_deployed: tuple[ModelId, ...] = ()
-    isolation: Isolation = Isolation.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +113,25 @@ class Fabric:
         self._records = records
         self._blobs = blobs
         prefix = f"r{secrets.token_hex(3)}"
-        self._scheduler = Scheduler((ModelId(spec.id) for spec in catalogue), prefix)
+        self._scheduler = Scheduler((ModelId(each.spec.id) for each in catalogue), prefix)
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._active: dict[JobId, ActiveJob] = {}
         self._agents = AgentLinks()
         self._away: dict[AgentId, float] = {}
         self._stale_positions: set[ModelId] = set()
-        self._metadata_missing = {repo for spec in catalogue for repo in (spec.id, *spec.adapters)}
-        self._any_user = False
+        self._metadata_missing = {repo for each in catalogue for repo in (each.spec.id, *each.spec.adapters)}
+        self._sealing = Sealing(config.limits)
+        self._slots: dict[ModelId, int] = {}
         self.alive = False
 
     # -- life ------------------------------------------------------------------------------------------
     async def recover(self) -> None:
         """Take up every job that an earlier gateway left unfinished."""
-        self._any_user = await self._records.any_user()
+        await self._look_for_users()
         for job in await self._records.unfinished_jobs():
             active = self._active[job.id] = ActiveJob(job, StatusFrame(job.id, ClientStatus.QUEUED))
             attempt = await self._records.current_attempt(job.id)
-            if self.catalogue.get(job.model) is None:
+            if job.model not in self.catalogue:
                 await self._end_unserved(active, attempt)
             elif attempt is None:
                 self._post(ev.JobQueued(job.id, job.model, job.attempts))
@@ -156,8 +156,7 @@ class Fabric:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._refresh_positions())
-            if self.config.isolation is Isolation.AUTO:
-                tasks.create_task(self._watch_users())
+            tasks.create_task(self._watch_users())
             self.alive = True
             try:
                 while True:
@@ -186,7 +185,7 @@ class Fabric:
         self._inbox.put_nowait(item)
 
     # -- what requests ask -----------------------------------------------------------------------------
-    def check_model(self, model_key: str, env: dict[str, Any]) -> link.ModelSpec:
+    def check_model(self, model_key: str, env: dict[str, Any]) -> Deployment:
         return self.catalogue.match(model_key, env)
 
     async def accept(
@@ -260,7 +259,7 @@ class Fabric:
         self._post(ev.EvictAsked(self._known_model(model)))
 
     def _known_model(self, model: ModelId) -> ModelId:
-        if self.catalogue.get(model) is None:
+        if model not in self.catalogue:
             raise NotFound(errors.MODEL_NOT_SERVED, f"The model {model!r} is not served here.")
         return model
 
@@ -268,8 +267,8 @@ class Fabric:
         """What is served and how far it is, for ``/status`` and the command line."""
         rows = []
         for view in self._scheduler.view():
-            spec = self.catalogue.get(view.model)
-            assert spec is not None
+            deployment = self.catalogue[view.model]
+            spec = deployment.spec
             state = "RUNNING" if view.ready else "DEPLOYING" if view.loading else "NOT_STARTED"
             rows.append(
                 {
@@ -278,6 +277,8 @@ class Fabric:
                     "task": spec.task,
                     "dtype": spec.dtype,
                     "trust_remote_code": spec.trust_remote_code,
+                    "isolation": "shared" if self._sealing.cell(deployment) is None else "sealed",
+                    "jobs_at_once": self._sealing.slots(deployment),
                     "state": state,
                     "replicas": view.ready,
                     "queued": view.queued,
@@ -326,7 +327,7 @@ class Fabric:
         believed = set(self._scheduler.running_on(agent))
         unwanted = [ref for ref in hello.running if (JobId(ref.job), ref.attempt) not in believed]
         joined.send(link.Welcome("edif", self.config.store_id, unwanted))
-        for spec in self.catalogue:
+        for spec in (each.spec for each in self.catalogue):
             if not self._metadata_missing.isdisjoint((spec.id, *spec.adapters)):
                 joined.send(link.SendMetadata(spec))
         log.info("fabric.agent_joined", agent=agent, host=hello.host, replicas=len(hello.replicas))
@@ -450,10 +451,9 @@ class Fabric:
             case ev.StopAttempt(job=job, attempt=attempt, agent=agent):
                 self._agents.send(agent, link.CancelAttempt(job, attempt))
             case ev.StartReplica(agent=agent, replica=replica, model=model):
-                spec = self.catalogue.get(model)
-                assert spec is not None
-                cell = self._cell() if self._seals() else None
-                self._agents.send(agent, link.StartReplica(replica, spec, cell))
+                deployment = self.catalogue[model]
+                cell = self._sealing.cell(deployment)
+                self._agents.send(agent, link.StartReplica(replica, deployment.spec, cell))
             case ev.StopReplica(agent=agent, replica=replica):
                 self._agents.send(agent, link.StopReplica(replica))
             case ev.TellWaiting(job=job, position=position, loading=loading):
@@ -479,7 +479,7 @@ class Fabric:
                 action.job,
                 action.attempt,
                 action.replica,
-                cell=self._cell() if self._seals(active.job.owner) else None,
+                cell=self._sealing.cell(self.catalogue[active.job.model], active.job.owner),
                 compress=active.job.compress,
                 env=active.job.env,
                 payload_url=self.signer.path("get", payload_name(action.job), expires),
@@ -494,29 +494,22 @@ class Fabric:
         if not await recording:
             self._agents.send(action.agent, link.CancelAttempt(action.job, action.attempt))
             self._active.pop(action.job, None)
-            await self._decide(ev.AttemptRefused(action.job))
-
-    def _seals(self, owner: UserName = ANONYMOUS) -> bool:
-        """Whether this person's jobs are closed in."""
-        if self.config.isolation is Isolation.AUTO:
-            return self._any_user or owner != ANONYMOUS
-        return self.config.isolation is Isolation.SEALED
-
-    def _cell(self) -> link.CellLimits:
-        limits = self.config.limits
-        return link.CellLimits(
-            memory_bytes=limits.memory_bytes,
-            scratch_bytes=limits.scratch_bytes,
-            # What is written is the result, framed, or something in the scratch folder.
-            file_bytes=max(limits.result_bytes + limits.result_bytes // 8 + MIB, limits.scratch_bytes),
-            cpu_s=int(limits.time_s * _CORES) + 10,
-        )
+            self._post(ev.AttemptRefused(action.job))
 
     async def _watch_users(self) -> None:
         """Notice within a second that the fabric is no longer open to all."""
         while True:
             await asyncio.sleep(USERS_EVERY_S)
-            self._any_user = await self._records.any_user()
+            with contextlib.suppress(StoreUnavailable):
+                await self._look_for_users()
+
+    async def _look_for_users(self) -> None:
+        self._sealing.any_user = await self._records.any_user()
+        for deployment in self.catalogue:
+            model, slots = ModelId(deployment.spec.id), self._sealing.slots(deployment)
+            if self._slots.get(model) != slots:
+                self._slots[model] = slots
+                self._post(ev.SlotsChanged(model, slots))
 
     async def _fail(
         self, job_id: JobId, error: EdifError, attempt: int | None, state: JobState = JobState.FAILED

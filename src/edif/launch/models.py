@@ -1,7 +1,17 @@
 """The catalogue that the settings describe."""
 
-from edif.models.catalogue import Catalogue, demo_model, parse_model_option
-from edif.settings import Settings
+from edif.core import errors
+from edif.core.errors import SetupError
+from edif.models.catalogue import (
+    DEMO_MODEL_ID,
+    DEMO_MODEL_PATH,
+    Catalogue,
+    Deployment,
+    model_folder,
+    parse_model_option,
+)
+from edif.settings import DeploymentSettings, Settings
+from edif.wire.link import ModelSpec
 
 
 def catalogue_of(settings: Settings) -> Catalogue:
@@ -9,11 +19,42 @@ def catalogue_of(settings: Settings) -> Catalogue:
     Raises:
         SetupError: a model option that cannot be read, or a model named twice.
     """
-    specs = [demo_model(settings.threads)] if settings.demo else []
-    for option in settings.models:
-        specs.append(
-            parse_model_option(
-                option, dtype=settings.dtype, threads=settings.threads, adapters=settings.adapters
-            )
-        )
-    return Catalogue(specs)
+    folders = _folders(settings)
+    for model, own in settings.deployments.items():
+        if own.folder is not None:
+            folders.setdefault(model, model_folder(model, str(own.folder)))
+        folders.setdefault(model, None)
+    plain = DeploymentSettings()
+    return Catalogue(
+        _deployment(settings, model, folder, settings.deployments.get(model, plain))
+        for model, folder in folders.items()
+    )
+
+
+def _folders(settings: Settings) -> dict[str, str | None]:
+    """The folder, if one is named, of each model that the flags name."""
+    named: list[tuple[str, str | None]] = []
+    if settings.demo:
+        named.append((DEMO_MODEL_ID, str(DEMO_MODEL_PATH)))
+    named += map(parse_model_option, settings.models)
+    folders = dict(named)
+    if len(folders) < len(named):
+        raise SetupError(errors.CONFIG_INVALID, "A model is named twice.", "Name each model once.")
+    return folders
+
+
+def _deployment(settings: Settings, model: str, folder: str | None, own: DeploymentSettings) -> Deployment:
+    """What the deployment says of itself, and what holds for all where it does not."""
+    spec = ModelSpec(
+        id=model,
+        path=folder,
+        revision=own.revision,
+        dtype=own.dtype or settings.dtype,
+        task=own.task,
+        threads=own.threads or settings.threads,
+        adapters=settings.adapters if own.adapters is None else own.adapters,
+        trust_remote_code=own.trust_remote_code,
+    )
+    return Deployment(
+        spec, own.isolation or settings.isolation, own.sealed_at_once or settings.sealed_at_once
+    )

@@ -1,11 +1,13 @@
 """Which models this fabric serves, and whether a request fits one of them."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edif.core import errors
 from edif.core.errors import Refused, SetupError
+from edif.core.limits import Isolation
 from edif.models.model_key import ModelKey, parse_model_key, shown
 from edif.wire.link import ModelSpec
 
@@ -15,16 +17,26 @@ DEMO_MODEL_PATH = Path(__file__).parent / "demo"
 ALLOWED_ATTENTION = frozenset({"eager", "sdpa"})
 
 
-def demo_model(threads: int) -> ModelSpec:
-    """The bundled model of about a million parameters; see its README for what it knows."""
-    return ModelSpec(id=DEMO_MODEL_ID, path=str(DEMO_MODEL_PATH), threads=threads)
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One served model: what is loaded, and how jobs run on it.
+
+    Attributes:
+        spec: what is loaded.
+        isolation: whether its jobs are closed in.
+        sealed_at_once: how many sealed jobs one replica runs at the same time.
+    """
+
+    spec: ModelSpec
+    isolation: Isolation = Isolation.AUTO
+    sealed_at_once: int = 1
 
 
-def parse_model_option(text: str, *, dtype: str, threads: int, adapters: dict[str, str]) -> ModelSpec:
-    """Read ``--model ID[=PATH]``.
+def parse_model_option(text: str) -> tuple[str, str | None]:
+    """The id and, if one is named, the folder of ``--model ID[=FOLDER]``.
 
     Raises:
-        SetupError: the id is empty or the folder does not look like a model.
+        SetupError: the id is empty, or the folder does not look like a model.
     """
     model_id, _, path = text.partition("=")
     if not model_id or model_id.startswith(("/", ".")) or " " in model_id:
@@ -33,59 +45,66 @@ def parse_model_option(text: str, *, dtype: str, threads: int, adapters: dict[st
             f"--model {text!r} does not name a repository id.",
             "Write --model ORG/NAME or --model ORG/NAME=/path/to/folder.",
         )
-    if path and not (Path(path) / "config.json").is_file():
+    return model_id, model_folder(model_id, path) if path else None
+
+
+def model_folder(model_id: str, path: str) -> str:
+    """The folder's absolute path.
+
+    Raises:
+        SetupError: it does not look like a model.
+    """
+    if not (Path(path) / "config.json").is_file():
         raise SetupError(
             errors.CONFIG_INVALID,
             f"The folder {path!r} of model {model_id!r} has no config.json.",
             "Point it at a folder written by save_pretrained().",
         )
-    return ModelSpec(
-        id=model_id,
-        path=str(Path(path).resolve()) if path else None,
-        dtype=dtype,
-        threads=threads,
-        adapters=adapters,
-    )
+    return str(Path(path).resolve())
 
 
 class Catalogue:
     """The allowed models, by id. An id is served in one revision and one task at a time."""
 
-    def __init__(self, specs: Iterable[ModelSpec]) -> None:
-        self._specs: dict[str, ModelSpec] = {}
-        for spec in specs:
-            if spec.id in self._specs:
+    def __init__(self, deployments: Iterable[Deployment]) -> None:
+        self._deployments: dict[str, Deployment] = {}
+        for deployment in deployments:
+            model = deployment.spec.id
+            if model in self._deployments:
                 raise SetupError(
-                    errors.CONFIG_INVALID, f"The model {spec.id!r} is named twice.", "Name each model once."
+                    errors.CONFIG_INVALID, f"The model {model!r} is named twice.", "Name each model once."
                 )
-            self._specs[spec.id] = spec
+            self._deployments[model] = deployment
 
-    def __iter__(self) -> Iterator[ModelSpec]:
-        return iter(self._specs.values())
+    def __iter__(self) -> Iterator[Deployment]:
+        return iter(self._deployments.values())
 
     def __len__(self) -> int:
-        return len(self._specs)
+        return len(self._deployments)
 
-    def get(self, model_id: str) -> ModelSpec | None:
-        return self._specs.get(model_id)
+    def __contains__(self, model_id: object) -> bool:
+        return model_id in self._deployments
 
-    def match(self, model_key: str, env: dict[str, Any]) -> ModelSpec:
-        """The served model that a request names.
+    def __getitem__(self, model_id: str) -> Deployment:
+        return self._deployments[model_id]
+
+    def match(self, model_key: str, env: dict[str, Any]) -> Deployment:
+        """The deployment that a request names.
 
         Raises:
             Refused: no such model, another revision or task than served, or an env that is not allowed.
         """
         key = parse_model_key(model_key)
-        spec = self._specs.get(key.repo_id)
-        if spec is None:
-            served = ", ".join(sorted(self._specs)) or "none"
+        deployment = self._deployments.get(key.repo_id)
+        if deployment is None:
+            served = ", ".join(sorted(self._deployments)) or "none"
             raise Refused(
                 errors.MODEL_NOT_SERVED,
                 f"The model {shown(key.repo_id)} is not served here; served: {served}.",
             )
-        self._check_variant(key, spec)
-        check_env(env, spec)
-        return spec
+        self._check_variant(key, deployment.spec)
+        check_env(env, deployment.spec)
+        return deployment
 
     @staticmethod
     def _check_variant(key: ModelKey, spec: ModelSpec) -> None:

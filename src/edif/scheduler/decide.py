@@ -3,8 +3,9 @@
 ``handle(event)`` returns the actions that the gateway's runtime carries out, in order. Nothing here waits,
 reads a clock or does I/O, so a bug report is a list of events that replays.
 
-Today every model has one queue in order of arrival and at most one replica; fair shares and several replicas
-replace :meth:`Scheduler._dispatch` and :meth:`Scheduler._place`, nothing else.
+Today every model has one queue in order of arrival and at most one replica, which runs as many jobs at once as its
+model has slots; fair shares and several replicas replace :meth:`Scheduler._dispatch` and :meth:`Scheduler._place`,
+nothing else.
 """
 
 from collections import deque
@@ -36,7 +37,7 @@ class _Replica:
     agent: AgentId
     model: ModelId
     state: _ReplicaState
-    job: JobId | None = None
+    jobs: set[JobId] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -44,6 +45,7 @@ class _Model:
     queue: deque[JobId] = field(default_factory=deque)
     replicas: set[ReplicaId] = field(default_factory=set)
     wanted: bool = False  # kept up even without jobs
+    slots: int = 1  # jobs at once on each replica
 
 
 @dataclass(slots=True)
@@ -113,8 +115,8 @@ class Scheduler:
         held = self._agents.get(agent)
         if held is None:
             return []
-        jobs = (self._replicas[replica].job for replica in sorted(held.replicas))
-        return [(job, self._jobs[job].attempts) for job in jobs if job is not None]
+        jobs = [job for replica in sorted(held.replicas) for job in self._in_order(self._replicas[replica])]
+        return [(job, self._jobs[job].attempts) for job in jobs]
 
     # -- events ----------------------------------------------------------------------------------------
     def handle(self, event: ev.Event) -> list[ev.Action]:
@@ -143,7 +145,7 @@ class Scheduler:
             )
             agent.replicas.add(event.replica)
             self._models[event.model].replicas.add(event.replica)
-        self._replicas[event.replica].job = event.job
+        self._replicas[event.replica].jobs.add(event.job)
         self._jobs[event.job] = _Job(event.model, event.attempt, self._next_arrival(), event.replica)
         return []
 
@@ -152,20 +154,21 @@ class Scheduler:
         if job is None:
             return []
         del self._jobs[event.job]
-        return [*self._free(job), *self._advance(job.model)]
+        return [*self._free(event.job, job), *self._advance(job.model)]
 
     def _on_AttemptLost(self, event: ev.AttemptLost) -> list[ev.Action]:
         job = self._current(event.job, event.attempt)
         if job is None:
             return []
-        return [*self._free(job), *self._retry(event.job, job, event.sentence), *self._advance(job.model)]
+        freed = self._free(event.job, job)
+        return [*freed, *self._retry(event.job, job, event.sentence), *self._advance(job.model)]
 
     def _on_AttemptRefused(self, event: ev.AttemptRefused) -> list[ev.Action]:
         job = self._jobs.get(event.job)
         if job is None or job.replica is None:
             return []
         del self._jobs[event.job]
-        return [*self._free(job), *self._advance(job.model)]
+        return [*self._free(event.job, job), *self._advance(job.model)]
 
     def _on_CancelAsked(self, event: ev.CancelAsked) -> list[ev.Action]:
         job = self._jobs.get(event.job)
@@ -190,7 +193,7 @@ class Scheduler:
         for job_id, attempt in self.running_on(event.agent):
             if (job_id, attempt) not in event.running:
                 job = self._jobs[job_id]
-                actions += [*self._free(job), *self._retry(job_id, job)]
+                actions += [*self._free(job_id, job), *self._retry(job_id, job)]
             elif self._jobs[job_id].cancelling:
                 actions.append(ev.StopAttempt(job_id, attempt, event.agent))
         for model in self._models:
@@ -248,6 +251,10 @@ class Scheduler:
         self._models[event.model].wanted = True
         return self._advance(event.model)
 
+    def _on_SlotsChanged(self, event: ev.SlotsChanged) -> list[ev.Action]:
+        self._models[event.model].slots = event.slots
+        return self._advance(event.model)
+
     def _on_EvictAsked(self, event: ev.EvictAsked) -> list[ev.Action]:
         model = self._models[event.model]
         model.wanted = False
@@ -257,7 +264,7 @@ class Scheduler:
             if replica.state is _ReplicaState.STOPPING:
                 continue
             replica.state = _ReplicaState.STOPPING
-            if replica.job is None:
+            if not replica.jobs:
                 actions.append(ev.StopReplica(replica.agent, replica_id))
         return actions
 
@@ -269,14 +276,17 @@ class Scheduler:
             return None
         return job
 
-    def _free(self, job: _Job) -> list[ev.Action]:
-        """The job's replica is free again; one that was only waiting for this job to be evicted, stops."""
+    def _in_order(self, replica: _Replica) -> list[JobId]:
+        return sorted(replica.jobs, key=lambda job: self._jobs[job].arrival)
+
+    def _free(self, job_id: JobId, job: _Job) -> list[ev.Action]:
+        """The job has left its replica; one that was only waiting for its last job to be evicted, stops."""
         replica = self._replicas.get(job.replica) if job.replica is not None else None
         job.replica = None
         if replica is None:
             return []
-        replica.job = None
-        if replica.state is _ReplicaState.STOPPING:
+        replica.jobs.discard(job_id)
+        if replica.state is _ReplicaState.STOPPING and not replica.jobs:
             return [ev.StopReplica(replica.agent, replica.id)]
         return []
 
@@ -303,11 +313,12 @@ class Scheduler:
         self._models[replica.model].replicas.discard(replica_id)
         if replica.agent in self._agents:
             self._agents[replica.agent].replicas.discard(replica_id)
-        if replica.job is None:
-            return []
-        job = self._jobs[replica.job]
-        job.replica = None
-        return self._retry(replica.job, job)
+        actions: list[ev.Action] = []
+        for job_id in self._in_order(replica):
+            job = self._jobs[job_id]
+            job.replica = None
+            actions += self._retry(job_id, job)
+        return actions
 
     def _adopt(self, agent: AgentId, held: ev.HeldReplica) -> list[ev.Action]:
         if held.model not in self._models:
@@ -320,7 +331,7 @@ class Scheduler:
             self._models[held.model].replicas.add(held.replica)
         elif known.state is not _ReplicaState.STOPPING:
             known.state = state
-        elif known.job is None:  # it was told to stop, and the word was lost with the link
+        elif not known.jobs:  # it was told to stop, and the word was lost with the link
             return [ev.StopReplica(agent, held.replica)]
         return []
 
@@ -331,22 +342,27 @@ class Scheduler:
     def _dispatch(self, model_id: ModelId) -> list[ev.Action]:
         model = self._models[model_id]
         actions: list[ev.Action] = []
-        for replica_id in sorted(model.replicas):
-            replica = self._replicas[replica_id]
-            if not model.queue:
-                break
-            present = self._agents[replica.agent].present
-            if replica.state is not _ReplicaState.READY or replica.job is not None or not present:
-                continue
+        while model.queue and (replica := self._freest(model)) is not None:
             job_id = model.queue.popleft()
             job = self._jobs[job_id]
             job.attempts += 1
-            job.replica = replica_id
-            replica.job = job_id
-            actions.append(ev.BeginAttempt(job_id, job.attempts, replica.agent, replica_id))
+            job.replica = replica.id
+            replica.jobs.add(job_id)
+            actions.append(ev.BeginAttempt(job_id, job.attempts, replica.agent, replica.id))
         if actions and model.queue:
             actions.append(ev.TellPositions(model_id))
         return actions
+
+    def _freest(self, model: _Model) -> _Replica | None:
+        """The replica with the fewest jobs among those that can take one more."""
+        able = [
+            replica
+            for replica in map(self._replicas.__getitem__, model.replicas)
+            if replica.state is _ReplicaState.READY
+            and len(replica.jobs) < model.slots
+            and self._agents[replica.agent].present
+        ]
+        return min(able, key=lambda replica: (len(replica.jobs), replica.id), default=None)
 
     def _place(self, model_id: ModelId) -> list[ev.Action]:
         model = self._models[model_id]
@@ -370,7 +386,8 @@ class Scheduler:
         """Assert every invariant of the state; tests call it after each event."""
         queued = [job for model in self._models.values() for job in model.queue]
         assert len(queued) == len(set(queued)), "a job is queued twice"
-        running = {replica.job: replica for replica in self._replicas.values() if replica.job is not None}
+        running = {job: replica for replica in self._replicas.values() for job in replica.jobs}
+        assert len(running) == sum(len(each.jobs) for each in self._replicas.values()), "a job runs twice"
         assert set(queued).isdisjoint(running), "a job is queued and running"
         assert set(queued) | set(running) == set(self._jobs), "a job is neither queued nor running"
         for job_id, replica in running.items():

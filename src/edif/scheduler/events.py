@@ -116,6 +116,14 @@ class EvictAsked:
     model: ModelId
 
 
+@dataclass(frozen=True, slots=True)
+class SlotsChanged:
+    """From now on each replica of the model takes this many jobs at once; what runs, runs on."""
+
+    model: ModelId
+    slots: int
+
+
 Event = (
     JobQueued
     | AttemptRemembered
@@ -131,6 +139,7 @@ Event = (
     | ReplicaStopped
     | DeployAsked
     | EvictAsked
+    | SlotsChanged
 )
 
 

@@ -105,10 +105,10 @@ class Saving(_Message, frozen=True):
 
 
 class Done(_Message, frozen=True):
-    run_s: float
+    """The result is written. ``save_s``, wall seconds, and ``tokens`` are hearsay, and nobody is charged by them."""
+
     save_s: float
     tokens: int
-    peak_memory_bytes: int
 
 
 class Failed(_Message, frozen=True):
@@ -117,9 +117,7 @@ class Failed(_Message, frozen=True):
     code: str
     sentence: str
     next_step: str
-    run_s: float
     tokens: int
-    peak_memory_bytes: int
 
 
 class Ready(_Message, frozen=True):

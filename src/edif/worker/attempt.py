@@ -24,17 +24,6 @@ _LOG_NOTICE_BYTES = 200
 Say = Callable[[link.ToGateway], None]
 
 
-class _Refused(JobFailed):
-    """The executor's own word on why the job failed, with what it used until then."""
-
-    def __init__(self, failure: pipe.Failed) -> None:
-        kind = errors.catalogue().get(failure.code, errors.INTERNAL)
-        super().__init__(kind, failure.sentence, failure.next_step)
-        self.usage = link.Usage(
-            run_s=failure.run_s, tokens=failure.tokens, peak_memory_bytes=failure.peak_memory_bytes
-        )
-
-
 async def run_attempt(
     message: link.RunAttempt, replica: Replica | None, transfer: Transfer, say: Say
 ) -> link.AttemptEnded:
@@ -42,15 +31,12 @@ async def run_attempt(
 
     The end is returned, not said: the agent keeps it until the gateway has confirmed it.
     """
-    began = time.monotonic()
+    progress = _Progress(message, say)
     try:
-        ended = await _try(message, replica, transfer, say)
+        ended = await _try(message, replica, transfer, progress)
     except asyncio.CancelledError:
         ended = _ended(message, AttemptOutcome.CANCELLED, errors.CANCELLED, "The job was cancelled.")
-    if ended.usage.run_s == 0.0:  # a process that was ended could not tell what it used
-        spent = msgspec.structs.replace(ended.usage, run_s=time.monotonic() - began)
-        ended = msgspec.structs.replace(ended, usage=spent)
-    return ended
+    return msgspec.structs.replace(ended, usage=progress.usage)
 
 
 def cannot_seal(message: link.RunAttempt, reason: str) -> link.AttemptEnded:
@@ -59,15 +45,14 @@ def cannot_seal(message: link.RunAttempt, reason: str) -> link.AttemptEnded:
 
 
 async def _try(
-    message: link.RunAttempt, replica: Replica | None, transfer: Transfer, say: Say
+    message: link.RunAttempt, replica: Replica | None, transfer: Transfer, progress: "_Progress"
 ) -> link.AttemptEnded:
     if replica is None:
         return _lost(message, "The replica is gone.")
     try:
-        return await _run(message, replica, transfer, say)
+        return await _run(message, replica, transfer, progress)
     except JobFailed as error:
-        usage = error.usage if isinstance(error, _Refused) else None
-        return _ended(message, AttemptOutcome.FAILED, error.kind, error.sentence, error.next_step, usage)
+        return _ended(message, AttemptOutcome.FAILED, error.kind, error.sentence, error.next_step)
     except RunnerDied as error:
         if error.by_its_job:
             return _ended(message, AttemptOutcome.FAILED, errors.PROCESS_DIED, error.sentence)
@@ -79,18 +64,21 @@ async def _try(
         return _lost(message, f"On the node: {error.strerror}.")
 
 
-async def _run(message: link.RunAttempt, replica: Replica, transfer: Transfer, say: Say) -> link.AttemptEnded:
+async def _run(
+    message: link.RunAttempt, replica: Replica, transfer: Transfer, progress: "_Progress"
+) -> link.AttemptEnded:
     began = time.monotonic()
     payload_fd = await transfer.payload(message.job, message.payload_url)
     try:
         spooled = transfer.result(message.job, message.attempt, message.result_url)
         try:
             fetched = time.monotonic()
-            say(link.AttemptStarted(message.job, message.attempt))
-            done = await _execute(message, replica, payload_fd, spooled, say)
+            progress.started()
+            await _execute(message, replica, payload_fd, spooled, progress)
             executed = time.monotonic()
             _check_size(spooled.path, message.result_limit_bytes)
             committed = await spooled.commit()
+            progress.moved(fetched - began + time.monotonic() - executed)
         except BaseException:
             spooled.discard()
             raise
@@ -103,21 +91,15 @@ async def _run(message: link.RunAttempt, replica: Replica, transfer: Transfer, s
         error_code=None,
         sentence="",
         next_step="",
-        usage=link.Usage(
-            run_s=done.run_s,
-            save_s=done.save_s,
-            transfer_s=fetched - began + time.monotonic() - executed,
-            tokens=done.tokens,
-            peak_memory_bytes=done.peak_memory_bytes,
-        ),
+        usage=progress.usage,
         result_bytes=committed.size,
         result_sha256=committed.sha256,
     )
 
 
 async def _execute(
-    message: link.RunAttempt, replica: Replica, payload_fd: int, spooled: Spooled, say: Say
-) -> pipe.Done:
+    message: link.RunAttempt, replica: Replica, payload_fd: int, spooled: Spooled, progress: "_Progress"
+) -> None:
     request = pipe.RunJob(
         env=message.env,
         compress=message.compress,
@@ -125,31 +107,57 @@ async def _execute(
         expanded_limit_bytes=message.expanded_limit_bytes,
         log_limit_bytes=message.log_limit_bytes,
     )
-    words = _Words(message, say)
-    callbacks = JobCallbacks(log=words.log, saving=words.saving)
+    callbacks = JobCallbacks(log=progress.log, saving=progress.saving, spent=progress.spent)
     result_fd = os.open(spooled.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         async with asyncio.timeout(message.time_limit_s):
-            return await replica.run(request, payload_fd, result_fd, callbacks, message.cell)
+            progress.done(await replica.run(request, payload_fd, result_fd, callbacks, message.cell))
     except TimeoutError:
         raise JobFailed(
             errors.TIME_LIMIT,
             f"The job ran longer than the {message.time_limit_s:g} seconds that a job may take, and was stopped.",
         ) from None
     except JobRefused as error:
-        raise _Refused(error.failure) from None
+        progress.failed(error.failure)
+        kind = errors.catalogue().get(error.failure.code, errors.INTERNAL)
+        raise JobFailed(kind, error.failure.sentence, error.failure.next_step) from None
     finally:
         os.close(result_fd)
 
 
-class _Words:
-    """What the executor says of a running job, passed on within the limits that it should keep itself."""
+class _Progress:
+    """What becomes of an attempt, told on the way, and what it has used so far.
+
+    What the executor says is passed on within the limits that it should keep itself. Seconds and memory are measured
+    outside it; how the seconds divide, and the tokens, are its own word.
+    """
 
     def __init__(self, message: link.RunAttempt, say: Say) -> None:
         self._message = message
         self._say = say
         self._left = message.log_limit_bytes + _LOG_NOTICE_BYTES
         self._told_saving = False
+        self.usage = link.Usage()
+
+    def started(self) -> None:
+        self._say(link.AttemptStarted(self._message.job, self._message.attempt))
+
+    def spent(self, seconds: float, memory_bytes: int) -> None:
+        self._use(run_s=seconds, peak_memory_bytes=memory_bytes)
+
+    def done(self, said: pipe.Done) -> None:
+        whole = self.usage.run_s
+        save_s = min(max(said.save_s, 0.0), whole)
+        self._use(run_s=whole - save_s, save_s=save_s, tokens=said.tokens)
+
+    def failed(self, said: pipe.Failed) -> None:
+        self._use(tokens=said.tokens)
+
+    def moved(self, seconds: float) -> None:
+        self._use(transfer_s=seconds)
+
+    def _use(self, **fields: float) -> None:
+        self.usage = msgspec.structs.replace(self.usage, **fields)
 
     def log(self, text: str) -> None:
         self._left -= len(text)
@@ -178,7 +186,6 @@ def _ended(
     kind: ErrorCode,
     sentence: str,
     next_step: str | None = None,
-    usage: link.Usage | None = None,
 ) -> link.AttemptEnded:
     return link.AttemptEnded(
         message.job,
@@ -187,7 +194,7 @@ def _ended(
         error_code=kind.code,
         sentence=sentence,
         next_step=kind.next_step if next_step is None else next_step,
-        usage=usage or link.Usage(),
+        usage=link.Usage(),
         result_bytes=None,
         result_sha256=None,
     )

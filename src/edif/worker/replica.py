@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from edif.walls.memory import Memory, memory_of
 from edif.wire import pipe
 from edif.wire.link import CellLimits, ModelSpec
 
@@ -62,8 +64,15 @@ class RunnerDied(Exception):
         if self.status == -signal.SIGKILL:
             return "The process that ran the job was killed, most likely because the node ran out of memory."
         if self.status < 0:
-            return f"The process that ran the job died of signal {signal.Signals(-self.status).name}."
+            return f"The process that ran the job died of signal {_signal_name(-self.status)}."
         return f"The process that ran the job exited with code {self.status}."
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # the real-time signals have none
+        return str(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +86,14 @@ class ReplicaCallbacks:
 
 @dataclass(frozen=True, slots=True)
 class JobCallbacks:
+    """How a job's attempt hears of it. ``spent`` is called once, however it ends.
+
+    It is given the wall seconds in the job's process, and the most memory, in bytes, that the job had of its own there.
+    """
+
     log: Callable[[str], None]
     saving: Callable[[], None]
+    spent: Callable[[float, int], None]
 
 
 class _Runner:
@@ -99,6 +114,9 @@ class _Runner:
         self.answer: asyncio.Future[pipe.Done | pipe.Failed] | None = None
         self.job: JobCallbacks | None = None
         self.doomed = False
+
+    def memory(self) -> Memory:
+        return Memory() if self.pid is None else memory_of(self.pid)
 
 
 class Replica:
@@ -183,6 +201,7 @@ class Replica:
         runner.heard = 0
         runner.job = job
         runner.answer = self._loop.create_future()
+        began, before = time.monotonic(), runner.memory().own
         try:
             try:
                 pipe.send(runner.sock, request, (payload_fd, result_fd))
@@ -193,12 +212,13 @@ class Replica:
             self._kill(runner)
             raise
         finally:
+            job.spent(time.monotonic() - began, max(runner.memory().most_own - before, 0))
             runner.job = None
             runner.answer = None
             if runner.cell is not None:
                 self._kill(runner)  # whatever it still has running ends with its job
             runner.taken = runner.cell is not None
-            self._fill()  # not before: making the next sealed one would slow this job down
+            self._fill(self._cell)  # not before: making the next sealed one would slow this job down
         if isinstance(answer, pipe.Failed):
             raise JobRefused(answer)
         return answer
@@ -242,7 +262,7 @@ class Replica:
                 self._callbacks.loading(stage)
             case pipe.Loaded(load_s=load_s, weight_bytes=weight_bytes):
                 self.is_ready = True
-                self._fill()
+                self._fill(self._cell)
                 self._callbacks.ready(load_s, weight_bytes)
             case pipe.LoadFailed(sentence=sentence):
                 self._fail(sentence)
@@ -278,7 +298,7 @@ class Replica:
         while True:
             if self._over or self._stopping:
                 raise RunnerDied(-signal.SIGKILL, by_its_job=False)
-            self._fill()
+            self._fill(cell)
             for runner in self._runners:
                 if runner.ready and not runner.taken and runner.cell == cell:
                     runner.taken = True
@@ -287,30 +307,28 @@ class Replica:
             self._changed.clear()
             await self._changed.wait()
 
-    def _fill(self) -> None:
+    def _fill(self, cell: CellLimits | None) -> None:
         """See to it that there is one shared runner, or that enough sealed ones are free."""
         if not self.is_ready or self._stopping:
             return
-        there = [each for each in self._runners if each.cell == self._cell and not each.doomed]
-        if self._cell is None:
-            lacking = 1 - len(there)
-        else:
-            lacking = _READY_AHEAD - sum(not each.taken for each in there)
+        there = [each for each in self._runners if each.cell == cell and not each.doomed]
+        free = [each for each in there if not each.taken]
+        lacking = 1 - len(there) if cell is None else _READY_AHEAD - len(free)
         for _ in range(lacking):
-            self._fork_runner()
+            self._fork_runner(cell)
 
-    def _fork_runner(self) -> None:
+    def _fork_runner(self, cell: CellLimits | None) -> None:
         assert self._zygote is not None
         ours, theirs = pipe.pair()
         ours.setblocking(False)
         scratch = None
-        if self._cell is not None:
+        if cell is not None:
             scratch = self._scratch / f"{self.id}-{secrets.token_hex(6)}"
             scratch.mkdir(parents=True, mode=0o700)
-        runner = _Runner(ours, self._cell, scratch)
+        runner = _Runner(ours, cell, scratch)
         with theirs:
             try:
-                pipe.send(self._zygote, pipe.ForkRunner(self._cell, str(scratch or "")), (theirs.fileno(),))
+                pipe.send(self._zygote, pipe.ForkRunner(cell, str(scratch or "")), (theirs.fileno(),))
             except (pipe.PipeError, BlockingIOError):
                 self._discard(runner)
                 return
@@ -346,7 +364,7 @@ class Replica:
         if self._fruitless_forks > _RUNNER_ATTEMPTS:
             self._fail(f"The processes that run jobs on model {self.spec.id!r} keep dying.")
             return
-        self._fill()
+        self._fill(self._cell)
 
     def _drop_all(self) -> None:
         for runner in list(self._runners):

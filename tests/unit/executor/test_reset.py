@@ -18,12 +18,13 @@ from edif.executor.job import LoadedModel
 from edif.executor.loading import load_model
 from edif.executor.reset import ProcessState
 from edif.executor.weights import WeightArena
-from edif.models.catalogue import demo_model
+from edif.models.catalogue import DEMO_MODEL_ID, DEMO_MODEL_PATH
+from edif.wire.link import ModelSpec
 
 
 @pytest.fixture(scope="module")
 def loaded() -> Iterator[LoadedModel]:
-    model = load_model(demo_model(1))
+    model = load_model(ModelSpec(DEMO_MODEL_ID, str(DEMO_MODEL_PATH)))
     loaded = LoadedModel(model, {})
     yield loaded
     loaded.release()
@@ -199,7 +200,7 @@ def _transpose(weight: torch.nn.Parameter) -> None:
     ids=["through .data", "in place", "another tensor", "transposed"],
 )
 def test_changed_weights_spoil_the_process(write: Callable[[LoadedModel], object]) -> None:
-    own = LoadedModel(load_model(demo_model(1)), {})
+    own = LoadedModel(load_model(ModelSpec(DEMO_MODEL_ID, str(DEMO_MODEL_PATH))), {})
     state = ProcessState(own, WeightArena(own.module).guard())
     assert state.restore() == ""
     with torch.no_grad():

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 
 from edif.core import errors
 from edif.core.errors import ErrorCode, JobFailed
-from edif.executor.saving import peak_memory_bytes, read_payload, reset_peak_memory, write_result
+from edif.executor.saving import read_payload, write_result
+from edif.walls.memory import memory_of, reset_peak
 from tests.unit.helpers import open_descriptors, refusal_of
 
 LIMIT = 2**20
@@ -89,10 +90,10 @@ def test_payload_may_expand_to_the_limit_and_not_beyond(
 def test_bomb_is_refused_without_being_expanded(read: ReadFrom, pack: Callable[[bytes], bytes]) -> None:
     bomb = pack(b"\0" * 300_000_000)
     assert len(bomb) < 100_000
-    reset_peak_memory()
-    before = peak_memory_bytes()
+    reset_peak()
+    before = memory_of().own
     assert refusal(read, bomb) is errors.PAYLOAD_BOMB
-    assert peak_memory_bytes() - before < 50_000_000
+    assert memory_of().most_own - before < 50_000_000
 
 
 def test_size_that_is_declared_is_not_believed_blindly(read: ReadFrom) -> None:
@@ -308,18 +309,6 @@ def test_full_disk_fails_the_job_and_says_so(
     with pytest.raises(JobFailed) as failed:
         write({"t": noise}, compress=compress, folder=small_disk)
     assert failed.value.kind is errors.STORAGE_FULL
-
-
-# -- memory --------------------------------------------------------------------------------------------
-def test_peak_memory_counts_anew_from_its_reset() -> None:
-    held = bytearray(os.urandom(1)) * 80_000_000
-    assert peak_memory_bytes() > 80_000_000
-    del held
-    reset_peak_memory()
-    low = peak_memory_bytes()
-    held = bytearray(os.urandom(1)) * 80_000_000
-    assert 60_000_000 < peak_memory_bytes() - low < 120_000_000
-    del held
 
 
 @pytest.mark.parametrize("values", [1_000, 4_000_000], ids=["kept in memory", "serialised twice"])

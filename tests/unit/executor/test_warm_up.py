@@ -9,12 +9,13 @@ import torch
 from edif.executor import warm_up
 from edif.executor.job import LoadedModel
 from edif.executor.loading import load_model
-from edif.models.catalogue import demo_model
+from edif.models.catalogue import DEMO_MODEL_ID, DEMO_MODEL_PATH
+from edif.wire.link import ModelSpec
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return load_model(demo_model(threads=1))
+    return load_model(ModelSpec(DEMO_MODEL_ID, str(DEMO_MODEL_PATH)))
 
 
 @pytest.fixture(autouse=True)

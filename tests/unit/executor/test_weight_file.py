@@ -37,12 +37,9 @@ def test_a_write_to_the_mapping_stays_in_its_process(filled: WeightFile) -> None
 
 
 def test_it_keeps_no_descriptor(filled: WeightFile) -> None:
-    links = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is_open(fd)]
-    assert not [link for link in links if "edif-weights" in link]
-
-
-def _is_open(fd: str) -> bool:
-    return Path(f"/proc/self/fd/{fd}").is_symlink()
+    assert filled.bytes.numel()
+    links = [fd.readlink() for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+    assert not [link for link in links if "edif-weights" in str(link)]
 
 
 def test_it_lies_on_huge_pages(filled: WeightFile) -> None:

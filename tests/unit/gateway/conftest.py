@@ -13,7 +13,7 @@ from edif.gateway.edge import Edge, EdgeConfig
 from edif.gateway.fabric import Fabric, FabricConfig
 from edif.gateway.hub import HubMirror
 from edif.gateway.subscribers import Subscribers
-from edif.models.catalogue import Catalogue
+from edif.models.catalogue import Catalogue, Deployment
 from edif.records.migrate import open_store
 from edif.records.sql_store import SqlRecordStore
 from edif.wire.link import ModelSpec
@@ -41,7 +41,7 @@ def fabric(records: SqlRecordStore, blobs: FileBlobs) -> Fabric:
         FabricConfig(DEFAULT_LIMITS, push_bytes=2**20, lease_s=30.0, store_id="store"),
         records=records,
         blobs=blobs,
-        catalogue=Catalogue([ModelSpec("m/one")]),
+        catalogue=Catalogue([Deployment(ModelSpec("m/one"), sealed_at_once=3)]),
         signer=LinkSigner(b"link key"),
     )
 

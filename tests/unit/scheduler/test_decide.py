@@ -372,6 +372,41 @@ def test_view_counts_replicas_and_waiting_jobs(running: Scheduler) -> None:
     assert running.running_on(B) == []
 
 
+# -- several jobs on one replica -----------------------------------------------------------------------
+@pytest.fixture
+def two_run(running: Scheduler) -> Scheduler:
+    """Jobs J1 and J2 run on R1, which has two slots; J3 waits."""
+    told(running, ev.SlotsChanged(ONE, 2), ev.JobQueued(J2, ONE), ev.JobQueued(J3, ONE))
+    return running
+
+
+def test_a_replica_takes_as_many_jobs_as_it_has_slots(two_run: Scheduler) -> None:
+    assert two_run.running_on(A) == [(J1, 1), (J2, 1)]
+    assert two_run.queue(ONE) == (J3,)
+
+
+def test_another_slot_lets_the_next_job_begin_at_once(two_run: Scheduler) -> None:
+    assert told(two_run, ev.SlotsChanged(ONE, 3)) == [ev.BeginAttempt(J3, 1, A, R1)]
+
+
+def test_with_fewer_slots_what_runs_runs_on_and_the_next_waits(two_run: Scheduler) -> None:
+    assert told(two_run, ev.SlotsChanged(ONE, 1)) == []
+    assert told(two_run, ev.AttemptOver(J2, 1)) == []
+    assert told(two_run, ev.AttemptOver(J1, 1)) == [ev.BeginAttempt(J3, 1, A, R1)]
+
+
+def test_an_evicted_replica_stops_after_its_last_job(two_run: Scheduler) -> None:
+    assert told(two_run, ev.EvictAsked(ONE)) == []
+    assert told(two_run, ev.AttemptOver(J1, 1)) == []
+    assert ev.StopReplica(A, R1) in told(two_run, ev.AttemptOver(J2, 1))
+
+
+def test_jobs_of_a_lost_replica_wait_in_their_old_order(two_run: Scheduler) -> None:
+    actions = told(two_run, ev.ReplicaFailed(R1, "It broke."))
+    assert actions[:2] == [ev.RequeueJob(J1, 1), ev.RequeueJob(J2, 1)]
+    assert two_run.queue(ONE) == (J1, J2, J3)
+
+
 # -- validate is itself able to fail -------------------------------------------------------------------
 def test_validate_notices_a_job_that_is_queued_twice(running: Scheduler) -> None:
     running._models[ONE].queue.append(J1)
@@ -380,6 +415,6 @@ def test_validate_notices_a_job_that_is_queued_twice(running: Scheduler) -> None
 
 
 def test_validate_notices_a_lost_job(running: Scheduler) -> None:
-    running._replicas[R1].job = None
+    running._replicas[R1].jobs.clear()
     with pytest.raises(AssertionError, match="neither queued nor running"):
         running.validate()

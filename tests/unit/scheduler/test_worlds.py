@@ -51,6 +51,10 @@ class Worlds(RuleBasedStateMachine):
     def model_is_evicted(self, model: int) -> None:
         self.world.model_is_evicted(model)
 
+    @rule(model=models, slots=st.integers(1, 3))
+    def slots_change(self, model: int, slots: int) -> None:
+        self.world.slots_change(model, slots)
+
     @rule(seat=seats)
     def agent_comes(self, seat: int) -> None:
         self.world.agent_comes(seat)

@@ -107,8 +107,11 @@ class World:
         self.known: dict[ReplicaId, tuple[AgentId, ModelId]] = {}
         self.ready: set[ReplicaId] = set()
         self.told_to_stop: set[ReplicaId] = set()
+        self.evicted: set[ReplicaId] = set()
+        self.refused: list[JobId] = []
         self.used_names: set[ReplicaId] = set()
         self.wanted: set[ModelId] = set()
+        self.slots = dict.fromkeys(MODELS, 1)
         self.generation = 0
         self.scheduler = Scheduler(MODELS, "g0")
         self.history: list[ev.Event] = []
@@ -127,7 +130,19 @@ class World:
         for action in actions:
             if isinstance(action, ev.StopReplica):
                 assert not self._runs_on(action.replica), "a replica is stopped under its job"
+        while self.refused:
+            self.tell(ev.AttemptRefused(self.refused.pop(0)))
+        self._check_nothing_idles()
         return actions
+
+    def _check_nothing_idles(self) -> None:
+        """No job waits while a replica that could take it has room."""
+        for model in MODELS:
+            for name, (agent, of) in self.known.items() if self.scheduler.queue(model) else ():
+                able = of == model and name in self.ready and self.agents[agent].linked
+                if able and name not in self.evicted:
+                    full = len(self._runs_on(name)) >= self.slots[model]
+                    assert full, f"{name} idles while jobs wait"
 
     def _runs_on(self, replica: ReplicaId) -> list[Record]:
         return [r for r in self.store.values() if r.current is not None and r.current[2] == replica]
@@ -139,7 +154,7 @@ class World:
                 _, model = self.known.pop(replica, (None, None))
                 if isinstance(event, ev.ReplicaFailed) and model is not None:
                     self.wanted.discard(model)  # it may be given up, if it was loading
-            case ev.ReplicaBecameReady(replica=replica):
+            case ev.ReplicaBecameReady(replica=replica) if replica in self.known:
                 self.ready.add(replica)
             case ev.AgentLost(agent=agent):
                 self._forget_replicas_of(agent)
@@ -192,10 +207,12 @@ class World:
         record = self.store[action.job]
         known = self.known.get(action.replica)
         assert known == (action.agent, record.model), "an attempt begins on a replica that is not there"
-        assert not self._runs_on(action.replica), "two attempts on one replica"
-        if record.state == "gone":  # the store says no, and the runtime tells so before it goes on
+        assert len(self._runs_on(action.replica)) < self.slots[record.model], "a replica has too many jobs"
+        if (
+            record.state == "gone"
+        ):  # the store says no; the runtime tells so when it is through with its actions
             self.ended[action.job] = record.state = "refused"
-            self.tell(ev.AttemptRefused(action.job))
+            self.refused.append(action.job)
             return
         assert record.state == "queued", "a job that is not queued begins"
         assert action.attempt == record.attempts + 1, "attempt numbers do not rise by one"
@@ -297,7 +314,12 @@ class World:
 
     def model_is_evicted(self, model: int) -> None:
         self.wanted.discard(MODELS[model % len(MODELS)])
+        self.evicted |= {name for name, (_, of) in self.known.items() if of == MODELS[model % len(MODELS)]}
         self.tell(ev.EvictAsked(MODELS[model % len(MODELS)]))
+
+    def slots_change(self, model: int, slots: int) -> None:
+        self.slots[MODELS[model % len(MODELS)]] = slots
+        self.tell(ev.SlotsChanged(MODELS[model % len(MODELS)], slots))
 
     def agent_comes(self, which: int) -> None:
         """An agent says hello: for the first time, after a broken link, or on a second link beside the first."""
@@ -383,8 +405,10 @@ class World:
         self.generation += 1
         self.scheduler = Scheduler(MODELS, f"g{self.generation}")
         self.history, self.decisions = [], []
-        for believed in (self.known, self.away, self.ready, self.told_to_stop):
+        for believed in (self.known, self.away, self.ready, self.told_to_stop, self.evicted):
             believed.clear()
+        for model, slots in self.slots.items():
+            self.tell(ev.SlotsChanged(model, slots))
         for agent in self.agents.values():
             agent.linked = False
             agent.inbox.clear()
@@ -454,6 +478,7 @@ STEPS: tuple[tuple[int, Callable[[World, random.Random], None]], ...] = (
     (1, lambda world, dice: world.job_leaves_the_store(dice.randrange(99))),
     (1, lambda world, dice: world.model_is_deployed(dice.randrange(2))),
     (1, lambda world, dice: world.model_is_evicted(dice.randrange(2))),
+    (1, lambda world, dice: world.slots_change(dice.randrange(2), dice.randrange(1, 4))),
     (3, lambda world, dice: world.agent_comes(dice.randrange(3))),
     (1, lambda world, dice: world.agent_process_is_replaced(dice.randrange(3))),
     (2, lambda world, dice: world.link_breaks(dice.randrange(3))),

@@ -222,7 +222,7 @@ ANY_TEXT = st.text(st.characters(), max_size=50)
 def test_two_clipped_texts_of_anything_fit_one_packet(unit: str, length: int, end: str) -> None:
     text = (unit or "\U0001f600") * (length // max(len(unit), 1)) + end
     clipped = pipe.clip(text)
-    failed = pipe.Failed("x" * 60, clipped, clipped, 1.0, 2**60, 2**60)
+    failed = pipe.Failed("x" * 60, clipped, clipped, 2**60)
     assert len(msgspec.msgpack.encode(failed)) <= pipe.MAX_PACKET
 
 

@@ -1,0 +1,49 @@
+"""What the kernel says of a process's memory."""
+
+import contextlib
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes, of one moment.
+
+    Attributes:
+        own: resident pages that are this process's alone; weights that it shares with others are not among them.
+        most_own: the largest ``own`` may have been since the process began or its peak was last reset.
+        most_reserved: the largest address space so far.
+    """
+
+    own: int = 0
+    most_own: int = 0
+    most_reserved: int = 0
+
+
+def memory_of(pid: int | str = "self") -> Memory:
+    """All zero if there is no such process, or not any more."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return Memory()
+    fields = dict(line.split(":", 1) for line in lines if line.endswith("kB"))
+    size = {name: int(value.split()[0]) * 1024 for name, value in fields.items()}
+    shared = size.get("RssFile", 0) + size.get("RssShmem", 0)
+    return Memory(
+        own=size.get("RssAnon", 0),
+        most_own=max(size.get("VmHWM", 0) - shared, 0),
+        most_reserved=size.get("VmPeak", 0),
+    )
+
+
+def reset_peak() -> None:
+    """Let this process's ``most_own`` count anew, where the kernel allows it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def reserved_beyond(limit_bytes: int) -> int:
+    """The most address space that this process had of the ``limit_bytes`` that it was given on top of what it had."""
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return max(memory_of().most_reserved - (most - limit_bytes), 0)
