@@ -4,7 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import capacity, clients, footprint, isolation, latency
+from bench import capacity, clients, footprint, isolation, latency, sealed_memory
 
 MEASUREMENTS = {
     "footprint": footprint.measure,
@@ -12,6 +12,7 @@ MEASUREMENTS = {
     "clients": clients.measure,
     "capacity": capacity.measure,
     "isolation": isolation.measure,
+    "sealed_memory": sealed_memory.measure,
 }
 
 

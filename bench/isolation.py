@@ -2,34 +2,23 @@
 
 import asyncio
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.support.fabric import start_fabric
 from tests.support.mint import mint
 from tests.support.replay import Replayer
 
-from bench.subjects import DEMO
+from bench.subjects import DEMO, make_gpt2
 from bench.tables import spread, table
 
 _ROUNDS = 8
 _LATENCY_JOBS = 20
 _LOAD_JOBS = 64
 _CLIENTS = 8
-_GPT2_SMALL = """
-import sys, torch
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
-torch.manual_seed(0)
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer))).save_pretrained(sys.argv[2])
-tokenizer.save_pretrained(sys.argv[2])
-"""
 
 
 def measure(work: Path) -> str:
-    larger = work / "gpt2-small"
-    subprocess.run([sys.executable, "-c", _GPT2_SMALL, str(DEMO), str(larger)], check=True)
+    larger = make_gpt2(work / "gpt2-small")
     tables = [
         asyncio.run(_compare(work / "demo", "edif/demo", DEMO, "4-layer demo model")),
         asyncio.run(

@@ -17,7 +17,21 @@ from edif.models.model_key import format_model_key
 
 DEMO = Path(edif.__file__).parent / "models" / "demo"
 DEMO_KEY = format_model_key("edif/demo", None, "text-generation", False)
+_MAKE_GPT2 = """
+import json, sys, torch
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+torch.manual_seed(0)
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **json.loads(sys.argv[3]))).save_pretrained(sys.argv[2])
+tokenizer.save_pretrained(sys.argv[2])
+"""
 _CLIENT = Path(__file__).with_name("stock_client.py")
+
+
+def make_gpt2(folder: Path, **config: int) -> Path:
+    """Write a GPT-2 of random weights and the demo model's tokenizer; without ``config`` the size of GPT-2 small."""
+    subprocess.run([sys.executable, "-c", _MAKE_GPT2, str(DEMO), str(folder), json.dumps(config)], check=True)
+    return folder
 
 
 @contextmanager

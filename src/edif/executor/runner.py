@@ -14,6 +14,7 @@ import torch
 
 from edif.core.errors import OUT_OF_MEMORY, EdifError, JobFailed
 from edif.executor import saving
+from edif.executor.huge_pages import take_heap
 from edif.executor.job import LoadedModel, run_job
 from edif.executor.output import OutputRelay
 from edif.executor.reset import ProcessState
@@ -45,12 +46,18 @@ def serve_one(
     threads: int,
     rehearsal: bytes,
     memory_limit_bytes: int,
+    heap_bytes: int,
 ) -> None:
-    """Serve one job. Called in a fresh fork of the zygote that has been closed in; it rehearses before it is ready."""
+    """Serve one job. Called in a fresh fork of the zygote that has been closed in; it rehearses before it is ready.
+
+    Args:
+        heap_bytes: free memory that it takes before; the larger the model, the more a pass needs.
+    """
     loaded = LoadedModel(model, adapters)
     rehearse(
         loaded, rehearsal
     )  # with the one thread that there is: jobs that run have the better claim to the others
+    take_heap(heap_bytes)
     torch.set_num_threads(threads)
     _take_one(sock, loaded, memory_limit_bytes)
     sock.recv(1)  # what the job used is read off this process before it is killed

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from edif.executor.weight_file import PAGE, WeightFile
+from edif.executor.huge_pages import PAGE
+from edif.executor.weight_file import WeightFile
 
 _ALIGN = 64
 """Bytes; what vectorised kernels like."""

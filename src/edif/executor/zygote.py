@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edif.executor.weights import WeightArena
 
 _PR_SET_PDEATHSIG = 1
+_MOST_HEAP = 16 * 1024 * 1024
 
 
 def main(fd: int) -> None:
@@ -136,7 +137,10 @@ class _Zygote:
 
     def _fork(self, fd: int, request: pipe.ForkRunner) -> None:
         if request.cell is not None and self._calls is None:
+            from edif.executor.huge_pages import collapse_heap
+
             self._calls = Filter()
+            collapse_heap()  # now, for its time is only worth spending where there is a fork for each job
         parent = os.getpid()
         pid = os.fork()
         if pid:
@@ -162,6 +166,7 @@ class _Zygote:
                     self._threads,
                     self._rehearsal,
                     request.cell.memory_bytes,
+                    heap_bytes=min(self._arena.size_bytes // 16, _MOST_HEAP),
                 )
             code = 0
         except pipe.PipeError:

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from edif.core.limits import MIB
 from edif.walls.memory import Memory, memory_of
 from edif.wire import pipe
 from edif.wire.link import CellLimits, ModelSpec
@@ -37,6 +38,8 @@ _ADDED_ENVIRONMENT = {
     # An OpenMP thread that has nothing to do waits some microseconds and then sleeps. By default it keeps its
     # processor for 10 ms and more; where another job wants that, both take ten times as long.
     "GOMP_SPINCOUNT": "1000",
+    # Free memory up to so much stays with the process: a pass allocates what the last one has just given back.
+    "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={32 * MIB}:glibc.malloc.trim_threshold={64 * MIB}",
 }
 _STOP_GRACE_S = 5.0
 _RUNNER_ATTEMPTS = 5

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from edif.executor.weight_file import HUGE_PAGE, WeightFile
+from edif.executor.huge_pages import HUGE_PAGE
+from edif.executor.weight_file import WeightFile
 
 
 @pytest.fixture

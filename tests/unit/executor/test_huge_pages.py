@@ -1,0 +1,41 @@
+"""Huge pages change where bytes lie, and no byte."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from edif.executor.huge_pages import collapse_heap
+from edif.worker.replica import _ADDED_ENVIRONMENT
+
+
+def test_collapsing_keeps_every_byte_and_forks_keep_theirs() -> None:
+    data = bytes(os.urandom(1024)) * 6000  # some huge pages' worth, in one piece
+    copy = bytearray(data)
+    collapse_heap()
+    assert copy == data
+    pid = os.fork()
+    if pid == 0:
+        copy[5] ^= 1  # in a huge page that both have
+        os._exit(0 if copy[:5] == data[:5] and copy[6:] == data[6:] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert copy == data
+
+
+@pytest.mark.parametrize("taken", [0, 8 * 2**20], ids=["nothing was taken", "heap was taken"])
+def test_heap_that_was_taken_is_there_for_the_next_allocation(taken: int) -> None:
+    """In a process with the allocator's settings that replicas have."""
+    script = (
+        "import resource, torch\n"
+        "from edif.executor.huge_pages import take_heap\n"
+        f"take_heap({taken})\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "before = faults()\n"
+        "torch.zeros(1_000_000)\n"  # a thousand pages
+        "print(faults() - before)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], env=_ADDED_ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    assert (int(ran.stdout) < 100) is (taken > 0), ran.stdout
