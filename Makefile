@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find src -type f -not -path '*/__pycache__/*')
 
-.PHONY: install demo test check soak bench clean
+.PHONY: install demo test check soak fuzz bench clean
 
 install: .venv/installed .venv/tools
 
@@ -50,6 +50,33 @@ test: check .venv/old-clients
 # The full counts of every proof, in parts of less than half an hour each.
 soak: install
 	EDIF_TEST_SIZE=soak $(BIN)/python -m pytest tests/unit tests/fabric --timeout 1700
+
+# A search, guided by coverage, for inputs that break a law of fuzz/: FUZZ_S seconds for each target. With clang, msgspec
+# is built once more for it: then the search sees the branches of its C, and AddressSanitizer sees its faults of memory.
+FUZZ_S ?= 60
+FUZZ_TARGETS ?= packet family envelope key headers frame zstd link
+FUZZ_ARGS ?= -max_total_time=$(FUZZ_S)
+CLANG ?= clang
+
+.venv/fuzz: .venv/dependencies pyproject.toml constraints.txt
+	rm -rf $@ $@.part && mkdir $@.part
+	$(BIN)/pip install --quiet -c constraints.txt --group fuzz
+	if command -v $(CLANG) >/dev/null; then \
+		CC='$(CLANG) -g -fsanitize=address,fuzzer-no-link' LDSHARED='$(CLANG) -shared' \
+		$(BIN)/pip install --quiet --no-cache-dir --no-deps --no-binary msgspec -c constraints.txt --target $@.part msgspec; \
+	fi
+	mv $@.part $@
+
+fuzz: install .venv/fuzz
+	@if test -e .venv/fuzz/msgspec; then \
+		export LD_PRELOAD=$$(echo .venv/lib/python3.*/site-packages/asan_with_fuzzer.so); \
+		export ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=32 PYTHONMALLOC=malloc PYTHONPATH=.venv/fuzz; \
+	else \
+		echo 'No clang when .venv/fuzz was made: the search sees the branches of Python only, and little of the parsers.'; \
+	fi; \
+	failed=0; \
+	for target in $(FUZZ_TARGETS); do $(BIN)/python -m fuzz $$target $(FUZZ_ARGS) || failed=1; done; \
+	exit $$failed
 
 bench: install
 	$(BIN)/python -m bench

@@ -13,6 +13,7 @@ class Sizes:
 
     Attributes:
         examples: hypothesis examples of one property.
+        damaged: damaged messages for each target of ``fuzz/``.
         worlds: hypothesis examples of the scheduler's state machine.
         world_steps: steps of one such world.
         random_worlds: further worlds of the scheduler, played by a plain random driver.
@@ -26,6 +27,7 @@ class Sizes:
     """
 
     examples: int
+    damaged: int
     worlds: int
     world_steps: int
     random_worlds: int
@@ -40,6 +42,7 @@ class Sizes:
 
 REDUCED = Sizes(
     examples=40,
+    damaged=300,
     worlds=60,
     world_steps=50,
     random_worlds=150,
@@ -53,6 +56,7 @@ REDUCED = Sizes(
 )
 FULL = Sizes(
     examples=1_500,
+    damaged=20_000,
     worlds=3_000,
     world_steps=120,
     random_worlds=20_000,

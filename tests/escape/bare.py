@@ -21,8 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
 from canaries import Canaries
 from edif.walls import kernel
 from neighbour import run_neighbour
@@ -36,20 +34,26 @@ _NAMESPACES = (
 
 def main(plan_file: str) -> None:
     plan = json.loads(Path(plan_file).read_text())
-    torch.set_num_threads(1)
-    from nnsight import TransformersModel
-
     sys.path.insert(0, plan["attacks"])
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    model = TransformersModel(plan["model"], task="text-generation", dispatch=True)
-    quiet = run_neighbour(model, remote=False)
+    model, quiet = load(plan["model"]) if plan["model"] else (None, None)
     seen = {}
     for name in plan["names"]:
         folder = Path(plan["folder"]) / name
         folder.mkdir(parents=True)
         seen[name] = in_a_child(folder, supervise(name, folder, plan, model, quiet))
     Path(plan["out"]).write_text(json.dumps(seen))
+
+
+def load(folder: str) -> tuple[Any, Any]:
+    """The model, and what a neighbour sees of it before any attack. Attacks on neither need none, and run sooner."""
+    import torch
+    from nnsight import TransformersModel
+
+    torch.set_num_threads(1)
+    model = TransformersModel(folder, task="text-generation", dispatch=True)
+    return model, run_neighbour(model, remote=False)
 
 
 def in_a_child(folder: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -140,7 +144,7 @@ def watch(module: Any, folder: Path, plan: dict[str, Any], model: Any, quiet: An
         text += "printed it all"
     os.close(inherited)
     return {
-        **canaries.witness(text, getattr(module, "EVIDENCE", "")),
+        **canaries.witness(text, getattr(module, "EVIDENCE", ""), 5.0 if module.KIND == "killed" else 0.0),
         "frames": canaries.told["mark"].encode() in heard,
         "endless": ended is None,
         "ended": ended is not None and ended != 0,

@@ -22,7 +22,6 @@ from neighbour import PROMPT, run_neighbour
 
 PRINTED_IT_ALL = 2**20
 LOG_GROWTH = 2**20
-HARMLESS = ("secret", "sent")
 
 
 def main(plan_file: str) -> None:
@@ -80,7 +79,7 @@ def one_attack(
     if len(printed.getvalue()) > PRINTED_IT_ALL:
         text += "printed it all"
     again = quiet
-    if module.KIND not in HARMLESS:
+    if module.KIND not in plan["harmless"]:
         again = ask_neighbour(model)
     evidence = getattr(module, "EVIDENCE", "")
     return {

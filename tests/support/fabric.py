@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.ordinary import Host
+
 EDIF = str(Path(sys.executable).with_name("edif"))
 START_TIMEOUT_S = 60.0
 
@@ -25,12 +27,17 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 @dataclass
 class Fabric:
-    """``edif serve`` on a free port. Start it with :func:`start_fabric`."""
+    """``edif serve`` on a free port. Start it with :func:`start_fabric`.
+
+    Attributes:
+        prefix: stands before each further command, so that it runs where the fabric runs.
+    """
 
     process: subprocess.Popen[bytes]
     data: Path
     url: str
     environment: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
 
     def client_environment(self, tmp: Path, key: str | None = None) -> dict[str, str]:
         """What a user would export, with a Hub cache of its own."""
@@ -42,7 +49,7 @@ class Fabric:
     def edif(self, *arguments: str, check: bool = True) -> Any:
         """Run an ``edif`` command with ``--json`` on this fabric's data folder and return what it printed."""
         done = subprocess.run(
-            [EDIF, *arguments, "--data", str(self.data), "--json"],
+            [*self.prefix, EDIF, *arguments, "--data", str(self.data), "--json"],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -107,11 +114,12 @@ class Fabric:
         self.process.stdout.close()
 
 
-def start_fabric(data: Path, *arguments: str, **environment: str) -> Fabric:
-    """Start ``edif serve --port 0`` with these further arguments and ``EDIF_*`` variables."""
+def start_fabric(data: Path, *arguments: str, host: Host | None = None, **environment: str) -> Fabric:
+    """Start ``edif serve --port 0`` with these further arguments and ``EDIF_*`` variables; on ``host``, if given."""
     variables = clean_environment(**environment)
+    prefix = host.prefix() if host else ()
     process = subprocess.Popen(
-        [EDIF, "serve", "--port", "0", "--data", str(data), *arguments],
+        [*prefix, EDIF, "serve", "--port", "0", "--data", str(data), *arguments],
         env=variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -125,7 +133,7 @@ def start_fabric(data: Path, *arguments: str, **environment: str) -> Fabric:
         heard += line
         if line.startswith("eDIF is listening at "):
             url = line.split()[4]
-            return Fabric(process, data, url, variables)
+            return Fabric(process, data, url, variables, host.prefix(process.pid) if host else ())
         if not line and process.poll() is not None:
             break
     process.kill()

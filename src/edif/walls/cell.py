@@ -17,18 +17,20 @@ from edif.walls import kernel, landlock
 from edif.walls.seccomp import Filter
 
 _OPEN_FILES = 256
+_PENDING_SIGNALS = 256
 _THREADS = 512
+_THREADS_BESIDE_OTHERS = 4096
+_NOBODYS_UIDS = 0x70000000
 _SYSTEM = (
     *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/etc/localtime"),
-    *(
-        "/usr/share/zoneinfo",
-        "/proc/self",
-        "/proc/meminfo",
-        "/proc/cpuinfo",
-        "/proc/stat",
-        "/sys/devices/system/cpu",
-    ),
+    *("/usr/share/zoneinfo", "/proc/meminfo", "/proc/cpuinfo", "/proc/stat", "/sys/devices/system/cpu"),
     *("/dev/zero", "/dev/urandom", "/dev/random"),
+    # Of itself; not `net` and `mountinfo`, which without namespaces are the host's.
+    *(
+        f"/proc/self/{name}"
+        for name in ("status", "stat", "statm", "maps", "smaps", "smaps_rollup", "limits")
+    ),
+    *(f"/proc/self/{name}" for name in ("fd", "cmdline", "comm", "cgroup")),
 )
 _NAMESPACES = (
     kernel.CLONE_NEWUSER
@@ -46,7 +48,8 @@ class Cell:
 
     Attributes:
         readable: folders and files beside the Python environment and the system's libraries: the model's.
-        scratch: an empty folder. Where namespaces are to be had, a file system of the job's own is mounted on it.
+        scratch: an empty folder. Where namespaces are to be had, a file system of the job's own is mounted on it;
+            elsewhere it stays empty, for nothing would keep the job from filling the disk.
         scratch_bytes: how much that holds.
         memory_bytes: address space beyond what the process has when it is closed in.
         file_bytes: size of the largest file that it may write, the result included.
@@ -72,13 +75,19 @@ def close_in(cell: Cell, calls: Filter, keep: tuple[int, ...]) -> None:
     os.environ.update({"HOME": str(cell.scratch), "TMPDIR": str(cell.scratch), "LANG": "C.UTF-8"})  # noqa: TID251
     os.umask(0o077)
     _limit(cell)
+    writable = [Path("/dev/null")]
+    alone = _count_apart()
     with contextlib.suppress(OSError):  # a host may forbid them: the other walls do not need them
-        _own_namespaces(cell)
+        own_namespaces()
+        alone = True
+        own_file_system(cell.scratch, cell.scratch_bytes)
+        writable.append(cell.scratch)
+    _limit_threads(alone)
     os.chdir(cell.scratch)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nobody of the same account may look in, and no core is written
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.drop_capabilities()
-    landlock.restrict((*_environment(), *cell.readable), (cell.scratch, Path("/dev/null")))
+    landlock.restrict((*_environment(), *cell.readable, cell.scratch), writable)
     calls.load()
 
 
@@ -94,18 +103,72 @@ def _close_descriptors(keep: tuple[int, ...]) -> None:
     os.closerange(low, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
-def _own_namespaces(cell: Cell) -> None:
-    """No network devices, no other's shared memory, and a scratch file system of limited size."""
-    uid, gid = os.getuid(), os.getgid()
+def own_namespaces() -> None:
+    """No network devices, no other's shared memory, no mounts that others see.
+
+    Raises:
+        OSError: the host forbids them; those that were to be had stay.
+    """
+    uid, gid = os.geteuid(), os.getegid()
     kernel.unshare(_NAMESPACES)
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
     Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+
+
+def own_file_system(folder: Path, size_bytes: int) -> None:
+    """Put an empty file system of limited size on a folder. Only after :func:`own_namespaces`: nobody else sees it."""
     kernel.mount("", "/", kernel.MS_REC | kernel.MS_PRIVATE)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    # Counted within the namespace just made; outside it would count everything of this account.
-    resource.setrlimit(resource.RLIMIT_NPROC, (_THREADS, _THREADS))
-    kernel.mount("tmpfs", str(cell.scratch), flags, f"size={cell.scratch_bytes},nr_inodes=10000,mode=0700")
+    kernel.mount("tmpfs", str(folder), flags, f"size={size_bytes},nr_inodes=10000,mode=0700")
+
+
+def _count_apart() -> bool:
+    """Have root's threads counted, which the kernel does not do by itself; whether that could be done.
+
+    It goes by the real user, so that becomes one whom nobody else is. What may be opened goes by the effective one,
+    which stays.
+    """
+    if os.geteuid() != 0:
+        return False
+    try:
+        os.setresuid(_NOBODYS_UIDS + int.from_bytes(os.urandom(3), "big"), -1, -1)
+    except (
+        OSError
+    ):  # the root of a container that knows no such user: counted as the account that it is outside
+        return False
+    with contextlib.suppress(
+        ValueError
+    ):  # a namespace holds all that root runs to the limit that it was made under
+        resource.setrlimit(resource.RLIMIT_NPROC, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    return True
+
+
+def _limit_threads(alone: bool) -> None:
+    """So many threads, where they are counted alone. Elsewhere they count with all that the account runs: then, at
+    most half of what that may still start."""
+    limit = _THREADS
+    if not alone:
+        most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+        there = _tasks_of_account(most)
+        room = _THREADS_BESIDE_OTHERS * 2 if most == resource.RLIM_INFINITY else most - there
+        limit = there + min(room // 2, _THREADS_BESIDE_OTHERS)
+    resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+
+
+def _tasks_of_account(most: int) -> int:
+    """How many threads the account has, or up to a quarter more. Only the kernel knows: a container hides some."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    tried = 64
+    while most == resource.RLIM_INFINITY or tried < most:
+        resource.setrlimit(resource.RLIMIT_NPROC, (tried, hard))
+        try:
+            kernel.start_one_that_ends()
+        except BlockingIOError:
+            tried += tried // 4
+        else:
+            return tried
+    return most
 
 
 def _limit(cell: Cell) -> None:
@@ -117,6 +180,7 @@ def _limit(cell: Cell) -> None:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_SIGPENDING: _PENDING_SIGNALS,  # counted for the whole account
     }
     for kind, value in limits.items():
         _, most = resource.getrlimit(kind)
@@ -130,7 +194,12 @@ def _address_space() -> int:
 
 
 def _environment() -> tuple[Path, ...]:
-    """Where Python, its packages and the system's libraries lie."""
+    """Where Python, its packages and the system's libraries lie.
+
+    Of a prefix, what an environment keeps there for its programs: people put other things beside it.
+    """
     paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    paths |= {sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(edif.__file__).parent)}
+    paths.add(str(Path(edif.__file__).parent))
+    for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix):
+        paths.update(f"{prefix}/{name}" for name in ("lib", "lib64", "share"))
     return tuple(Path(path) for path in (*sorted(paths), *_SYSTEM))

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from edif.walls import kernel, landlock
+from edif.walls.cell import own_file_system, own_namespaces
 from edif.walls.seccomp import CannotFilter, Filter
 
 
@@ -37,7 +39,10 @@ def survey_apart() -> list[Wall]:
 def _landlock() -> Wall:
     version = landlock.abi()
     advice = "Boot a kernel from 5.13 on with `landlock` in its list of security modules (lsm=)."
-    return Wall("landlock", version > 0, True, f"version {version}" if version else "none", advice)
+    found = f"version {version}" if version else "none"
+    if version and (lacks := [what for since, what in landlock.LATER.items() if since > version]):
+        found += f"; left to seccomp: {', '.join(lacks)}"
+    return Wall("landlock", version > 0, True, found, advice)
 
 
 def _seccomp() -> Wall:
@@ -56,10 +61,14 @@ def _seccomp() -> Wall:
 
 
 def _namespaces() -> Wall:
-    stands = _works(lambda: kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWNET))
+    def close() -> None:
+        own_namespaces()
+        own_file_system(Path("/"), 1)
+
+    stands = _works(close)
     advice = (
         "Allow unprivileged user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
-        "kernel.apparmor_restrict_unprivileged_userns=0). Without them scratch folders have no size limit of their own."
+        "kernel.apparmor_restrict_unprivileged_userns=0). Without them jobs have no folder to write to."
     )
     return Wall("namespaces", stands, False, "user, mount and network" if stands else "forbidden", advice)
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -14,6 +15,7 @@ PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 4, 38, 22
 SECCOMP_MODE_FILTER = 2
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x00020000, 0x02000000, 0x04000000
+CLONE_VM, CLONE_VFORK = 0x00000100, 0x00004000
 CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWNET = 0x08000000, 0x10000000, 0x40000000
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
@@ -39,6 +41,17 @@ def unshare(flags: int) -> None:
 def mount(kind: str, target: str, flags: int, options: str = "") -> None:
     source = kind.encode() or None
     _checked(_libc.mount(source, target.encode(), source, ctypes.c_ulong(flags), options.encode() or None))
+
+
+def start_one_that_ends() -> None:
+    """Start a process that ends at once. It borrows this one's memory, so that a fork of gigabytes is not needed.
+
+    Raises:
+        BlockingIOError: the account may start no more.
+    """
+    stack = ctypes.create_string_buffer(4096)
+    flags = CLONE_VM | CLONE_VFORK | signal.SIGCHLD
+    os.waitpid(_checked(_libc.clone(_libc._exit, ctypes.byref(stack, len(stack)), flags, None)), 0)  # noqa: SLF001
 
 
 def drop_capabilities() -> None:

@@ -22,6 +22,8 @@ _WRITE = ~(_EXECUTE | 1 << 6 | 1 << 11 | _IOCTL)
 _TCP = 0b11  # bind, connect
 _SCOPED = 0b11  # abstract unix sockets, signals
 _PATH_BENEATH = 1
+# What later versions look after as well, by the first that does. Before it, seccomp alone refuses it.
+LATER = {3: "truncation", 4: "TCP", 5: "device ioctls", 6: "signals, abstract sockets"}
 
 
 def abi() -> int:

@@ -15,7 +15,8 @@ _LIBRARY = "libseccomp.so.2"
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
 _NOT_EQUAL, _EQUAL, _MASKED_EQUAL = 1, 4, 7
-_CLONE_THREAD = 0x00010000
+_CLONE_THREAD, _CLONE_FILES = 0x00010000, 0x00000400
+_CLOSE_RANGE_UNSHARE = 2
 _AF_UNIX, _TYPE_MASK = 1, 0xF
 _PAIRS = (1, 5)  # SOCK_STREAM, SOCK_SEQPACKET: a datagram pair could send to any path
 _IOCTLS = (
@@ -26,12 +27,13 @@ _IOCTLS = (
     0x5450,
     0x5451,
 )  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
-_FCNTL_SIGNALS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
+# Descriptors, their flags, locks. Not whom to signal, and no leases, for which others who open the file must wait.
+_FCNTLS = (*range(8), *range(12, 15), *range(36, 39), 1030)
 _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
 
 _FILES = """
-    read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek _llseek close close_range
-    open openat creat dup dup2 dup3 fcntl fcntl64 flock fsync fdatasync sync_file_range ftruncate fallocate
+    read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek _llseek close
+    open openat creat dup dup2 dup3 flock fsync fdatasync sync_file_range ftruncate fallocate
     stat fstat lstat newfstatat fstatat64 statx statfs fstatfs access faccessat faccessat2 readlink readlinkat getdents getdents64
     getcwd chdir fchdir mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat
     umask copy_file_range sendfile sendfile64 fadvise64 readahead
@@ -88,9 +90,12 @@ class Filter:
         try:
             for name in ALLOWED:
                 self._rule(context, _ALLOW, name)
-            # Threads, but no processes. glibc falls back to `clone`, whose flags can be looked at.
-            self._rule(context, _ALLOW, "clone", _Compare(0, _MASKED_EQUAL, _CLONE_THREAD, _CLONE_THREAD))
+            # Threads, but no processes. glibc falls back to `clone`, whose flags can be looked at. And one table of
+            # descriptors for all of them: its limit counts for each table.
+            thread = _CLONE_THREAD | _CLONE_FILES
+            self._rule(context, _ALLOW, "clone", _Compare(0, _MASKED_EQUAL, thread, thread))
             self._rule(context, _ERRNO | _ENOSYS, "clone3")
+            self._rule(context, _ALLOW, "close_range", _Compare(2, _MASKED_EQUAL, _CLOSE_RANGE_UNSHARE, 0))
             for call in ("prlimit64", "sched_setaffinity"):  # of this thread, not of others
                 self._rule(context, _ALLOW, call, _Compare(0, _EQUAL, 0, 0))
             for kind in _PAIRS:
@@ -98,6 +103,9 @@ class Filter:
                 self._rule(context, _ALLOW, "socketpair", unix, masked)
             for request in _IOCTLS:
                 self._rule(context, _ALLOW, "ioctl", _Compare(1, _EQUAL, request, 0))
+            for command in _FCNTLS:
+                for call in ("fcntl", "fcntl64"):
+                    self._rule(context, _ALLOW, call, _Compare(1, _EQUAL, command, 0))
             for option in (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA):
                 self._rule(context, _ALLOW, "prctl", _Compare(0, _EQUAL, option, 0))
             self._bytes = self._export(context)
@@ -112,16 +120,19 @@ class Filter:
     def _exceptions(self) -> bytes:
         """What is refused of the calls that are allowed; the kernel takes the stricter of two filters' answers.
 
-        Signals to others, by any way: the process's own id is part of it. And what Landlock overlooks before its
-        version 3, a file that is cut by being opened for reading.
+        Signals to others: the process's own id is part of it. And what Landlock overlooks: files opened neither for
+        reading nor for writing, and before its version 3 a file that is cut by being opened.
+
+        The kernel reads half of most arguments, a filter all of them: what must *not* be said is compared by a mask,
+        or by being anything else than what may be said.
         """
         context = self._library.seccomp_init(_ALLOW)
         try:
-            for command in _FCNTL_SIGNALS:
-                self._rule(context, _ERRNO | _EPERM, "fcntl", _Compare(1, _EQUAL, command, 0))
             for call, flags in (("open", 1), ("openat", 2)):
+                neither = _Compare(flags, _MASKED_EQUAL, os.O_ACCMODE, os.O_ACCMODE)
                 cut = _Compare(flags, _MASKED_EQUAL, os.O_ACCMODE | os.O_TRUNC, os.O_TRUNC)
-                self._rule(context, _ERRNO | _EPERM, call, cut)
+                for way in (neither, cut):
+                    self._rule(context, _ERRNO | _EPERM, call, way)
             for name in ("kill", "tgkill"):
                 self._rule(context, _ERRNO | _EPERM, name, _Compare(0, _NOT_EQUAL, os.getpid(), 0))
             return self._export(context)

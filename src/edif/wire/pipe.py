@@ -9,7 +9,7 @@ for the runner executes strangers' code and everything it says is hearsay.
 import array
 import socket
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -96,6 +96,11 @@ ToRunner = RunJob
 
 
 # -- runner to agent -----------------------------------------------------------------------------------
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+"""Not NaN either: what is computed with that is NaN too, and so would be what the agent measured itself."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class Log(_Message, frozen=True):
     text: str
 
@@ -107,8 +112,8 @@ class Saving(_Message, frozen=True):
 class Done(_Message, frozen=True):
     """The result is written. ``save_s``, wall seconds, and ``tokens`` are hearsay, and nobody is charged by them."""
 
-    save_s: float
-    tokens: int
+    save_s: Seconds
+    tokens: Count
 
 
 class Failed(_Message, frozen=True):
@@ -117,7 +122,7 @@ class Failed(_Message, frozen=True):
     code: str
     sentence: str
     next_step: str
-    tokens: int
+    tokens: Count
 
 
 class Ready(_Message, frozen=True):

@@ -10,7 +10,7 @@ import msgspec
 # The numbers of x86_64 and of the architectures that share one table; from 424 on all are the same.
 _NUMBERS = {
     "x86_64": {
-        "clone": 56, "execve": 59, "semget": 64, "semctl": 66, "shmget": 29, "shmctl": 31, "ptrace": 101,
+        "clone": 56, "execve": 59, "fcntl": 72, "semget": 64, "semctl": 66, "shmget": 29, "shmctl": 31, "ptrace": 101,
         "capget": 125, "capset": 126, "personality": 135, "pivot_root": 155, "mount": 165, "umount2": 166,
         "tkill": 200, "tgkill": 234, "mq_open": 240, "mq_unlink": 241, "rt_sigqueueinfo": 129, "add_key": 248,
         "keyctl": 250, "inotify_add_watch": 254, "openat": 257, "fchmodat": 268, "unshare": 272,
@@ -19,7 +19,7 @@ _NUMBERS = {
         "renameat2": 316, "memfd_create": 319, "bpf": 321, "execveat": 322, "userfaultfd": 323,
     },
     "aarch64": {
-        "clone": 220, "execve": 221, "semget": 190, "semctl": 191, "shmget": 194, "shmctl": 195, "ptrace": 117,
+        "clone": 220, "execve": 221, "fcntl": 25, "semget": 190, "semctl": 191, "shmget": 194, "shmctl": 195, "ptrace": 117,
         "capget": 90, "capset": 91, "personality": 92, "pivot_root": 41, "mount": 40, "umount2": 39,
         "tkill": 130, "tgkill": 131, "mq_open": 180, "mq_unlink": 181, "rt_sigqueueinfo": 138, "add_key": 217,
         "keyctl": 219, "inotify_add_watch": 27, "openat": 56, "fchmodat": 53, "unshare": 97,
@@ -30,7 +30,7 @@ _NUMBERS = {
 }  # fmt: skip
 _SAME_EVERYWHERE = {
     "pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "fsopen": 430, "pidfd_open": 434,
-    "clone3": 435, "pidfd_getfd": 438,
+    "clone3": 435, "close_range": 436, "pidfd_getfd": 438,
 }  # fmt: skip
 
 

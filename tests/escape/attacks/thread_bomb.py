@@ -1,6 +1,8 @@
 """Makes threads without end."""
 
+import _thread
 import threading
+import time
 
 KIND = "done"
 
@@ -8,10 +10,17 @@ KIND = "done"
 def attack(canary):
     threading.stack_size(64 * 1024)
     gate = threading.Event()
-    threads = [threading.Thread(target=gate.wait, daemon=True) for _ in range(canary["threads"])]
+    running = []
+
+    def stay():
+        running.append(None)
+        gate.wait()
+
     try:
-        for thread in threads:
-            thread.start()
+        for _ in range(canary["threads"]):
+            _thread.start_new_thread(stay, ())
+        time.sleep(0.1)
+        assert len(running) == canary["threads"]
     finally:
         gate.set()
     return canary["done"]

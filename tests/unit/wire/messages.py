@@ -7,6 +7,8 @@ from enum import Enum
 import hypothesis.strategies as st
 import msgspec
 
+from edif.wire.pipe import Count, Seconds
+
 # What travels is UTF-8, 64-bit integers, and whatever JSON can say in an env.
 TEXT = st.text(max_size=30)
 ENV_VALUES = st.none() | st.booleans() | TEXT | st.integers(-9, 9) | st.lists(TEXT, max_size=2)
@@ -17,12 +19,15 @@ PLAIN: dict[object, st.SearchStrategy[object]] = {
     bool: st.booleans(),
     type(None): st.none(),
     typing.Any: ENV_VALUES,
+    Seconds: st.floats(min_value=0, allow_nan=False),
+    Count: st.integers(0, 2**63 - 1),
 }
 
 
 def messages(kind: type[msgspec.Struct]) -> st.SearchStrategy[msgspec.Struct]:
     """Messages of one kind."""
-    return st.builds(kind, **{name: values(hint) for name, hint in typing.get_type_hints(kind).items()})
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return st.builds(kind, **{name: values(hint) for name, hint in hints.items()})
 
 
 def values(hint: object) -> st.SearchStrategy[typing.Any]:

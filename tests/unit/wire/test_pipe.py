@@ -1,6 +1,7 @@
 """The executor pipe, over real socket pairs: messages and descriptors arrive, nonsense does not, nothing leaks."""
 
 import contextlib
+import math
 import os
 import socket
 import typing
@@ -115,6 +116,24 @@ NONSENSE = [
 @pytest.mark.parametrize("packet", NONSENSE, ids=lambda packet: repr(packet[:20]))
 def test_descriptors_that_come_with_nonsense_are_closed(sockets: Sockets, packet: bytes) -> None:
     socket.send_fds(sockets[0], [packet], [0, 1, 2])
+    with pytest.raises(pipe.PipeError, match="not a message"):
+        pipe.receive(sockets[1], pipe.from_runner)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        ["Done", math.nan, 1],
+        ["Done", -0.5, 1],
+        ["Done", 1.0, -1],
+        ["Done", 1.0, 2**63],
+        ["Failed", "user_code", "No.", "", -1],
+    ],
+    ids=str,
+)
+def test_use_that_cannot_be_is_refused(sockets: Sockets, packet: list[object]) -> None:
+    """The agent computes with it, and the gateway stores it."""
+    socket.send_fds(sockets[0], [msgspec.msgpack.encode(packet)], [])
     with pytest.raises(pipe.PipeError, match="not a message"):
         pipe.receive(sockets[1], pipe.from_runner)
 

@@ -1,0 +1,249 @@
+"""The executor pipe: what a process that runs strangers' code can say to the agent, packet by packet and as a whole.
+
+``packet`` is the parser alone, in all four directions. ``family`` is everything behind it: a real replica and a real
+attempt, whose zygote and runner this file plays.
+"""
+
+import asyncio
+import os
+import socket
+import tempfile
+import typing
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from edif.core import errors
+from edif.core.job import AttemptOutcome
+from edif.wire import link, pipe
+from edif.worker.attempt import run_attempt
+from edif.worker.replica import Replica, ReplicaCallbacks
+from edif.worker.transfer import Committed
+from fuzz.target import Target, open_descriptors, samples
+
+FROM_RUNNER = typing.get_args(pipe.FromRunner)
+DIRECTIONS: tuple[tuple[msgspec.msgpack.Decoder[typing.Any], tuple[type[msgspec.Struct], ...]], ...] = (
+    (pipe.from_runner, FROM_RUNNER),
+    (pipe.from_zygote, typing.get_args(pipe.FromZygote)),
+    (pipe.to_runner, (pipe.RunJob,)),
+    (pipe.to_zygote, typing.get_args(pipe.ToZygote)),
+)
+encode = msgspec.msgpack.encode
+
+
+# -- one packet ----------------------------------------------------------------------------------------
+def check_packet(data: bytes) -> bool:
+    """A packet is a message that survives the journey, or a ``PipeError``; no descriptor is left open.
+
+    The first byte says how many descriptors ride along, one more than allowed at most.
+    """
+    before = open_descriptors()
+    ours, theirs = pipe.pair()
+    with ours, theirs:
+        heard = [_hears(ours, theirs, data, *direction) for direction in DIRECTIONS]
+    assert open_descriptors() == before, "a descriptor leaked"
+    return any(heard)
+
+
+def _hears(
+    ours: socket.socket,
+    theirs: socket.socket,
+    data: bytes,
+    decoder: msgspec.msgpack.Decoder[typing.Any],
+    kinds: tuple[type[msgspec.Struct], ...],
+) -> bool:
+    fds = _send(theirs, data)
+    try:
+        message, received = pipe.receive(ours, decoder)
+    except pipe.PipeError:
+        return False
+    for fd in received:
+        os.close(fd)
+    assert len(received) == fds <= pipe.MAX_FDS
+    assert isinstance(message, kinds)
+    again = encode(message)
+    # Bytes are compared and not values: NaN is not equal to itself.
+    assert encode(decoder.decode(again)) == again, "a message changes on its journey"
+    return True
+
+
+def _send(sock: socket.socket, data: bytes) -> int:
+    """Send all but the first byte, which counts the descriptors; answers how many went along."""
+    fds = data[0] % (pipe.MAX_FDS + 2) if data else 0
+    socket.send_fds(sock, [data[1:]], [sock.fileno()] * fds)
+    return fds
+
+
+def packet_seeds() -> list[bytes]:
+    messages = samples([kind for _, kinds in DIRECTIONS for kind in kinds])
+    seeds = [
+        bytes([number % (pipe.MAX_FDS + 2)]) + encode(message) for number, message in enumerate(messages)
+    ]
+    return [*seeds, b"\0" + encode(pipe.Log("x" * pipe.MAX_TEXT))]
+
+
+# -- a whole attempt -----------------------------------------------------------------------------------
+SPEC = link.ModelSpec("org/name")
+RUN = link.RunAttempt(
+    "j1",
+    1,
+    "r1",
+    cell=None,
+    compress=False,
+    env={},
+    payload_url="",
+    result_url="",
+    time_limit_s=60.0,
+    result_limit_bytes=1000,
+    expanded_limit_bytes=1000,
+    log_limit_bytes=1000,
+)
+SEALED = msgspec.structs.replace(RUN, cell=link.CellLimits(1, 1, 1, 1))
+PID = 2**31 - 1  # nobody's
+BORDER = b"\xc1"
+"""Stands between two packets: the one byte that MessagePack never uses."""
+
+
+def check_family(data: bytes) -> bool:
+    """Whatever a runner says once it has its job, and however it dies, the attempt ends once, in valid messages, and
+    leaves nothing.
+
+    The first byte says how it dies: an exit code, or from 128 on a signal. The lowest bit of the second one seals the
+    job in. The rest are packets with a border between any two, as :func:`check_packet` reads them.
+    """
+    death, seals = (*data[:2], 0, 0)[:2]
+    status = death if death < 128 else -(death % 64 or 64)
+    before = open_descriptors()
+    broken: list[str] = []
+    request = SEALED if seals & 1 else RUN
+    with tempfile.TemporaryDirectory(prefix="edif-fuzz-", dir="/dev/shm") as folder:
+        said = asyncio.run(_attempt(request, status, data[2:].split(BORDER), Path(folder), broken))
+        assert not list(Path(folder).iterdir()), "a file is left"
+    assert not broken, broken[0]
+    assert open_descriptors() == before, "a descriptor leaked"
+    return _judge(said)
+
+
+def _judge(said: list[link.ToGateway]) -> bool:
+    """What the agent says of the attempt is valid, about this attempt, within its limits, and ends with one end."""
+    for message in said:
+        again = link.encode(message)
+        assert link.encode(link.decode_to_gateway(again)) == again
+        assert isinstance(
+            message, link.AttemptStarted | link.AttemptLog | link.AttemptSaving | link.AttemptEnded
+        )
+        assert (message.job, message.attempt) == (RUN.job, RUN.attempt)
+    logged = sum(len(message.text) for message in said if isinstance(message, link.AttemptLog))
+    assert logged <= RUN.log_limit_bytes + 200
+    ended = said[-1]
+    assert isinstance(ended, link.AttemptEnded)
+    assert sum(isinstance(message, link.AttemptEnded) for message in said) == 1
+    assert ended.error_code is None or ended.error_code in errors.catalogue()
+    assert all(0 <= used < 2**63 for used in msgspec.structs.astuple(ended.usage)), ended.usage
+    return ended.outcome is AttemptOutcome.COMPLETED
+
+
+async def _attempt(
+    request: link.RunAttempt, status: int, packets: list[bytes], folder: Path, broken: list[str]
+) -> list[link.ToGateway]:
+    """Play one attempt; ``broken`` gets what would have been an unhandled error of the agent."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: broken.append(repr(context)))
+    said: list[link.ToGateway] = []
+    replica = Replica("r1", SPEC, ReplicaCallbacks(_ignore, _ignore, broken.append), {}, request.cell, folder)
+    ours, zygote = pipe.pair()
+    ours.setblocking(False)
+    zygote.setblocking(False)
+    replica._zygote = ours
+    replica.is_ready = True
+    loop.add_reader(ours, replica._on_zygote)
+    running = asyncio.create_task(run_attempt(request, replica, _Transfer(folder), said.append))
+    with zygote:
+        try:
+            with await _forked(zygote) as runner:
+                await _speak(runner, packets)
+            pipe.send(zygote, pipe.ChildExited(PID, status))
+            said.append(await running)
+        finally:
+            await replica.stop()
+    assert not replica._runners
+    return said
+
+
+async def _forked(zygote: socket.socket) -> socket.socket:
+    """The runner's end of its pipe, once it has its job."""
+    asked, fds = await _heard(zygote, pipe.to_zygote)
+    assert isinstance(asked, pipe.ForkRunner)
+    runner = socket.socket(fileno=fds[0])
+    runner.setblocking(False)
+    pipe.send(zygote, pipe.Forked(PID))
+    pipe.send(runner, pipe.Ready())
+    _, fds = await _heard(runner, pipe.to_runner)
+    for fd in fds:
+        os.close(fd)
+    return runner
+
+
+async def _heard(
+    sock: socket.socket, decoder: msgspec.msgpack.Decoder[typing.Any]
+) -> tuple[typing.Any, list[int]]:
+    while True:
+        with suppress(BlockingIOError):
+            return pipe.receive(sock, decoder)
+        await asyncio.sleep(0)
+
+
+async def _speak(runner: socket.socket, packets: list[bytes]) -> None:
+    for packet in packets:
+        try:
+            _send(runner, packet)
+        except BlockingIOError:
+            await asyncio.sleep(0)
+        except OSError:
+            return  # nobody listens any more
+
+
+class _Spooled:
+    """A result that nobody wants."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    async def commit(self) -> Committed:
+        self.discard()
+        return Committed(0, "")
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+class _Transfer:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def payload(self, job: str, url: str) -> int:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def result(self, job: str, attempt: int, url: str) -> _Spooled:
+        return _Spooled(self._folder / "result")
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+def family_seeds() -> list[bytes]:
+    packets = [b"\0" + encode(message) for message in samples(FROM_RUNNER)]
+    done, failed = (b"\0" + encode(message) for message in samples((pipe.Done, pipe.Failed), count=1))
+    endings = [bytes([death, seals]) for death in (0, 1, 128 + 9, 128 + 11, 128 + 40) for seals in (0, 1)]
+    stories = [[packet] for packet in packets] + [[], [done], [failed], [*packets, done], [failed, *packets]]
+    return [
+        endings[number % len(endings)] + BORDER.join(story) for number, story in enumerate(stories)
+    ] + endings
+
+
+TARGETS = {
+    "packet": Target(check_packet, packet_seeds, most_bytes=pipe.MAX_PACKET + 16),
+    "family": Target(check_family, family_seeds),
+}
