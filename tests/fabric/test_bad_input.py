@@ -94,8 +94,21 @@ async def test_a_bad_request_is_refused(
             "multipart/form-data; boundary=x",
             errors.BODY_TRUNCATED,
         ),
+        *(
+            (
+                b'--x\r\nContent-Disposition: form-data; name="data"\r\n\r\n-'
+                + b"b" * 2000
+                + b"\r\n--x--\r\n",
+                f"multipart/form-data; boundary=x; charset={charset}",
+                errors.BODY_NOT_MULTIPART,
+            )
+            for charset in ("punycode", "undefined", "utf-7")
+        ),
     ],
-    ids=["json", "broken", "no boundary", "not json", "field missing", "truncated"],
+    ids=[
+        *("json", "broken", "no boundary", "not json", "field missing", "truncated"),
+        *("slow charset", "no charset", "other charset"),
+    ],
 )
 async def test_a_malformed_body_is_refused(
     fabric: Fabric, body: bytes, content_type: str, kind: errors.ErrorCode

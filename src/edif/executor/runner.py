@@ -117,8 +117,9 @@ def _out_of_memory(words: str, limit_bytes: int | None) -> str:
     wanted = "more" if asked is None else f"another {_gib(int(asked[1]))}"
     if limit_bytes is None:
         return f"The job ran out of memory: it asked for {wanted}, which the node did not have."
-    used = _gib(memory.reserved_beyond(limit_bytes))
-    return f"The job had used {used} beyond the model's memory and asked for {wanted}; it may use {_gib(limit_bytes)} here."
+    reserved = memory.reserved_beyond(limit_bytes)
+    used = "memory" if reserved is None else _gib(reserved)
+    return f"The job had used {used} beyond the model's and asked for {wanted}; it may use {_gib(limit_bytes)} here."
 
 
 def _gib(size: int) -> str:

@@ -43,7 +43,11 @@ def reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def reserved_beyond(limit_bytes: int) -> int:
-    """The most address space that this process had of the ``limit_bytes`` that it was given on top of what it had."""
+def reserved_beyond(limit_bytes: int) -> int | None:
+    """The most address space that this process had of the ``limit_bytes`` that it was given on top of what it had.
+
+    None where it may not look: the kernel can forget that a closed-in process may read of itself.
+    """
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return max(memory_of().most_reserved - (most - limit_bytes), 0)
+    reserved = memory_of().most_reserved
+    return max(reserved - (most - limit_bytes), 0) if reserved else None
