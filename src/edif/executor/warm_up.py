@@ -5,6 +5,7 @@ way imports and compiles things when it is first used. No user code is involved,
 """
 
 import io
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,27 +30,36 @@ class _Keep(Backend):  # type: ignore[misc]  # nnsight has no types
         self.payload = RequestModel.serialize(tracer, compress=False)
 
 
-def warm_up(model: Any) -> bytes:
-    """Run one tiny trace on the freshly loaded model and forget it.
+@dataclass(frozen=True, slots=True)
+class Rehearsals:
+    """Payloads for :func:`rehearse`, empty where a model is called in a way that we do not know.
 
-    Returns the payload of the trace, or of the beginning of it, with which :func:`rehearse` does the same again in
-    a fork; empty if there is none.
+    Attributes:
+        whole: of one tiny trace.
+        start: of the same, which stops when it has used :data:`_REHEARSED_BYTES` of weights.
     """
+
+    whole: bytes = b""
+    start: bytes = b""
+
+
+def warm_up(model: Any) -> Rehearsals:
+    """Run one tiny trace on the freshly loaded model and forget it; returns how to do the same again in a fork."""
     tokenizer = model.tokenizer
     if tokenizer is None:
-        return b""
+        return Rehearsals()
     token = tokenizer.eos_token_id or 0
     ids = torch.tensor([[token, token]])
-    payloads = [_record(model, ids)]
+    whole = start = _record(model, ids)
     if (enough := _enough_of(model._module, ids)) is not None:  # noqa: SLF001 - nnsight's own name for the wrapped module
-        payloads.append(_record_until(model, ids, enough))
+        start = _record_until(model, ids, enough)
     loaded = LoadedModel(model, adapters={})
     try:
-        for payload in payloads:
+        for payload in {whole, start}:
             rehearse(loaded, payload)
     finally:
         loaded.release()
-    return payloads[-1]
+    return Rehearsals(whole, start)
 
 
 def _record(model: Any, ids: torch.Tensor) -> bytes:

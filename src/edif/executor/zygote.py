@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,9 @@ from edif.wire import pipe
 from edif.wire.link import CellLimits
 
 if TYPE_CHECKING:
+    from edif.executor.warm_up import Rehearsals
     from edif.executor.weights import WeightArena
+    from edif.executor.working_set import WorkingSet
 
 _PR_SET_PDEATHSIG = 1
 _MOST_HEAP = 16 * 1024 * 1024
@@ -56,14 +59,22 @@ def main(fd: int) -> None:
     from edif.executor.warm_up import warm_up
     from edif.executor.weights import WeightArena
 
-    rehearsal = warm_up(model)
+    rehearsals = warm_up(model)
     # After the first pass, in which a model may still make buffers.
     arena = WeightArena(model._module)  # noqa: SLF001 - nnsight's own name for the wrapped module
     gc.collect()
     gc.freeze()  # keep the collector from touching, and so copying, pages that the children share
     pipe.send(sock, pipe.Loaded(time.monotonic() - began, arena.size_bytes))
     readable = tuple(Path(folder) for folder in (*model_folders(model), *adapters.values()))
-    _Zygote(sock, model, arena, adapters, readable, message.model.threads, rehearsal).serve()
+    _Zygote(sock, model, arena, adapters, readable, message.model.threads, rehearsals).serve()
+
+
+@dataclass(frozen=True, slots=True)
+class _ForSealed:
+    """What forks for sealed jobs need, made once, before the first of them."""
+
+    calls: Filter
+    working_set: "WorkingSet"
 
 
 class _Zygote:
@@ -75,16 +86,16 @@ class _Zygote:
         adapters: dict[str, str],
         readable: tuple[Path, ...],
         threads: int,
-        rehearsal: bytes,
+        rehearsals: "Rehearsals",
     ) -> None:
         self._sock = sock
         self._model = model
         self._arena = arena
         self._adapters = adapters
         self._threads = threads
-        self._rehearsal = rehearsal
+        self._rehearsals = rehearsals
         self._readable = readable
-        self._calls: Filter | None = None
+        self._sealed: _ForSealed | None = None
         self._children: set[int] = set()
 
     def _cell(self, limits: CellLimits, scratch: str) -> Cell:
@@ -135,12 +146,20 @@ class _Zygote:
             self._children.discard(pid)
             pipe.send(self._sock, pipe.ChildExited(pid, os.waitstatus_to_exitcode(status)))
 
-    def _fork(self, fd: int, request: pipe.ForkRunner) -> None:
-        if request.cell is not None and self._calls is None:
-            from edif.executor.huge_pages import collapse_heap
+    def _prepare_sealed(self) -> _ForSealed:
+        # Now and not before: its second is only worth spending where there is a fork for each job.
+        from edif.executor.huge_pages import collapse_heap
+        from edif.executor.job import LoadedModel
+        from edif.executor.warm_up import rehearse
+        from edif.executor.working_set import WorkingSet
 
-            self._calls = Filter()
-            collapse_heap()  # now, for its time is only worth spending where there is a fork for each job
+        collapse_heap()
+        trial = WorkingSet.learn(lambda: rehearse(LoadedModel(self._model, {}), self._rehearsals.whole))
+        return _ForSealed(Filter(), trial)
+
+    def _fork(self, fd: int, request: pipe.ForkRunner) -> None:
+        if request.cell is not None and self._sealed is None:
+            self._sealed = self._prepare_sealed()
         parent = os.getpid()
         pid = os.fork()
         if pid:
@@ -157,14 +176,15 @@ class _Zygote:
             if request.cell is None:
                 runner.serve(sock, self._model, self._arena.guard(), self._adapters, self._threads)
             else:
-                assert self._calls is not None
-                close_in(self._cell(request.cell, request.scratch), self._calls, (fd,))
+                assert self._sealed is not None
+                self._sealed.working_set.take()
+                close_in(self._cell(request.cell, request.scratch), self._sealed.calls, (fd,))
                 runner.serve_one(
                     sock,
                     self._model,
                     self._adapters,
                     self._threads,
-                    self._rehearsal,
+                    self._rehearsals.start,
                     request.cell.memory_bytes,
                     heap_bytes=min(self._arena.size_bytes // 16, _MOST_HEAP),
                 )
