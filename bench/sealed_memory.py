@@ -37,7 +37,6 @@ def _weights(folder: Path) -> int:
 
 async def _measure(fabric: Fabric, blobs: Path, weights: int) -> str:
     zygote = psutil.Process(fabric.pid("agent")).children()[0]
-    before = zygote.memory_full_info().uss
     rows = []
     async with Replayer(fabric.url, blobs, _MODEL) as client:
         together = await _sampled(zygote, asyncio.gather(*(client.run("slow") for _ in range(_AT_ONCE))))
@@ -46,10 +45,6 @@ async def _measure(fabric: Fabric, blobs: Path, weights: int) -> str:
         for _ in range(_IN_A_ROW):
             alone += await _sampled(zygote, asyncio.gather(client.run("slow")))
         rows.append(_row(f"{_IN_A_ROW} in a row", alone, weights))
-    after = zygote.memory_full_info().uss
-    rows.append(
-        ("zygote, more than before", f"{(after - before) / MB:.1f}", "", f"{(after - before) / weights:.1%}")
-    )
     columns = ("", "private memory, MB: median", "largest", "largest, of the weights")
     return table(
         f"Private memory of the processes of sealed jobs, {weights / MB:,.0f} MB of weights", columns, rows

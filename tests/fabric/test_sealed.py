@@ -14,6 +14,7 @@ import pytest
 
 from edif.core import errors
 from edif.core.errors import ErrorCode
+from edif.walls.memory import memory_of
 from tests.sizes import SIZES
 from tests.support.fabric import Fabric, start_fabric
 from tests.support.models import GPT2_ID
@@ -144,18 +145,18 @@ async def test_many_jobs_and_attackers_leave_nothing_in_the_parents(sealed: Fabr
     assert after.processes <= before.processes
     assert after.scratch <= before.scratch
     assert after.descriptors <= before.descriptors + 2, "a ready one more or less"
-    assert after.zygote_private < before.zygote_private + 8 * 2**20
-    assert after.agent_private < before.agent_private + 8 * 2**20 + 2_000 * SIZES.sealed_jobs
+    assert after.zygote_memory < before.zygote_memory + 8 * 2**20
+    assert after.agent_memory < before.agent_memory + 8 * 2**20 + 2_000 * SIZES.sealed_jobs
 
 
 class Held(NamedTuple):
-    """What the agent and its zygote hold: numbers of things, and bytes of private memory."""
+    """What the agent and its zygote hold: numbers of things, and bytes of memory, shared with forks or not."""
 
     processes: int
     descriptors: int
     scratch: int
-    agent_private: int
-    zygote_private: int
+    agent_memory: int
+    zygote_memory: int
 
 
 def _held(fabric: Fabric) -> Held:
@@ -164,8 +165,8 @@ def _held(fabric: Fabric) -> Held:
         processes=len(agent.children(recursive=True)),
         descriptors=agent.num_fds() + zygote.num_fds(),
         scratch=len(list((fabric.data / "spool" / "scratch").iterdir())),
-        agent_private=agent.memory_full_info().uss,
-        zygote_private=zygote.memory_full_info().uss,
+        agent_memory=memory_of(agent.pid).own,
+        zygote_memory=memory_of(zygote.pid).own,
     )
 
 

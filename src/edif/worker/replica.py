@@ -45,6 +45,7 @@ _STOP_GRACE_S = 5.0
 _RUNNER_ATTEMPTS = 5
 _MESSAGES_PER_TURN = 64
 _MESSAGES_PER_JOB = 10_000
+_FILL_AFTER_S = 0.025
 _READY_AHEAD = 2
 """Sealed runners that stand ready: making one takes longer than a small job."""
 
@@ -221,7 +222,7 @@ class Replica:
             if runner.cell is not None:
                 self._kill(runner)  # whatever it still has running ends with its job
             runner.taken = runner.cell is not None
-            self._fill(self._cell)  # not before: making the next sealed one would slow this job down
+            self._fill_soon()
         if isinstance(answer, pipe.Failed):
             raise JobRefused(answer)
         return answer
@@ -309,6 +310,14 @@ class Replica:
                     return runner
             self._changed.clear()
             await self._changed.wait()
+
+    def _fill_soon(self) -> None:
+        # Not while the job ran, and not before its result is on its way: making the next one takes from both. Unless
+        # none is left, for whom the next job would wait.
+        if any(each.ready for each in self._runners):
+            self._loop.call_later(_FILL_AFTER_S, lambda: self._fill(self._cell))
+        else:
+            self._fill(self._cell)
 
     def _fill(self, cell: CellLimits | None) -> None:
         """See to it that there is one shared runner, or that enough sealed ones are free."""
