@@ -113,7 +113,9 @@ class Settings(BaseSettings):
         default=ByteSize(2 * GIB), gt=0, description="Memory of one sealed job beyond the model's."
     )
     scratch_limit_bytes: ByteSize = Field(
-        default=ByteSize(256 * MIB), gt=0, description="Scratch folder of one sealed job."
+        default=ByteSize(256 * MIB),
+        gt=0,
+        description="Scratch folder of one sealed job; on hosts without user namespaces it has none.",
     )
     log_limit_bytes: ByteSize = Field(
         default=ByteSize(256 * 1024), gt=0, description="Text that one job may print."

@@ -44,7 +44,17 @@ class Rehearsals:
 
 
 def warm_up(model: Any) -> Rehearsals:
-    """Run one tiny trace on the freshly loaded model and forget it; returns how to do the same again in a fork."""
+    """Run one tiny trace on the freshly loaded model and forget it; returns how to do the same again in a fork.
+
+    A model that cannot be called with token ids alone is served all the same, only its first steps are slower.
+    """
+    try:
+        return _warm_up(model)
+    except Exception:  # noqa: BLE001 - a model's forward pass can raise anything
+        return Rehearsals()
+
+
+def _warm_up(model: Any) -> Rehearsals:
     tokenizer = model.tokenizer
     if tokenizer is None:
         return Rehearsals()

@@ -58,3 +58,14 @@ def test_of_a_large_model_the_beginning_is_rehearsed(model: Any, monkeypatch: py
 def test_it_leaves_no_hooks(model: Any) -> None:
     warm_up.warm_up(model)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model._module.modules())
+
+
+def test_a_model_that_needs_more_than_token_ids_is_served_without(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def needs_more(*_: object, **__: object) -> None:
+        raise ValueError("You have to specify decoder_input_ids")
+
+    monkeypatch.setattr(model._module, "forward", needs_more)
+    assert warm_up.warm_up(model) == warm_up.Rehearsals()
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model._module.modules())
