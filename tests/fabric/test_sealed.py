@@ -31,6 +31,7 @@ def sealed(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         tmp_path_factory.mktemp("sealed") / "data",
         *("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--isolation", "sealed"),
         *("--job-time-limit", "3", "--job-memory-limit", "1.5GiB", "--result-limit", "32MiB"),
+        EDIF_SEALED_AT_ONCE="8",
     )
     running.wait_running(GPT2_ID)
     yield running
@@ -74,6 +75,16 @@ async def test_what_ends_a_job_is_told_and_ends_nothing_else(
     assert meta["run_s"] > (2.9 if code is errors.TIME_LIMIT else 0)
     assert (await client.run("hello")).result == calm
     assert _zygote(sealed).pid == zygote, "the model was not loaded again"
+
+
+async def test_jobs_that_die_together_take_nobody_with_them(sealed: Fabric, client: Replayer) -> None:
+    calm = (await client.run("hello")).result
+    zygote = _zygote(sealed).pid
+    for _ in range(2):
+        outcomes = await asyncio.gather(*(client.run("exits") for _ in range(8)))
+        assert {outcome.status for outcome in outcomes} == {"ERROR"}
+    assert (await client.run("hello")).result == calm
+    assert _zygote(sealed).pid == zygote
 
 
 async def test_memory_that_ran_out_is_counted(client: Replayer) -> None:

@@ -51,6 +51,7 @@ def warm_up(model: Any) -> Rehearsals:
     try:
         return _warm_up(model)
     except Exception:  # noqa: BLE001 - a model's forward pass can raise anything
+        forget_nnsight()
         return Rehearsals()
 
 
@@ -62,7 +63,10 @@ def _warm_up(model: Any) -> Rehearsals:
     ids = torch.tensor([[token, token]])
     whole = start = _record(model, ids)
     if (enough := _enough_of(model._module, ids)) is not None:  # noqa: SLF001 - nnsight's own name for the wrapped module
-        start = _record_until(model, ids, enough)
+        # By identity: nnsight calls a module that is named like one of its own attributes otherwise.
+        envoy = next((each for each in model.modules() if each._module is enough), None)  # noqa: SLF001
+        if envoy is not None:
+            start = _record_until(model, ids, envoy)
     loaded = LoadedModel(model, adapters={})
     try:
         for payload in {whole, start}:
@@ -79,16 +83,15 @@ def _record(model: Any, ids: torch.Tensor) -> bytes:
     return kept.payload
 
 
-def _record_until(model: Any, ids: torch.Tensor, name: str) -> bytes:
+def _record_until(model: Any, ids: torch.Tensor, envoy: Any) -> bytes:
     kept = _Keep()
-    envoy = model.get(name)
     with model.trace(ids, backend=kept) as tracer:
         output = envoy.output.save()  # noqa: F841 - nnsight sends it back by its name
         tracer.stop()
     return kept.payload
 
 
-def _enough_of(module: torch.nn.Module, ids: torch.Tensor) -> str | None:
+def _enough_of(module: torch.nn.Module, ids: torch.Tensor) -> torch.nn.Module | None:
     """The module with whose end a forward pass has used enough of the weights; None if the whole pass uses less."""
     left, found = _REHEARSED_BYTES, None
 
@@ -105,7 +108,7 @@ def _enough_of(module: torch.nn.Module, ids: torch.Tensor) -> str | None:
     finally:
         for hook in hooks:
             hook.remove()
-    return next((name for name, part in module.named_modules() if part is found), None)
+    return found
 
 
 def rehearse(loaded: LoadedModel, payload: bytes) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _MOST_HEAP = 16 * 1024 * 1024
+_NO_PID, _CANNOT_FORK = -1, 72
 
 
 def main(fd: int) -> None:
@@ -153,15 +154,26 @@ class _Zygote:
         from edif.executor.warm_up import rehearse
         from edif.executor.working_set import WorkingSet
 
+        parent = os.getpid()
+
+        def trial() -> None:
+            _settle_child(parent)
+            rehearse(LoadedModel(self._model, {}), self._rehearsals.whole)
+
         collapse_heap()
-        trial = WorkingSet.learn(lambda: rehearse(LoadedModel(self._model, {}), self._rehearsals.whole))
-        return _ForSealed(Filter(), trial)
+        return _ForSealed(Filter(), WorkingSet.learn(trial))
 
     def _fork(self, fd: int, request: pipe.ForkRunner) -> None:
         if request.cell is not None and self._sealed is None:
             self._sealed = self._prepare_sealed()
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # too many processes, or no memory: as if it had been made and had died at once
+            os.close(fd)
+            pipe.send(self._sock, pipe.Forked(_NO_PID))
+            pipe.send(self._sock, pipe.ChildExited(_NO_PID, _CANNOT_FORK))
+            return
         if pid:
             os.close(fd)
             self._children.add(pid)

@@ -178,6 +178,10 @@ class Fabric:
                     del self._away[agent]
                     log.warning("fabric.agent_lost", agent=agent)
                     await self._decide(ev.AgentLost(agent))
+            case ev.AttemptRefused(job=job):
+                await self._decide(item)
+                if not self._scheduler.knows(job):  # else it waits again, to be refused again
+                    self._active.pop(job, None)
             case _:
                 await self._decide(item)
 
@@ -493,7 +497,6 @@ class Fabric:
         active.tell_cancellable(ClientStatus.DISPATCHED)
         if not await recording:
             self._agents.send(action.agent, link.CancelAttempt(action.job, action.attempt))
-            self._active.pop(action.job, None)
             self._post(ev.AttemptRefused(action.job))
 
     async def _watch_users(self) -> None:

@@ -21,14 +21,21 @@ def catalogue_of(settings: Settings) -> Catalogue:
     """
     folders = _folders(settings)
     for model, own in settings.deployments.items():
-        if own.folder is not None:
-            folders.setdefault(model, model_folder(model, str(own.folder)))
-        folders.setdefault(model, None)
+        if model not in folders:
+            parse_model_option(model)
+        if folders.get(model) is None:
+            folders[model] = _own_folder(model, own)
     plain = DeploymentSettings()
     return Catalogue(
         _deployment(settings, model, folder, settings.deployments.get(model, plain))
         for model, folder in folders.items()
     )
+
+
+def _own_folder(model: str, own: DeploymentSettings) -> str | None:
+    if own.folder is not None:
+        return model_folder(model, str(own.folder))
+    return str(DEMO_MODEL_PATH) if model == DEMO_MODEL_ID else None
 
 
 def _folders(settings: Settings) -> dict[str, str | None]:

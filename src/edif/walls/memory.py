@@ -1,9 +1,12 @@
 """What the kernel says of a process's memory."""
 
 import contextlib
+import re
 import resource
 from dataclasses import dataclass
 from pathlib import Path
+
+_FIELD = re.compile(rb"^(RssAnon|RssFile|RssShmem|VmHWM|VmPeak):\s+(\d+) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +15,8 @@ class Memory:
 
     Attributes:
         own: resident pages that are this process's alone; weights that it shares with others are not among them.
-        most_own: the largest ``own`` may have been since the process began or its peak was last reset.
+        most_own: about the largest ``own`` since the process began or its peak was last reset: the largest resident set,
+            less what it shares now.
         most_reserved: the largest address space so far.
     """
 
@@ -24,16 +28,16 @@ class Memory:
 def memory_of(pid: int | str = "self") -> Memory:
     """All zero if there is no such process, or not any more."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+        status = Path(f"/proc/{pid}/status").read_bytes()
     except OSError:
         return Memory()
-    fields = dict(line.split(":", 1) for line in lines if line.endswith("kB"))
-    size = {name: int(value.split()[0]) * 1024 for name, value in fields.items()}
-    shared = size.get("RssFile", 0) + size.get("RssShmem", 0)
+    # Exactly these lines: another one is the process's name, which its job may choose.
+    size = {name: int(number) * 1024 for name, number in _FIELD.findall(status)}
+    shared = size.get(b"RssFile", 0) + size.get(b"RssShmem", 0)
     return Memory(
-        own=size.get("RssAnon", 0),
-        most_own=max(size.get("VmHWM", 0) - shared, 0),
-        most_reserved=size.get("VmPeak", 0),
+        own=size.get(b"RssAnon", 0),
+        most_own=max(size.get(b"VmHWM", 0) - shared, 0),
+        most_reserved=size.get(b"VmPeak", 0),
     )
 
 

@@ -62,6 +62,9 @@ async def _try(
     except OSError as error:
         log.exception("agent.attempt_failed", job=message.job)
         return _lost(message, f"On the node: {error.strerror}.")
+    except Exception as error:  # whatever one attempt meets, the agent's others go on
+        log.exception("agent.attempt_failed", job=message.job)
+        return _lost(message, f"On the node: {type(error).__name__}.")
 
 
 async def _run(
@@ -110,8 +113,9 @@ async def _execute(
     callbacks = JobCallbacks(log=progress.log, saving=progress.saving, spent=progress.spent)
     result_fd = os.open(spooled.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        async with asyncio.timeout(message.time_limit_s):
-            progress.done(await replica.run(request, payload_fd, result_fd, callbacks, message.cell))
+        progress.done(
+            await replica.run(request, payload_fd, result_fd, callbacks, message.cell, message.time_limit_s)
+        )
     except TimeoutError:
         raise JobFailed(
             errors.TIME_LIMIT,

@@ -46,6 +46,8 @@ _RUNNER_ATTEMPTS = 5
 _MESSAGES_PER_TURN = 64
 _MESSAGES_PER_JOB = 10_000
 _FILL_AFTER_S = 0.025
+_TAKE_S = 300.0
+"""Waiting for a runner takes milliseconds, or as long as the zygote is busy with its preparations."""
 _READY_AHEAD = 2
 """Sealed runners that stand ready: making one takes longer than a small job."""
 
@@ -90,7 +92,7 @@ class ReplicaCallbacks:
 
 @dataclass(frozen=True, slots=True)
 class JobCallbacks:
-    """How a job's attempt hears of it. ``spent`` is called once, however it ends.
+    """How a job's attempt hears of it. ``spent`` is called once, however it ends, if it came to begin.
 
     It is given the wall seconds in the job's process, and the most memory, in bytes, that the job had of its own there.
     """
@@ -114,6 +116,7 @@ class _Runner:
         self.pid: int | None = None
         self.heard = 0
         self.ready = False
+        self.was_ready = False
         self.taken = False
         self.answer: asyncio.Future[pipe.Done | pipe.Failed] | None = None
         self.job: JobCallbacks | None = None
@@ -194,14 +197,20 @@ class Replica:
         result_fd: int,
         job: JobCallbacks,
         cell: CellLimits | None,
+        time_limit_s: float,
     ) -> pipe.Done:
         """Run one job, sealed in ``cell`` or shared without one, and wait for its end.
 
         Raises:
+            TimeoutError: the job ran longer than it may; waiting for its process does not count.
             JobRefused: the executor said that the job failed.
             RunnerDied: its process ended before it answered.
         """
-        runner = await self._take(cell)
+        try:
+            async with asyncio.timeout(_TAKE_S):
+                runner = await self._take(cell)
+        except TimeoutError:
+            raise RunnerDied(-signal.SIGKILL, by_its_job=False) from None
         runner.heard = 0
         runner.job = job
         runner.answer = self._loop.create_future()
@@ -211,16 +220,19 @@ class Replica:
                 pipe.send(runner.sock, request, (payload_fd, result_fd))
             except (pipe.PipeError, BlockingIOError):
                 raise RunnerDied(-signal.SIGKILL, by_its_job=False) from None
-            answer = await runner.answer
-        except asyncio.CancelledError:
+            async with asyncio.timeout(time_limit_s):
+                answer = await runner.answer
+        except (asyncio.CancelledError, TimeoutError):
             self._kill(runner)
             raise
         finally:
             job.spent(time.monotonic() - began, max(runner.memory().most_own - before, 0))
             runner.job = None
             runner.answer = None
-            if runner.cell is not None:
-                self._kill(runner)  # whatever it still has running ends with its job
+            if runner.cell is not None or self._cell is not None:
+                self._kill(
+                    runner
+                )  # whatever a sealed one still has running ends with its job; none is shared now
             runner.taken = runner.cell is not None
             self._fill_soon()
         if isinstance(answer, pipe.Failed):
@@ -266,8 +278,8 @@ class Replica:
                 self._callbacks.loading(stage)
             case pipe.Loaded(load_s=load_s, weight_bytes=weight_bytes):
                 self.is_ready = True
-                self._fill(self._cell)
                 self._callbacks.ready(load_s, weight_bytes)
+                self._fill(self._cell)
             case pipe.LoadFailed(sentence=sentence):
                 self._fail(sentence)
             case pipe.Forked(pid=pid):
@@ -314,7 +326,7 @@ class Replica:
     def _fill_soon(self) -> None:
         # Not while the job ran, and not before its result is on its way: making the next one takes from both. Unless
         # none is left, for whom the next job would wait.
-        if any(each.ready for each in self._runners):
+        if any(each.ready and each.cell == self._cell for each in self._runners):
             self._loop.call_later(_FILL_AFTER_S, lambda: self._fill(self._cell))
         else:
             self._fill(self._cell)
@@ -327,16 +339,20 @@ class Replica:
         free = [each for each in there if not each.taken]
         lacking = 1 - len(there) if cell is None else _READY_AHEAD - len(free)
         for _ in range(lacking):
-            self._fork_runner(cell)
+            try:
+                self._fork_runner(cell)
+            except OSError as error:  # no room, or too many open files: what runs is not to suffer from it
+                log.error("replica.cannot_fork", replica=self.id, reason=str(error))  # noqa: TRY400
+                return
 
     def _fork_runner(self, cell: CellLimits | None) -> None:
         assert self._zygote is not None
-        ours, theirs = pipe.pair()
-        ours.setblocking(False)
         scratch = None
         if cell is not None:
             scratch = self._scratch / f"{self.id}-{secrets.token_hex(6)}"
             scratch.mkdir(parents=True, mode=0o700)
+        ours, theirs = pipe.pair()
+        ours.setblocking(False)
         runner = _Runner(ours, cell, scratch)
         with theirs:
             try:
@@ -370,7 +386,7 @@ class Replica:
         runner = next((each for each in self._runners if each.pid == pid), None)
         if runner is None:
             return
-        if not runner.doomed:
+        if not (runner.doomed or runner.was_ready):
             self._fruitless_forks += 1
         self._drop(runner, status, by_its_job=runner.cell is not None)
         if self._fruitless_forks > _RUNNER_ATTEMPTS:
@@ -434,6 +450,7 @@ class Replica:
         match message:
             case pipe.Ready():
                 self._fruitless_forks = 0
+                runner.was_ready = True
                 if (answer is None or answer.done()) and not runner.doomed:
                     runner.ready = True
                     self._changed.set()

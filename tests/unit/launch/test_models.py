@@ -65,6 +65,21 @@ def test_flags_come_first_and_their_folder_counts(tmp_path: Path) -> None:
     assert found[0].isolation is Isolation.SHARED
 
 
+def test_a_folder_in_the_file_counts_for_a_model_that_a_flag_names_without_one() -> None:
+    (found,) = deployments(models=("org/name",), deployments={"org/name": {"folder": DEMO}})
+    assert found.spec.path == DEMO
+
+
+def test_the_demo_model_needs_no_folder() -> None:
+    (found,) = deployments(deployments={DEMO_MODEL_ID: {"isolation": "sealed"}})
+    assert found.spec.path == DEMO
+
+
+def test_a_deployment_that_names_no_repository_is_refused() -> None:
+    with pytest.raises(SetupError, match="repository id"):
+        deployments(deployments={"/srv/model": {}})
+
+
 def test_a_model_named_twice_by_flags_is_refused() -> None:
     with pytest.raises(SetupError, match="twice"):
         deployments(models=("org/name", f"org/name={DEMO}"))

@@ -1,7 +1,10 @@
 """What the kernel says of a process's memory."""
 
+import ctypes
 import mmap
 import os
+
+import pytest
 
 from edif.walls.memory import Memory, memory_of, reset_peak
 
@@ -33,3 +36,23 @@ def test_of_no_process_there_is_nothing() -> None:
         os._exit(0)
     os.waitpid(pid, 0)
     assert memory_of(pid) == Memory()
+
+
+@pytest.mark.parametrize("name", [b"x kB", b"a\rkB", b"VmHWM:\t9 kB"])
+def test_the_name_that_a_process_gave_itself_is_not_read(name: bytes) -> None:
+    ready, named = os.pipe()
+    hold, release = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        ctypes.CDLL(None).prctl(15, name, 0, 0, 0)  # PR_SET_NAME
+        os.write(named, b"x")
+        os.read(hold, 1)
+        os._exit(0)
+    os.read(ready, 1)
+    seen = memory_of(pid)
+    os.write(release, b"x")
+    os.waitpid(pid, 0)
+    for fd in (ready, named, hold, release):
+        os.close(fd)
+    assert 0 < seen.own <= seen.most_own
+    assert seen.most_own > 20 * MB
