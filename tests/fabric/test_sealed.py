@@ -5,7 +5,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +22,13 @@ from tests.support.replay import Replayer
 
 TRUSTED_ID = "tiny/trusted"
 ATTACKERS = ("segfault", "exits", "eats_memory", "edits_weights", "flood", "leaves_hooks", "unpicklable")
+READY_BYTES = 64 * 2**20
+"""Free memory that a process may have before its job comes, at most; what a job uses of it is not counted."""
 INSIDE = b"HOME LANG TMPDIR"
 
 
 @pytest.fixture(scope="module")
-def sealed(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
+def fabric(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
     running = start_fabric(
         tmp_path_factory.mktemp("sealed") / "data",
         *("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--isolation", "sealed"),
@@ -36,12 +38,6 @@ def sealed(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     running.wait_running(GPT2_ID)
     yield running
     assert running.stop() == 0
-
-
-@pytest.fixture
-async def client(sealed: Fabric, blobs: Path) -> AsyncIterator[Replayer]:
-    async with Replayer(sealed.url, blobs) as replayer:
-        yield replayer
 
 
 def _zygote(fabric: Fabric) -> psutil.Process:
@@ -62,10 +58,10 @@ def _zygote(fabric: Fabric) -> psutil.Process:
     ],
 )
 async def test_what_ends_a_job_is_told_and_ends_nothing_else(
-    name: str, code: ErrorCode, says: str, sealed: Fabric, client: Replayer
+    name: str, code: ErrorCode, says: str, fabric: Fabric, client: Replayer
 ) -> None:
     calm = (await client.run("hello")).result
-    zygote = _zygote(sealed).pid
+    zygote = _zygote(fabric).pid
     outcome = await client.run(name)
     assert outcome.status == "ERROR"
     assert outcome.description.endswith(f"[{code.code}]")
@@ -74,17 +70,17 @@ async def test_what_ends_a_job_is_told_and_ends_nothing_else(
     assert meta["attempts"] == 1, "it is the job's own fault: it is not tried again"
     assert meta["run_s"] > (4.9 if code is errors.TIME_LIMIT else 0)
     assert (await client.run("hello")).result == calm
-    assert _zygote(sealed).pid == zygote, "the model was not loaded again"
+    assert _zygote(fabric).pid == zygote, "the model was not loaded again"
 
 
-async def test_jobs_that_die_together_take_nobody_with_them(sealed: Fabric, client: Replayer) -> None:
+async def test_jobs_that_die_together_take_nobody_with_them(fabric: Fabric, client: Replayer) -> None:
     calm = (await client.run("hello")).result
-    zygote = _zygote(sealed).pid
+    zygote = _zygote(fabric).pid
     for _ in range(2):
         outcomes = await asyncio.gather(*(client.run("exits") for _ in range(8)))
         assert {outcome.status for outcome in outcomes} == {"ERROR"}
     assert (await client.run("hello")).result == calm
-    assert _zygote(sealed).pid == zygote
+    assert _zygote(fabric).pid == zygote
 
 
 async def test_memory_that_ran_out_is_counted(client: Replayer) -> None:
@@ -92,41 +88,41 @@ async def test_memory_that_ran_out_is_counted(client: Replayer) -> None:
     used = re.search(r"had used ([\d.]+) GiB .* asked for another 0\.09313 GiB;", outcome.description)
     assert used is not None, outcome.description
     assert 1.2 < float(used[1]) <= 1.5
-    assert 200_000_000 < outcome.final["meta"]["peak_memory_bytes"] < 264_000_000
+    assert 200_000_000 - READY_BYTES < outcome.final["meta"]["peak_memory_bytes"] < 264_000_000
 
 
 async def test_the_models_own_memory_is_not_the_jobs(client: Replayer) -> None:
     small, large = [
-        (await client.run(name)).final["meta"]["peak_memory_bytes"] for name in ("hello", "large")
+        (await client.run(name)).final["meta"]["peak_memory_bytes"] for name in ("hello", "takes_memory")
     ]
     assert small < 32 * 2**20
-    assert small + 5 * 10**6 < large < small + 64 * 2**20
+    assert 100_000_000 - READY_BYTES < large < 164_000_000
 
 
 @pytest.mark.parametrize("name", ["edits_weights", "leaves_hooks", "large"])
-async def test_what_is_allowed_inside_stays_inside(name: str, sealed: Fabric, client: Replayer) -> None:
+async def test_what_is_allowed_inside_stays_inside(name: str, fabric: Fabric, client: Replayer) -> None:
     calm = (await client.run("hello")).result
     assert (await client.run(name)).status == "COMPLETED"
     assert (await client.run("hello")).result == calm
 
 
-async def test_a_cell_leaves_neither_process_nor_scratch(sealed: Fabric, client: Replayer) -> None:
+async def test_a_cell_leaves_neither_process_nor_scratch(fabric: Fabric, client: Replayer) -> None:
     for _ in range(5):
         assert (await client.run("hello")).status == "COMPLETED"
-    ready = _zygote(sealed).children()
+    ready = _zygote(fabric).children()
     assert len(ready) <= 4, "two stand ready, and two may just be coming or going"
-    scratch = list((sealed.data / "spool" / "scratch").iterdir())
+    scratch = list((fabric.data / "spool" / "scratch").iterdir())
     assert len(scratch) <= 4
 
 
 @pytest.mark.slow
-async def test_what_a_killed_agent_left_is_swept(sealed: Fabric, client: Replayer) -> None:
+async def test_what_a_killed_agent_left_is_swept(fabric: Fabric, client: Replayer) -> None:
     calm = (await client.run("hello")).result
-    spool = sealed.data / "spool"
+    spool = fabric.data / "spool"
     stray = spool / "scratch" / "of-a-dead-job" / "deep"
     stray.mkdir(parents=True)
     (spool / "half-moved").write_bytes(b"x")
-    os.kill(sealed.pid("agent"), signal.SIGKILL)
+    os.kill(fabric.pid("agent"), signal.SIGKILL)
     assert (await client.run("hello")).result == calm  # another agent has come up
     assert not stray.exists()
     assert not (spool / "half-moved").exists()
@@ -134,9 +130,9 @@ async def test_what_a_killed_agent_left_is_swept(sealed: Fabric, client: Replaye
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-async def test_many_jobs_and_attackers_leave_nothing_in_the_parents(sealed: Fabric, client: Replayer) -> None:
+async def test_many_jobs_and_attackers_leave_nothing_in_the_parents(fabric: Fabric, client: Replayer) -> None:
     calm = (await client.run("hello")).result
-    before = _held(sealed)
+    before = await _at_rest(fabric)
     jobs = iter(range(SIZES.sealed_jobs))
 
     async def one_client() -> None:
@@ -148,13 +144,7 @@ async def test_many_jobs_and_attackers_leave_nothing_in_the_parents(sealed: Fabr
                 assert (await client.run("hello")).result == calm
 
     await asyncio.gather(*(one_client() for _ in range(4)))
-    for _ in range(100):  # those that just leave
-        after = _held(sealed)
-        if after.processes <= before.processes and after.scratch <= before.scratch:
-            break
-        await asyncio.sleep(0.1)
-    assert after.processes <= before.processes
-    assert after.scratch <= before.scratch
+    after = await _at_rest(fabric)
     assert after.descriptors <= before.descriptors + 2, "a ready one more or less"
     assert after.zygote_memory < before.zygote_memory + 8 * 2**20
     assert after.agent_memory < before.agent_memory + 8 * 2**20 + 2_000 * SIZES.sealed_jobs
@@ -168,6 +158,16 @@ class Held(NamedTuple):
     scratch: int
     agent_memory: int
     zygote_memory: int
+
+
+async def _at_rest(fabric: Fabric) -> Held:
+    """What is held when nothing runs: the zygote and two that stand ready, nobody who is just coming or leaving."""
+    for _ in range(100):
+        held = _held(fabric)
+        if (held.processes, held.scratch) == (3, 2):
+            return held
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"no rest was reached: {held}")
 
 
 def _held(fabric: Fabric) -> Held:

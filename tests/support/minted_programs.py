@@ -63,6 +63,11 @@ def fills_memory(model, backend):
             blocks.append(torch.empty(25_000_000))  # asked for, and never touched
 
 
+def takes_memory(model, backend):
+    with model.trace(PROMPT, backend=backend):
+        mean = torch.ones(25_000_000).mean().save()  # noqa: F841
+
+
 def surroundings(model, backend):
     with model.trace(PROMPT, backend=backend):
         names = sorted(os.environ).save()  # noqa: F841
@@ -156,7 +161,7 @@ def leaves_hooks(model, backend):
 PROGRAMS = [
     hello, hidden, slow, endless, endless_in_c, raises, wrong_order, no_such_module, unpicklable, too_much,
     prints, flood, exits, segfault, edits_weights, leaves_hooks, large,
-    eats_memory, eats_tensor_memory, fills_memory, surroundings,
+    eats_memory, eats_tensor_memory, fills_memory, takes_memory, surroundings,
 ]  # fmt: skip
 
 

@@ -8,12 +8,11 @@ them (before Linux 6.1) or has none left, everything works as it did, on small o
 import ctypes
 import mmap
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
-PAGE = mmap.PAGESIZE
+from edif.executor.own_memory import PAGE, writable_mappings
+
 HUGE_PAGE = 2 * 1024 * 1024
 
 # Linux, include/uapi/asm-generic/mman-common.h; Python's mmap has no fixed addresses, and keeps a descriptor.
@@ -39,18 +38,10 @@ def collapse(address: int) -> None:
 
 def collapse_heap() -> None:
     """Put what this process has allocated so far on huge pages. Takes about 0.7 s for 300 MB."""
-    for start, end in _own_memory():
-        for address in range(-(-start // HUGE_PAGE) * HUGE_PAGE, end - HUGE_PAGE + 1, HUGE_PAGE):
-            collapse(address)
-
-
-def _own_memory() -> Iterator[tuple[int, int]]:
-    """Start and end of each writable mapping that belongs to no file."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        place, access, _, _, inode, *name = line.split(maxsplit=5)
-        if access == "rw-p" and inode == "0" and name in ([], ["[heap]"]):
-            start, end = (int(each, 16) for each in place.split("-"))
-            yield start, end
+    for start, end, name, of_file in writable_mappings():
+        if not of_file and name in ("", "[heap]"):
+            for address in range(-(-start // HUGE_PAGE) * HUGE_PAGE, end - HUGE_PAGE + 1, HUGE_PAGE):
+                collapse(address)
 
 
 def take_heap(size_bytes: int) -> None:

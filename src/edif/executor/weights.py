@@ -6,20 +6,15 @@ one copy, forking duplicates no page tables, and a process that has written to a
 (``/proc/self/pagemap``), in far less time than reading the weights would take.
 """
 
-import os
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
-from edif.executor.huge_pages import PAGE
+from edif.executor.own_memory import PAGE, pages_changed
 from edif.executor.weight_file import WeightFile
 
 _ALIGN = 64
 """Bytes; what vectorised kernels like."""
-# Linux, Documentation/admin-guide/mm/pagemap: bit 63 present, 62 swapped, 61 page of a file or shared memory.
-_MINE = np.uint64(0b110 << 61)
-_OF_FILE = np.uint64(1 << 61)
 
 
 class WeightArena:
@@ -47,6 +42,7 @@ class WeightArena:
             places[address] = (end, size)
             end += -(-size // _ALIGN) * _ALIGN
         self.size_bytes = sum(size for _, size in places.values())
+        self._by_pagemap = _pagemap_tells()  # asked once, here, and not by every fork
         self._whole = torch.empty(0, dtype=torch.uint8)
         if not end:
             return
@@ -78,7 +74,7 @@ class WeightArena:
 
     def guard(self) -> "WeightGuard":
         """What notices changes in this process from now on."""
-        return WeightGuard(self._whole, self._odd, by_pagemap=_pagemap_tells())
+        return WeightGuard(self._whole, self._odd, by_pagemap=self._by_pagemap)
 
 
 class WeightGuard:
@@ -99,7 +95,7 @@ class WeightGuard:
             return False
         if self._sums is not None:
             return torch.equal(self._sums, self._page_sums())
-        return not _own_pages(self._whole.data_ptr(), self._whole.numel())
+        return not pages_changed(self._whole.data_ptr(), self._whole.numel())
 
     def _page_sums(self) -> torch.Tensor:
         return self._whole.view(torch.int64).view(-1, PAGE // 8).sum(1)
@@ -110,23 +106,6 @@ def _has_bytes_here(tensor: torch.Tensor) -> bool:
     return here and tensor.untyped_storage().nbytes() > 0
 
 
-def _own_pages(address: int, length: int) -> int:
-    """How many pages of a private file mapping this process has written to.
-
-    Raises:
-        OSError: this kernel or sandbox has no readable pagemap.
-    """
-    fd = os.open("/proc/self/pagemap", os.O_RDONLY)
-    try:
-        data = os.pread(fd, length // PAGE * 8, address // PAGE * 8)
-    finally:
-        os.close(fd)
-    entries = np.frombuffer(data, dtype=np.uint64)
-    if len(entries) != length // PAGE:
-        raise OSError("pagemap ended early")
-    return int(np.count_nonzero(((entries & _MINE) != 0) & ((entries & _OF_FILE) == 0)))
-
-
 def _pagemap_tells() -> bool:
     """Whether this kernel shows a written page, and no other: tried on a huge page of our own, as weights lie on."""
     file = WeightFile(1)
@@ -135,8 +114,8 @@ def _pagemap_tells() -> bool:
     probe = file.bytes
     try:
         probe.sum()
-        before = _own_pages(probe.data_ptr(), probe.numel())
+        before = pages_changed(probe.data_ptr(), probe.numel())
         probe[0] = 1
-        return (before, _own_pages(probe.data_ptr(), probe.numel())) == (0, 1)
+        return (before, pages_changed(probe.data_ptr(), probe.numel())) == (0, 1)
     except OSError:
         return False

@@ -11,14 +11,12 @@ import select
 import signal
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 
-from edif.executor.huge_pages import PAGE, populate
+from edif.executor.huge_pages import populate
+from edif.executor.own_memory import PAGE, Mapping, pages_of_nobody_else, writable_mappings
 
-# Linux, Documentation/admin-guide/mm/pagemap: bit 63 present, 61 page of a file or shared memory, 56 mapped by nobody else.
-_PRESENT, _OF_FILE, _ALONE = (np.uint64(1 << bit) for bit in (63, 61, 56))
 _TRIAL_S = 60.0
 
 
@@ -65,8 +63,8 @@ def _report(trial: Callable[[], None], fd: int) -> None:
     before = list(_writable_memory())
     trial()
     with os.fdopen(fd, "wb") as report:
-        for start, end in before:
-            own = np.flatnonzero(_own_pages(start, end))
+        for start, end, *_ in before:
+            own = np.flatnonzero(pages_of_nobody_else(start, end - start))
             if len(own):
                 breaks = np.flatnonzero(np.diff(own) > 1)
                 first, last = own[np.r_[0, breaks + 1]], own[np.r_[breaks, len(own) - 1]]
@@ -74,25 +72,10 @@ def _report(trial: Callable[[], None], fd: int) -> None:
                 report.write(runs.astype(np.uint64).tobytes())
 
 
-def _writable_memory() -> Iterator[tuple[int, int]]:
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        place, access, *_ = line.split(maxsplit=2)
-        if access == "rw-p" and "memfd:edif-weights" not in line and not line.endswith("[stack]"):
-            start, end = (int(each, 16) for each in place.split("-"))
-            yield start, end
-
-
-def _own_pages(start: int, end: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    fd = os.open("/proc/self/pagemap", os.O_RDONLY)
-    try:
-        data = os.pread(fd, (end - start) // PAGE * 8, start // PAGE * 8)
-    finally:
-        os.close(fd)
-    entries = np.frombuffer(data, dtype=np.uint64)
-    own: np.ndarray[tuple[int], np.dtype[np.bool_]] = (entries & (_PRESENT | _OF_FILE | _ALONE)) == (
-        _PRESENT | _ALONE
-    )
-    return own
+def _writable_memory() -> Iterator[Mapping]:
+    for mapping in writable_mappings():
+        if "memfd:edif-weights" not in mapping.name and mapping.name != "[stack]":
+            yield mapping
 
 
 def _read_all(fd: int, pid: int) -> bytes:

@@ -7,6 +7,7 @@ from edif.models.catalogue import (
     DEMO_MODEL_PATH,
     Catalogue,
     Deployment,
+    check_model_id,
     model_folder,
     parse_model_option,
 )
@@ -21,8 +22,7 @@ def catalogue_of(settings: Settings) -> Catalogue:
     """
     folders = _folders(settings)
     for model, own in settings.deployments.items():
-        if model not in folders:
-            parse_model_option(model)
+        check_model_id(model, model)
         if folders.get(model) is None:
             folders[model] = _own_folder(model, own)
     plain = DeploymentSettings()

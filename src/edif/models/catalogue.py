@@ -39,13 +39,24 @@ def parse_model_option(text: str) -> tuple[str, str | None]:
         SetupError: the id is empty, or the folder does not look like a model.
     """
     model_id, _, path = text.partition("=")
-    if not model_id or model_id.startswith(("/", ".")) or " " in model_id:
+    check_model_id(model_id, text)
+    return model_id, model_folder(model_id, path) if path else None
+
+
+def check_model_id(model_id: str, text: str) -> None:
+    """
+    Args:
+        text: what the operator wrote, for the refusal.
+
+    Raises:
+        SetupError: this cannot be a repository's id.
+    """
+    if not model_id or "=" in model_id or model_id.startswith(("/", ".")) or " " in model_id:
         raise SetupError(
             errors.CONFIG_INVALID,
             f"--model {text!r} does not name a repository id.",
             "Write --model ORG/NAME or --model ORG/NAME=/path/to/folder.",
         )
-    return model_id, model_folder(model_id, path) if path else None
 
 
 def model_folder(model_id: str, path: str) -> str:

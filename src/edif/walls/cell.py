@@ -133,13 +133,11 @@ def _count_apart() -> bool:
         return False
     try:
         os.setresuid(_NOBODYS_UIDS + int.from_bytes(os.urandom(3), "big"), -1, -1)
-    except (
-        OSError
-    ):  # the root of a container that knows no such user: counted as the account that it is outside
+    except OSError:
+        # The root of a container that knows no such user: counted as the account that it is outside.
         return False
-    with contextlib.suppress(
-        ValueError
-    ):  # a namespace holds all that root runs to the limit that it was made under
+    # A namespace holds all that root runs to the limit that it was made under.
+    with contextlib.suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_NPROC, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     return True
 

@@ -14,7 +14,7 @@ class Memory:
     """Bytes, of one moment.
 
     Attributes:
-        own: resident pages that are this process's alone; weights that it shares with others are not among them.
+        own: resident pages of no file: those that a fork still shares with its parent count, the weights do not.
         most_own: about the largest ``own`` since the process began or its peak was last reset: the largest resident set,
             less what it shares now.
         most_reserved: the largest address space so far.

@@ -230,9 +230,8 @@ class Replica:
             runner.job = None
             runner.answer = None
             if runner.cell is not None or self._cell is not None:
-                self._kill(
-                    runner
-                )  # whatever a sealed one still has running ends with its job; none is shared now
+                # What a sealed one still has running ends with its job, and a shared one has no more jobs to come.
+                self._kill(runner)
             runner.taken = runner.cell is not None
             self._fill_soon()
         if isinstance(answer, pipe.Failed):

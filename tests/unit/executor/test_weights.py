@@ -164,11 +164,10 @@ def test_reading_and_computing_changes_nothing(module: _Tied) -> None:
 def test_where_pagemap_cannot_be_read_the_sums_are_taken(
     module: _Tied, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arena = WeightArena(module)
-
     def refuse(*_: object) -> int:
         raise PermissionError("no pagemap here")
 
-    monkeypatch.setattr(weights, "_own_pages", refuse)
+    monkeypatch.setattr(weights, "pages_changed", refuse)
+    arena = WeightArena(module)
     assert not arena.guard().by_pagemap
     assert arena.guard().unchanged()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from edif.executor import working_set
-from edif.executor.huge_pages import PAGE
+from edif.executor.own_memory import PAGE
 from edif.executor.working_set import WorkingSet
 
 PAGES = 2000

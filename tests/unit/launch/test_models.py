@@ -75,9 +75,10 @@ def test_the_demo_model_needs_no_folder() -> None:
     assert found.spec.path == DEMO
 
 
-def test_a_deployment_that_names_no_repository_is_refused() -> None:
+@pytest.mark.parametrize("model", ["", "/srv/model", f"org/name={DEMO}"])
+def test_a_deployment_that_names_no_repository_is_refused(model: str) -> None:
     with pytest.raises(SetupError, match="repository id"):
-        deployments(deployments={"/srv/model": {}})
+        deployments(deployments={model: {}})
 
 
 def test_a_model_named_twice_by_flags_is_refused() -> None:
