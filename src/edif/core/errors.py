@@ -142,6 +142,9 @@ STORAGE_FULL = _kind(
     "storage_full", 507, "Tell your operator that the data folder's disk is full, then run it again."
 )
 REQUEST_INVALID = _kind("request_invalid", 422, "See docs/protocol.md for the form of this request.")
+QUOTA_USED_UP = _kind(
+    "quota_used_up", 429, "If you need more, ask your operator, who sets it with `edif quota set`."
+)
 RATE_LIMITED = _kind("rate_limited", 429, "Wait a second and ask again.")
 
 # -- what is asked for ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Names of things. Ids are opaque, URL-safe and unguessable (at least 96 random bits)."""
+"""Names of things. Ids are opaque and URL-safe; those that open something are unguessable (at least 96 random bits)."""
 
 import secrets
 from typing import NewType
@@ -10,6 +10,9 @@ AgentId = NewType("AgentId", str)
 ModelId = NewType("ModelId", str)
 """The repository id under which a model is served, e.g. ``edif/demo``."""
 UserName = NewType("UserName", str)
+UserId = NewType("UserId", str)
+"""Names a person where the name must not stand: it stays when the name is erased."""
+GroupName = NewType("GroupName", str)
 
 ANONYMOUS = UserName("local")
 """The owner of every job on a fabric without users."""
@@ -25,6 +28,10 @@ def new_session_id() -> SessionId:
 
 def new_replica_id() -> ReplicaId:
     return ReplicaId("r" + secrets.token_hex(6))
+
+
+def new_user_id() -> UserId:
+    return UserId("u" + secrets.token_hex(6))
 
 
 def new_agent_id() -> AgentId:

@@ -1,9 +1,9 @@
-"""Users and their keys."""
+"""Users, their groups, and their keys."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from edif.core.ids import UserName
+from edif.core.ids import GroupName, UserId, UserName, new_user_id
 
 
 class Role(StrEnum):
@@ -13,12 +13,42 @@ class Role(StrEnum):
     OPERATOR = "operator"
 
 
+class Priority(StrEnum):
+    """Which jobs go first, whatever the shares. A job that has waited long enough goes with the first."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 @dataclass(frozen=True, slots=True)
 class User:
+    """
+    Attributes:
+        id: stays when the name is erased; what the audit log knows a person by.
+        group: a lab or a course whose weight its members share; without one, a user is a group of one.
+        weight: this user's part among the group's users, or among all groups.
+        priority: None takes the group's.
+    """
+
     name: UserName
     role: Role
     created_at: float
     email: str | None = None
+    id: UserId = field(default_factory=new_user_id)
+    group: GroupName | None = None
+    weight: float = 1.0
+    priority: Priority | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Users who share one weight against the other groups."""
+
+    name: GroupName
+    created_at: float
+    weight: float = 1.0
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)

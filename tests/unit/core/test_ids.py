@@ -15,6 +15,7 @@ from edif.core import ids
         (ids.new_session_id, r"s[0-9a-f]{32}"),
         (ids.new_replica_id, r"r[0-9a-f]{12}"),
         (ids.new_agent_id, r"a[0-9a-f]{12}"),
+        (ids.new_user_id, r"u[0-9a-f]{12}"),
     ],
 )
 def test_ids_are_plain_words_that_do_not_repeat(make: Callable[[], str], form: str) -> None:

@@ -1,0 +1,77 @@
+"""The audit log: entries that are only ever appended, each sealed with the hash of all before it.
+
+Whoever changes, drops or inserts an entry has to change every later hash. Cutting off the newest entries leaves a
+sound chain: against that, keep the newest number and hash somewhere else, and verify against them.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+GENESIS = "0" * 64
+"""What the first entry is chained to."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One act.
+
+    Attributes:
+        at_us: Unix microseconds; whole, so that every store gives back the same.
+        actor: who did it: ``user:ID`` (never a name, which can be erased), ``cli:UID``, or ``fabric``.
+        action: what was done, ``noun.verb`` in the past tense, such as ``job.accepted``.
+        subject: what it was done to: the id of a job, key, user, group or model.
+        detail: JSON of an object with what else counts; no personal data, for nothing here can be erased.
+    """
+
+    at_us: int
+    actor: str
+    action: str
+    subject: str
+    detail: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """An entry in its place. Numbers begin with 1 and have no gaps."""
+
+    number: int
+    entry: AuditEntry
+    hash: str
+
+
+def sealed(previous_hash: str, number: int, entry: AuditEntry) -> str:
+    """The hash (SHA-256, hexadecimal) of an entry behind the one with ``previous_hash``."""
+    parts = (
+        previous_hash,
+        str(number),
+        str(entry.at_us),
+        entry.actor,
+        entry.action,
+        entry.subject,
+        entry.detail,
+    )
+    # Each part with its length: no two entries are written alike.
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFault:
+    """Where the chain does not hold."""
+
+    number: int
+    sentence: str
+
+
+def faults(records: Iterable[AuditRecord]) -> Iterator[AuditFault]:
+    """Check a whole log, oldest first. One change is one fault: after it, checking goes on from what is there."""
+    expected, previous = 1, GENESIS
+    for record in records:
+        if record.number != expected:
+            yield AuditFault(
+                record.number, f"Entry {expected} is missing: entry {record.number} follows {expected - 1}."
+            )
+        elif record.hash != sealed(previous, record.number, record.entry):
+            yield AuditFault(record.number, f"Entry {record.number}, or one before it, was changed.")
+        expected, previous = record.number + 1, record.hash
