@@ -11,7 +11,8 @@ from alembic.script import ScriptDirectory
 
 from edif.core import errors
 from edif.core.errors import SetupError
-from edif.records.sql_store import DATABASE_NAME, SqlRecordStore, open_engine
+from edif.records.sql_store import SqlRecordStore
+from edif.records.sqlite import DATABASE_NAME, Sqlite
 
 
 def _config() -> Config:
@@ -51,9 +52,10 @@ async def open_store(data: Path) -> SqlRecordStore:
 
 
 def _open(data: Path) -> SqlRecordStore:
+    database = Sqlite(data / DATABASE_NAME)
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine = open_engine(data / DATABASE_NAME, writing=True)
+        engine = database.engine(writing=True)
         try:
             with engine.begin() as connection:
                 upgrade(connection)
@@ -69,7 +71,7 @@ def _open(data: Path) -> SqlRecordStore:
             f"The record store in {str(data)!r} cannot be read: {_cause(error)}.",
             "Restore it from a backup, or choose another folder with --data.",
         ) from error
-    return SqlRecordStore(data / DATABASE_NAME)
+    return SqlRecordStore(database)
 
 
 def _cause(error: Exception) -> str:

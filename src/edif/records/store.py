@@ -8,12 +8,9 @@ from edif.core.job import Attempt, AttemptOutcome, Ending, Job, JobState
 from edif.core.users import ApiKey, User
 
 
-class RecordStore(Protocol):
-    """Durable facts. When a method that writes has returned, its effect survives a crash."""
+class JobStore(Protocol):
+    """Jobs and their attempts."""
 
-    async def close(self) -> None: ...
-
-    # -- jobs ------------------------------------------------------------------------------------------
     async def add_job(self, job: Job) -> Job:
         """Record a new job; if its owner already has one with the same ``client_key``, return that one."""
         ...
@@ -75,7 +72,10 @@ class RecordStore(Protocol):
 
     async def mark_blobs_deleted(self, job_ids: Sequence[JobId]) -> None: ...
 
-    # -- users and keys --------------------------------------------------------------------------------
+
+class PeopleStore(Protocol):
+    """Users and their keys."""
+
     async def any_user(self) -> bool: ...
 
     async def add_user(self, user: User) -> bool:
@@ -99,3 +99,9 @@ class RecordStore(Protocol):
     async def key_by_id(self, key_id: str) -> ApiKey | None: ...
 
     async def revoke_key(self, key_id: str, now: float) -> bool: ...
+
+
+class RecordStore(JobStore, PeopleStore, Protocol):
+    """Durable facts. When a method that writes has returned, its effect survives a crash."""
+
+    async def close(self) -> None: ...

@@ -20,7 +20,7 @@ from edif.core.errors import SetupError
 from edif.records import migrate
 from edif.records.migrate import open_store, upgrade
 from edif.records.schema import metadata
-from edif.records.sql_store import DATABASE_NAME, open_engine
+from edif.records.sqlite import DATABASE_NAME, open_engine
 from tests.unit.helpers import open_descriptors
 from tests.unit.records.factories import a_job
 
@@ -130,7 +130,7 @@ import os, signal, sys
 from pathlib import Path
 import sqlalchemy as sa
 from edif.records.migrate import upgrade
-from edif.records.sql_store import open_engine
+from edif.records.sqlite import open_engine
 
 engine, left = open_engine(Path(sys.argv[1]), writing=True), int(sys.argv[2])
 

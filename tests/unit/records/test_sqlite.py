@@ -13,7 +13,8 @@ from edif.core.errors import StoreUnavailable
 from edif.core.job import AttemptOutcome, Job, JobState
 from edif.core.users import Role, User
 from edif.records.migrate import open_store
-from edif.records.sql_store import DATABASE_NAME, SqlRecordStore
+from edif.records.sql_store import SqlRecordStore
+from edif.records.sqlite import DATABASE_NAME
 from tests.unit.records.factories import ADA, a_job, an_attempt, an_ending
 
 

@@ -1,0 +1,274 @@
+"""Jobs and their attempts. Laws are checked in the statements themselves (``WHERE state = ...``), so that two
+processes on one database cannot both win.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from edif.core.ids import JobId, ModelId, UserName
+from edif.core.job import FINAL_STATES, Attempt, AttemptOutcome, Ending, Job, JobState
+from edif.records.access import Access
+from edif.records.schema import attempts, jobs
+
+_IDS_PER_QUERY = 500
+
+_job_columns = [column for column in jobs.c if column.name != "blobs_deleted"]
+_final_values = [state.value for state in FINAL_STATES]
+
+# Built once: composing a statement costs more than the database needs to run it.
+_insert_job = sa.insert(jobs)
+_insert_attempt = sa.insert(attempts)
+_select_job = sa.select(*_job_columns).where(jobs.c.id == sa.bindparam("job_id"))
+_start_job = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("job_id"), jobs.c.state == JobState.QUEUED.value)
+    .values(state=JobState.RUNNING.value, attempts=sa.bindparam("number"))
+)
+_requeue_job = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("job_id"), jobs.c.state == JobState.RUNNING.value)
+    .values(state=JobState.QUEUED.value)
+)
+_close_attempt = (
+    sa.update(attempts)
+    .where(
+        attempts.c.job == sa.bindparam("job_id"),
+        attempts.c.number == sa.bindparam("attempt_number"),
+        attempts.c.outcome.is_(None),
+    )
+    .values(outcome=sa.bindparam("new_outcome"))
+)
+_abandon_attempt = (
+    sa.update(attempts)
+    .where(attempts.c.job == sa.bindparam("job_id"), attempts.c.outcome.is_(None))
+    .values(outcome=AttemptOutcome.LOST.value)
+)
+_end_job = (
+    sa.update(jobs)
+    .where(
+        jobs.c.id == sa.bindparam("job_id"),
+        jobs.c.state.not_in(_final_values),
+        # An attempt may end its job only while it is the current one; -1 stands for "no attempt brings it".
+        sa.or_(sa.bindparam("by_attempt") == -1, jobs.c.attempts == sa.bindparam("by_attempt")),
+    )
+    .values(
+        {
+            column: sa.bindparam(f"new_{column}")
+            for column in (
+                "state",
+                "ended_at",
+                "error_code",
+                "description",
+                "meta",
+                "result_bytes",
+                "result_sha256",
+            )
+        }
+    )
+)
+
+
+class JobRecords(Access):
+    """See :class:`edif.records.store.JobStore`."""
+
+    async def add_job(self, job: Job) -> Job:
+        values = _job_values(job)
+        try:
+            await self._run(_insert_job, values)
+        except IntegrityError:
+            if job.client_key is None:
+                raise
+            rows = await self._fetch(
+                sa.select(*_job_columns).where(jobs.c.owner == job.owner, jobs.c.client_key == job.client_key)
+            )
+            return _job(rows[0])
+        return job
+
+    async def job(self, job_id: JobId) -> Job | None:
+        rows = await self._fetch(_select_job, {"job_id": job_id})
+        return _job(rows[0]) if rows else None
+
+    async def jobs(
+        self, *, owner: UserName | None = None, states: Sequence[JobState] = (), limit: int = 100
+    ) -> list[Job]:
+        statement = sa.select(*_job_columns).order_by(jobs.c.created_at.desc(), jobs.c.id).limit(limit)
+        if owner is not None:
+            statement = statement.where(jobs.c.owner == owner)
+        if states:
+            statement = statement.where(jobs.c.state.in_([state.value for state in states]))
+        return [_job(row) for row in await self._fetch(statement)]
+
+    async def unfinished_jobs(self) -> list[Job]:
+        statement = (
+            sa.select(*_job_columns)
+            .where(jobs.c.state.in_([JobState.QUEUED.value, JobState.RUNNING.value]))
+            .order_by(jobs.c.created_at, jobs.c.id)
+        )
+        return [_job(row) for row in await self._fetch(statement)]
+
+    async def begin_attempt(self, attempt: Attempt) -> bool:
+        def work(connection: sa.Connection) -> bool:
+            changed = connection.execute(_start_job, {"job_id": attempt.job, "number": attempt.number})
+            if changed.rowcount != 1:
+                return False
+            connection.execute(_insert_attempt, _attempt_values(attempt))
+            return True
+
+        return await self._write(work)
+
+    async def lose_attempt(self, job_id: JobId, number: int) -> bool:
+        def work(connection: sa.Connection) -> bool:
+            if not _end_attempt(connection, job_id, number, AttemptOutcome.LOST):
+                return False
+            connection.execute(_requeue_job, {"job_id": job_id})
+            return True
+
+        return await self._write(work)
+
+    async def end_job(
+        self,
+        job_id: JobId,
+        ending: Ending,
+        *,
+        now: float,
+        attempt: int | None,
+        outcome: AttemptOutcome | None,
+    ) -> bool:
+        if ending.state not in FINAL_STATES:
+            raise ValueError(f"{ending.state} does not end a job")
+        if (attempt is None) != (outcome is None):
+            raise ValueError("an attempt ends with an outcome")
+        values = {
+            "job_id": job_id,
+            "by_attempt": -1 if attempt is None else attempt,
+            "new_state": ending.state.value,
+            "new_ended_at": now,
+            "new_error_code": ending.error_code,
+            "new_description": ending.description,
+            "new_meta": _json(ending.meta),
+            "new_result_bytes": ending.result_bytes,
+            "new_result_sha256": ending.result_sha256,
+        }
+
+        def work(connection: sa.Connection) -> bool:
+            if (
+                attempt is not None
+                and outcome is not None
+                and not _end_attempt(connection, job_id, attempt, outcome)
+            ):
+                return False
+            ended = connection.execute(_end_job, values).rowcount == 1
+            if ended and attempt is None:
+                connection.execute(_abandon_attempt, {"job_id": job_id})
+            return ended
+
+        return await self._write(work)
+
+    async def ask_cancel(self, job_id: JobId) -> bool:
+        statement = (
+            sa.update(jobs)
+            .where(jobs.c.id == job_id, jobs.c.state.not_in(_final_values))
+            .values(cancel_asked=True)
+        )
+        return await self._run(statement) == 1
+
+    async def current_attempt(self, job_id: JobId) -> Attempt | None:
+        rows = await self._fetch(
+            sa.select(attempts).where(attempts.c.job == job_id, attempts.c.outcome.is_(None))
+        )
+        return _attempt(rows[0]) if rows else None
+
+    async def attempts(self, job_id: JobId) -> list[Attempt]:
+        rows = await self._fetch(
+            sa.select(attempts).where(attempts.c.job == job_id).order_by(attempts.c.number)
+        )
+        return [_attempt(row) for row in rows]
+
+    async def expired_blobs(self, ended_before: float, limit: int = 100) -> list[JobId]:
+        rows = await self._fetch(
+            sa.select(jobs.c.id)
+            .where(jobs.c.ended_at < ended_before, jobs.c.blobs_deleted.is_(False))
+            .order_by(jobs.c.ended_at)
+            .limit(limit)
+        )
+        return [JobId(row.id) for row in rows]
+
+    async def unknown_jobs(self, job_ids: Collection[JobId]) -> set[JobId]:
+        unknown = set(job_ids)
+        asked = list(unknown)
+        for start in range(0, len(asked), _IDS_PER_QUERY):
+            some = asked[start : start + _IDS_PER_QUERY]
+            for row in await self._fetch(sa.select(jobs.c.id).where(jobs.c.id.in_(some))):
+                unknown.discard(JobId(row.id))
+        return unknown
+
+    async def mark_blobs_deleted(self, job_ids: Sequence[JobId]) -> None:
+        statement = sa.update(jobs).where(jobs.c.id.in_(job_ids)).values(blobs_deleted=True)
+        await self._run(statement)
+
+
+def _end_attempt(connection: sa.Connection, job_id: JobId, number: int, outcome: AttemptOutcome) -> bool:
+    """Give the attempt its outcome; False if it has one already or does not exist."""
+    values = {"job_id": job_id, "attempt_number": number, "new_outcome": outcome.value}
+    return connection.execute(_close_attempt, values).rowcount == 1
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _job_values(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "owner": job.owner,
+        "model": job.model,
+        "model_key": job.model_key,
+        "client_key": job.client_key,
+        "compress": job.compress,
+        "env": _json(job.env),
+        "payload_bytes": job.payload_bytes,
+        "created_at": job.created_at,
+        "state": job.state.value,
+        "attempts": job.attempts,
+        "ended_at": job.ended_at,
+        "error_code": job.error_code,
+        "description": job.description,
+        "meta": _json(job.meta),
+        "result_bytes": job.result_bytes,
+        "result_sha256": job.result_sha256,
+        "blobs_deleted": False,
+        "cancel_asked": job.cancel_asked,
+    }
+
+
+def _job(row: sa.Row[Any]) -> Job:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+    values["state"] = JobState(values["state"])
+    values["env"] = msgspec.json.decode(values["env"])
+    values["meta"] = msgspec.json.decode(values["meta"])
+    values["id"] = JobId(values["id"])
+    values["model"] = ModelId(values["model"])
+    return Job(**values)
+
+
+def _attempt_values(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "job": attempt.job,
+        "number": attempt.number,
+        "agent": attempt.agent,
+        "replica": attempt.replica,
+        "started_at": attempt.started_at,
+        "lease_until": attempt.lease_until,
+        "outcome": None,
+    }
+
+
+def _attempt(row: sa.Row[Any]) -> Attempt:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+    if values["outcome"] is not None:
+        values["outcome"] = AttemptOutcome(values["outcome"])
+    return Attempt(**values)

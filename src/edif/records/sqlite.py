@@ -1,0 +1,75 @@
+"""SQLite in WAL mode: one file in the data folder."""
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from edif.core import errors
+from edif.core.errors import StoreUnavailable
+from edif.records.database import READERS
+
+DATABASE_NAME = "records.sqlite"
+
+_WAL_SWITCH_S = 10.0
+
+
+class Sqlite:
+    """See :class:`edif.records.database.Database`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def engine(self, *, writing: bool) -> sa.Engine:
+        return open_engine(self._path, writing=writing)
+
+    def told(self, error: Exception) -> Exception:
+        if not isinstance(error, OperationalError):
+            return error
+        unavailable = StoreUnavailable(
+            errors.STORAGE_FULL,
+            f"The fabric's record store cannot write: {error.orig}; nothing was recorded.",
+        )
+        unavailable.__cause__ = error
+        return unavailable
+
+
+def open_engine(path: Path, *, writing: bool) -> sa.Engine:
+    """An engine on the SQLite file at ``path``, with the pragmas that durability and concurrency ask for.
+
+    A writing engine begins every transaction with the write lock, so that none fails half way for another
+    process's sake; a reading one never takes it.
+    """
+    engine = sa.create_engine(
+        f"sqlite:///{path}", pool_size=READERS, connect_args={"check_same_thread": False}
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _settle(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver's guess
+        for pragma in ("busy_timeout=10000", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+        _use_wal(connection)
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _use_wal(connection: Any) -> None:
+    # A fresh file is switched by whoever is first; the others are told "locked" at once, not after the timeout.
+    deadline = time.monotonic() + _WAL_SWITCH_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
