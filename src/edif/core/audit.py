@@ -8,8 +8,21 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from edif.core.ids import UserId
+
 GENESIS = "0" * 64
 """What the first entry is chained to."""
+FABRIC = "fabric"
+"""The actor of what nobody in particular did."""
+
+
+def actor_user(user_id: UserId) -> str:
+    return f"user:{user_id}"
+
+
+def actor_account(uid: int) -> str:
+    """Whoever uses the command line on the machine that holds the data."""
+    return f"cli:{uid}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What is recorded when a job ends."""
+    """What is recorded when a job ends.
+
+    Attributes:
+        seconds: accelerator seconds that its user is charged: those of the attempt that ended it.
+        tokens: input tokens of all its forward passes.
+    """
 
     state: JobState
     description: str = ""
@@ -115,3 +120,5 @@ class Ending:
     meta: dict[str, Any] = field(default_factory=dict)
     result_bytes: int | None = None
     result_sha256: str | None = None
+    seconds: float = 0.0
+    tokens: int = 0

@@ -92,10 +92,19 @@ class ActiveJob:
                 meta=meta,
                 result_bytes=message.result_bytes,
                 result_sha256=message.result_sha256,
+                seconds=message.usage.run_s,
+                tokens=message.usage.tokens,
             )
         kind = errors.catalogue().get(message.error_code or "", errors.INTERNAL)
         # A user's traceback stands alone; what the fabric has to say ends with its code.
         told = EdifError(kind, message.sentence, message.next_step).detail
         description = message.sentence if kind is errors.USER_CODE else told
         state = JobState.CANCELLED if message.outcome is AttemptOutcome.CANCELLED else JobState.FAILED
-        return Ending(state, description, kind.code, meta=meta)
+        return Ending(
+            state,
+            description,
+            kind.code,
+            meta=meta,
+            seconds=message.usage.run_s,
+            tokens=message.usage.tokens,
+        )

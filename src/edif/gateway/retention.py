@@ -30,12 +30,12 @@ async def retire_blobs(records: RecordStore, blobs: BlobStore, retention_s: floa
 
 async def _retire_some(records: RecordStore, blobs: BlobStore, retention_s: float) -> bool:
     expired = await records.expired_blobs(time.time() - retention_s)
-    for job_id in expired:
-        await blobs.delete(payload_name(job_id))
+    for job in expired:
+        await blobs.delete(payload_name(job.id))
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            await blobs.delete(result_name(job_id, attempt))
+            await blobs.delete(result_name(job.id, attempt))
     if expired:
-        await records.mark_blobs_deleted(expired)
+        await records.mark_blobs_deleted([job.id for job in expired])
         log.info("gateway.blobs_retired", jobs=len(expired))
     return bool(expired)
 

@@ -9,8 +9,10 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from edif.core.audit import FABRIC
 from edif.core.ids import JobId, ModelId, UserName
 from edif.core.job import FINAL_STATES, Attempt, AttemptOutcome, Ending, Job, JobState
+from edif.records import audit_records, usage_records
 from edif.records.access import Access
 from edif.records.schema import attempts, jobs
 
@@ -75,10 +77,17 @@ _end_job = (
 class JobRecords(Access):
     """See :class:`edif.records.store.JobStore`."""
 
-    async def add_job(self, job: Job) -> Job:
+    async def add_job(self, job: Job, *, by: str = FABRIC) -> Job:
         values = _job_values(job)
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(_insert_job, values)
+            audit_records.append(
+                connection, "job.accepted", job.id, by, model=job.model, payload_bytes=job.payload_bytes
+            )
+
         try:
-            await self._run(_insert_job, values)
+            await self._write(work)
         except IntegrityError:
             if job.client_key is None:
                 raise
@@ -162,19 +171,32 @@ class JobRecords(Access):
             ):
                 return False
             ended = connection.execute(_end_job, values).rowcount == 1
-            if ended and attempt is None:
+            if not ended:
+                return False
+            if attempt is None:
                 connection.execute(_abandon_attempt, {"job_id": job_id})
-            return ended
+            usage_records.add(connection, job_id, ending, now)
+            audit_records.append(
+                connection, f"job.{ending.state.value}", job_id, FABRIC, error=ending.error_code or ""
+            )
+            return True
 
         return await self._write(work)
 
-    async def ask_cancel(self, job_id: JobId) -> bool:
+    async def ask_cancel(self, job_id: JobId, *, by: str = FABRIC) -> bool:
         statement = (
             sa.update(jobs)
             .where(jobs.c.id == job_id, jobs.c.state.not_in(_final_values))
             .values(cancel_asked=True)
         )
-        return await self._run(statement) == 1
+
+        def work(connection: sa.Connection) -> bool:
+            asked = connection.execute(statement).rowcount == 1
+            if asked:
+                audit_records.append(connection, "job.cancel_asked", job_id, by)
+            return asked
+
+        return await self._write(work)
 
     async def current_attempt(self, job_id: JobId) -> Attempt | None:
         rows = await self._fetch(
@@ -188,14 +210,28 @@ class JobRecords(Access):
         )
         return [_attempt(row) for row in rows]
 
-    async def expired_blobs(self, ended_before: float, limit: int = 100) -> list[JobId]:
+    async def expired_blobs(self, ended_before: float, limit: int = 100) -> list[Job]:
         rows = await self._fetch(
-            sa.select(jobs.c.id)
+            sa.select(*_job_columns)
             .where(jobs.c.ended_at < ended_before, jobs.c.blobs_deleted.is_(False))
             .order_by(jobs.c.ended_at)
             .limit(limit)
         )
-        return [JobId(row.id) for row in rows]
+        return [_job(row) for row in rows]
+
+    async def blobs_of(self, owner: UserName) -> list[JobId]:
+        statement = sa.select(jobs.c.id).where(jobs.c.owner == owner, jobs.c.blobs_deleted.is_(False))
+        return [JobId(row.id) for row in await self._fetch(statement)]
+
+    async def forget_jobs(self, ended_before: float, limit: int = 500) -> int:
+        def work(connection: sa.Connection) -> int:
+            old = sa.select(jobs.c.id).where(jobs.c.ended_at < ended_before, jobs.c.blobs_deleted.is_(True))
+            ids = [row.id for row in connection.execute(old.order_by(jobs.c.ended_at).limit(limit))]
+            connection.execute(sa.delete(attempts).where(attempts.c.job.in_(ids)))
+            connection.execute(sa.delete(jobs).where(jobs.c.id.in_(ids)))
+            return len(ids)
+
+        return await self._write(work)
 
     async def unknown_jobs(self, job_ids: Collection[JobId]) -> set[JobId]:
         unknown = set(job_ids)

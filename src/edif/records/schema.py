@@ -18,6 +18,28 @@ users = sa.Table(
     sa.Column("role", sa.String(20), nullable=False),
     sa.Column("email", sa.String(320)),
     sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("id", sa.String(40), nullable=False, server_default=sa.text("''"), index=True),
+    sa.Column("group_name", sa.String(100)),
+    sa.Column("weight", sa.Double, nullable=False, server_default="1"),
+    sa.Column("priority", sa.String(20)),
+)
+
+groups = sa.Table(
+    "groups",
+    metadata,
+    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("weight", sa.Double, nullable=False),
+    sa.Column("priority", sa.String(20), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+)
+
+quotas = sa.Table(
+    "quotas",
+    metadata,
+    sa.Column("scope", sa.String(20), primary_key=True),
+    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("measure", sa.String(40), primary_key=True),
+    sa.Column("amount", sa.Double, nullable=False),
 )
 
 api_keys = sa.Table(
@@ -69,4 +91,47 @@ attempts = sa.Table(
     sa.Column("started_at", sa.Double, nullable=False),
     sa.Column("lease_until", sa.Double, nullable=False),
     sa.Column("outcome", sa.String(20)),
+)
+
+usage = sa.Table(
+    "usage",
+    metadata,
+    sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("user", sa.String(100), primary_key=True, index=True),
+    sa.Column("group_name", sa.String(100), primary_key=True),  # empty without a group: a key cannot be null
+    sa.Column("model", sa.String(200), primary_key=True),
+    sa.Column("jobs", sa.BigInteger, nullable=False),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("result_bytes", sa.BigInteger, nullable=False),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at_us", sa.BigInteger, nullable=False),
+    sa.Column("actor", sa.String(100), nullable=False, index=True),
+    sa.Column("action", sa.String(60), nullable=False),
+    sa.Column("subject", sa.String(200), nullable=False, index=True),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+)
+
+# One row each. It is what writers of the log wait for, one after the other.
+audit_head = sa.Table(
+    "audit_head",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+)
+
+# How often something changed, so that a gateway that looks every half second reads one row.
+changes = sa.Table(
+    "changes",
+    metadata,
+    sa.Column("name", sa.String(40), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
 )

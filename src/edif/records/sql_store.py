@@ -1,8 +1,10 @@
 """The record store on SQLAlchemy Core, put together from what is kept about each noun."""
 
+from edif.records.audit_records import AuditRecords
 from edif.records.job_records import JobRecords
 from edif.records.people_records import PeopleRecords
+from edif.records.usage_records import UsageRecords
 
 
-class SqlRecordStore(JobRecords, PeopleRecords):
+class SqlRecordStore(JobRecords, PeopleRecords, AuditRecords, UsageRecords):
     """See :class:`edif.records.store.RecordStore`; open it with :func:`edif.records.migrate.open_store`."""

@@ -1,17 +1,21 @@
 """The port to the record store. ``sql_store.py`` implements it; one contract suite runs on all of them."""
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from edif.core.ids import JobId, UserName
+from edif.core.audit import FABRIC, AuditRecord
+from edif.core.ids import GroupName, JobId, UserName
 from edif.core.job import Attempt, AttemptOutcome, Ending, Job, JobState
-from edif.core.users import ApiKey, User
+from edif.core.people import People
+from edif.core.quota import Measure, Scope
+from edif.core.usage import UsageRow
+from edif.core.users import ApiKey, Group, User
 
 
 class JobStore(Protocol):
     """Jobs and their attempts."""
 
-    async def add_job(self, job: Job) -> Job:
+    async def add_job(self, job: Job, *, by: str = FABRIC) -> Job:
         """Record a new job; if its owner already has one with the same ``client_key``, return that one."""
         ...
 
@@ -52,7 +56,7 @@ class JobStore(Protocol):
         """
         ...
 
-    async def ask_cancel(self, job_id: JobId) -> bool:
+    async def ask_cancel(self, job_id: JobId, *, by: str = FABRIC) -> bool:
         """Remember that the job is to be cancelled; False if it has already ended."""
         ...
 
@@ -62,8 +66,16 @@ class JobStore(Protocol):
 
     async def attempts(self, job_id: JobId) -> list[Attempt]: ...
 
-    async def expired_blobs(self, ended_before: float, limit: int = 100) -> list[JobId]:
-        """Jobs that ended before then and whose blobs are not yet marked as deleted."""
+    async def expired_blobs(self, ended_before: float, limit: int = 100) -> list[Job]:
+        """Jobs that ended before then and whose blobs are not yet marked as deleted, oldest first."""
+        ...
+
+    async def blobs_of(self, owner: UserName) -> list[JobId]:
+        """The owner's jobs whose blobs are not yet marked as deleted."""
+        ...
+
+    async def forget_jobs(self, ended_before: float, limit: int = 500) -> int:
+        """Delete records of jobs that ended before then and have no blobs any more; how many were deleted."""
         ...
 
     async def unknown_jobs(self, job_ids: Collection[JobId]) -> set[JobId]:
@@ -74,23 +86,61 @@ class JobStore(Protocol):
 
 
 class PeopleStore(Protocol):
-    """Users and their keys."""
+    """Users, their keys and groups, and quotas. ``by`` is who did it, for the audit log."""
+
+    async def people(self) -> People:
+        """Everyone, as of one moment."""
+        ...
+
+    async def people_revision(self) -> int:
+        """Grows with every change to what :meth:`people` returns."""
+        ...
 
     async def any_user(self) -> bool: ...
 
-    async def add_user(self, user: User) -> bool:
+    async def add_user(self, user: User, *, by: str = FABRIC) -> bool:
         """False if the name is taken."""
+        ...
+
+    async def change_user(self, user: User, *, by: str = FABRIC) -> bool:
+        """Record what may change about the user of this name: role, email, group, weight, priority. False if there is none."""
         ...
 
     async def users(self) -> list[User]: ...
 
     async def user(self, name: UserName) -> User | None: ...
 
-    async def remove_user(self, name: UserName, now: float) -> bool:
-        """Remove a user and revoke the keys; jobs stay. False if there is no such user."""
+    async def remove_user(self, name: UserName, now: float, *, by: str = FABRIC) -> bool:
+        """Remove a user, revoke the keys, and drop the user's quotas; jobs stay. False if there is no such user."""
         ...
 
-    async def add_key(self, key: ApiKey) -> None: ...
+    async def erase_user(self, name: UserName, pseudonym: UserName, *, by: str = FABRIC) -> None:
+        """Have nothing on record name this person any more, whether the user is still there or was removed.
+
+        Jobs and usage go under the pseudonym, without what the person's code said; keys are deleted. The audit log never
+        had the name.
+        """
+        ...
+
+    async def add_group(self, group: Group, *, by: str = FABRIC) -> bool:
+        """False if the name is taken."""
+        ...
+
+    async def change_group(self, group: Group, *, by: str = FABRIC) -> bool:
+        """Record the group's weight and priority. False if there is none of this name."""
+        ...
+
+    async def remove_group(self, name: GroupName, *, by: str = FABRIC) -> bool:
+        """Remove a group and its quotas; its users are in none then. False if there is no such group."""
+        ...
+
+    async def set_quota(
+        self, scope: Scope, name: str, measure: Measure, amount: float | None, *, by: str = FABRIC
+    ) -> None:
+        """Set a quota in place of an earlier one; None takes it away."""
+        ...
+
+    async def add_key(self, key: ApiKey, *, by: str = FABRIC) -> None: ...
 
     async def keys(self, user: UserName | None = None) -> list[ApiKey]: ...
 
@@ -98,10 +148,40 @@ class PeopleStore(Protocol):
 
     async def key_by_id(self, key_id: str) -> ApiKey | None: ...
 
-    async def revoke_key(self, key_id: str, now: float) -> bool: ...
+    async def revoke_key(self, key_id: str, now: float, *, by: str = FABRIC) -> bool: ...
 
 
-class RecordStore(JobStore, PeopleStore, Protocol):
+class AuditStore(Protocol):
+    """The log of every act. Whatever else the store does appends its own entries, in the same transaction."""
+
+    async def note(self, action: str, subject: str, *, by: str = FABRIC, **detail: Any) -> None:
+        """Append an entry about something that the store itself does not do."""
+        ...
+
+    async def audit(
+        self, *, after: int = 0, limit: int = 1000, about: str | None = None
+    ) -> list[AuditRecord]:
+        """Entries with numbers above ``after``, oldest first; only those with this subject or actor."""
+        ...
+
+    async def audit_end(self) -> tuple[int, str]:
+        """Number and hash of the newest entry, as kept beside the log."""
+        ...
+
+
+class UsageStore(Protocol):
+    """What was used, by day, user, group and model. A job that ends is counted in the same transaction."""
+
+    async def usage(self, *, since: int = 0, before: int | None = None) -> list[UsageRow]:
+        """Rows of these days (as ``core.quota.day_of`` counts them), oldest first."""
+        ...
+
+    async def stored_bytes(self) -> dict[UserName, int]:
+        """Bytes of payloads and results that have not been deleted, by owner."""
+        ...
+
+
+class RecordStore(JobStore, PeopleStore, AuditStore, UsageStore, Protocol):
     """Durable facts. When a method that writes has returned, its effect survives a crash."""
 
     async def close(self) -> None: ...

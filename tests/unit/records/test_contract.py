@@ -444,12 +444,12 @@ async def test_expired_blobs_are_those_of_jobs_that_ended_before_oldest_first(st
     jobs = [await running(store) for _ in range(4)]
     for job, ended in zip(jobs[:3], (30.0, 10.0, 20.0), strict=True):
         await store.end_job(job.id, an_ending(), now=ended, attempt=1, outcome=AttemptOutcome.COMPLETED)
-    assert await store.expired_blobs(30.0) == [jobs[1].id, jobs[2].id]
-    assert await store.expired_blobs(99.0, limit=1) == [jobs[1].id]
+    assert [job.id for job in await store.expired_blobs(30.0)] == [jobs[1].id, jobs[2].id]
+    assert [job.id for job in await store.expired_blobs(99.0, limit=1)] == [jobs[1].id]
     await store.mark_blobs_deleted([jobs[1].id])
-    assert await store.expired_blobs(99.0) == [jobs[2].id, jobs[0].id]
+    assert [job.id for job in await store.expired_blobs(99.0)] == [jobs[2].id, jobs[0].id]
     await store.mark_blobs_deleted([])
-    assert await store.expired_blobs(99.0) == [jobs[2].id, jobs[0].id]
+    assert [job.id for job in await store.expired_blobs(99.0)] == [jobs[2].id, jobs[0].id]
 
 
 # -- users and keys ------------------------------------------------------------------------------------

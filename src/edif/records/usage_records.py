@@ -1,0 +1,85 @@
+"""What was used, added up by day in the transaction that ends a job: it outlives the jobs' own records."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from edif.core.ids import GroupName, JobId, ModelId, UserName
+from edif.core.job import Ending, JobState
+from edif.core.quota import day_of
+from edif.core.usage import UsageRow
+from edif.records.access import Access
+from edif.records.schema import jobs, usage, users
+
+_whose = (
+    sa.select(jobs.c.owner, jobs.c.model, users.c.group_name)
+    .select_from(jobs.outerjoin(users, users.c.name == jobs.c.owner))
+    .where(jobs.c.id == sa.bindparam("job_id"))
+)
+_COUNTED = ("jobs", "failed", "seconds", "tokens", "result_bytes")
+_add = (
+    sa.update(usage)
+    .where(
+        usage.c.day == sa.bindparam("of_day"),
+        usage.c.user == sa.bindparam("of_user"),
+        usage.c.group_name == sa.bindparam("of_group"),
+        usage.c.model == sa.bindparam("of_model"),
+    )
+    .values({name: usage.c[name] + sa.bindparam(f"more_{name}") for name in _COUNTED})
+)
+_begin = sa.insert(usage)
+
+
+class UsageRecords(Access):
+    """See :class:`edif.records.store.UsageStore`."""
+
+    async def usage(self, *, since: int = 0, before: int | None = None) -> list[UsageRow]:
+        statement = sa.select(usage).where(usage.c.day >= since)
+        if before is not None:
+            statement = statement.where(usage.c.day < before)
+        order = (usage.c.day, usage.c.user, usage.c.group_name, usage.c.model)
+        return [_row(row) for row in await self._fetch(statement.order_by(*order))]
+
+    async def stored_bytes(self) -> dict[UserName, int]:
+        size = sa.func.sum(jobs.c.payload_bytes + sa.func.coalesce(jobs.c.result_bytes, 0)).label("total")
+        statement = (
+            sa.select(jobs.c.owner, size).where(jobs.c.blobs_deleted.is_(False)).group_by(jobs.c.owner)
+        )
+        return {UserName(row.owner): int(row.total) for row in await self._fetch(statement)}
+
+
+def add(connection: sa.Connection, job_id: JobId, ending: Ending, now: float) -> None:
+    """Count the end of this job, in this transaction."""
+    whose = connection.execute(_whose, {"job_id": job_id}).one()
+    place = {
+        "day": day_of(now),
+        "user": whose.owner,
+        "group_name": whose.group_name or "",
+        "model": whose.model,
+    }
+    more = {
+        "jobs": 1,
+        "failed": int(ending.state is not JobState.COMPLETED),
+        "seconds": ending.seconds,
+        "tokens": ending.tokens,
+        "result_bytes": ending.result_bytes or 0,
+    }
+    values = {
+        "of_day": place["day"],
+        "of_user": place["user"],
+        "of_group": place["group_name"],
+        "of_model": place["model"],
+        **{f"more_{name}": amount for name, amount in more.items()},
+    }
+    if connection.execute(_add, values).rowcount == 0:
+        connection.execute(_begin, {**place, **more})
+
+
+def _row(row: sa.Row[Any]) -> UsageRow:
+    return UsageRow(
+        day=row.day,
+        user=UserName(row.user),
+        group=GroupName(row.group_name) if row.group_name else None,
+        model=ModelId(row.model),
+        **{name: getattr(row, name) for name in _COUNTED},
+    )
