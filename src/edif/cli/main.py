@@ -7,8 +7,12 @@ import typer
 
 from edif import __version__
 from edif.cli import people, running, steering
+from edif.cli.audit import audit
 from edif.cli.doctor import doctor
+from edif.cli.groups import groups
 from edif.cli.output import complain
+from edif.cli.quota import quota
+from edif.cli.usage import usage
 from edif.core import errors
 from edif.core.errors import EdifError
 
@@ -24,8 +28,12 @@ app.command()(running.gateway)
 app.command()(running.agent)
 app.command()(steering.status)
 app.command()(doctor)
+app.command()(usage)
 app.add_typer(people.users, name="users")
 app.add_typer(people.keys, name="keys")
+app.add_typer(groups, name="groups")
+app.add_typer(quota, name="quota")
+app.add_typer(audit, name="audit")
 app.add_typer(steering.models, name="models")
 app.add_typer(steering.jobs, name="jobs")
 

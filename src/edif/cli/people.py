@@ -2,48 +2,36 @@
 a gateway that runs sees the change within a second.
 """
 
-import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, TypeVar
+from dataclasses import asdict, replace
+from typing import Annotated
 
 import typer
 
 from edif.cli.options import AsJson, Config, Data
 from edif.cli.output import moment, say, show_json, show_table
+from edif.cli.store import me, with_store
 from edif.core import errors
 from edif.core.errors import EdifError
-from edif.core.ids import UserName
+from edif.core.ids import GroupName, UserName
 from edif.core.limits import Isolation
-from edif.core.users import ApiKey, Role, User
+from edif.core.users import ApiKey, Priority, Role, User
 from edif.records.store import RecordStore
 from edif.settings import load
 
 users = typer.Typer(no_args_is_help=True, help="Who may use the fabric.")
 keys = typer.Typer(no_args_is_help=True, help="The API keys of users.")
 
-T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 _DAY_S = 24 * 3600.0
 
 
-def _with_store(config: Path | None, data: Path | None, work: Callable[[RecordStore], Awaitable[T]]) -> T:
-    """Do ``work`` on the record store of the data folder, which need not have a running gateway."""
-    from edif.records.migrate import open_store
-
-    settings = load(config, data=data)
-
-    async def main() -> T:
-        store = await open_store(settings.data.resolve())
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(main())
+InGroup = Annotated[str | None, typer.Option("--group", help="The group whose weight the user shares.")]
+Weight = Annotated[
+    float | None, typer.Option(min=0.001, help="Part among the group's users, or among groups without one.")
+]
+Class = Annotated[Priority | None, typer.Option(help="Whose jobs go first; else as the group's.")]
 
 
 @users.command("add")
@@ -51,6 +39,9 @@ def users_add(
     name: str,
     role: Annotated[Role, typer.Option(help="What the person may do.")] = Role.RESEARCHER,
     email: Annotated[str | None, typer.Option(help="Shown by nnsight.whoami().")] = None,
+    group: InGroup = None,
+    weight: Weight = None,
+    priority: Class = None,
     data: Data = None,
     config: Config = None,
     as_json: AsJson = False,
@@ -62,12 +53,21 @@ def users_add(
             f"The name {name!r} has characters that a name may not have.",
             "Use letters, digits and . _ @ + -",
         )
-    user = User(UserName(name), role, time.time(), email)
+    user = User(
+        UserName(name),
+        role,
+        time.time(),
+        email,
+        group=None if group is None else GroupName(group),
+        weight=weight or 1.0,
+        priority=priority,
+    )
 
     async def add(store: RecordStore) -> tuple[bool, bool]:
-        return not await store.any_user(), await store.add_user(user)
+        await _check_group(store, user.group)
+        return not await store.any_user(), await store.add_user(user, by=me())
 
-    first, added = _with_store(config, data, add)
+    first, added = with_store(config, data, add)
     if not added:
         raise EdifError(errors.USER_EXISTS, f"There is already a user {name!r}.")
     if as_json:
@@ -76,6 +76,60 @@ def users_add(
         say(f"Added {name} ({role}). Give them a key: edif keys create --user {name}")
         if first:
             say(_first_user(load(config, data=data).isolation))
+
+
+@users.command("change")
+def users_change(
+    name: str,
+    role: Annotated[Role | None, typer.Option(help="What the person may do.")] = None,
+    email: Annotated[str | None, typer.Option(help="Shown by nnsight.whoami().")] = None,
+    group: Annotated[str | None, typer.Option(help="The user's group from now on; '' for none.")] = None,
+    weight: Weight = None,
+    priority: Annotated[str | None, typer.Option(help="high, normal, low, or '' for the group's.")] = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is named; a fabric that runs goes by it within a second."""
+    given = {"role": role, "email": email, "weight": weight}
+    changes: dict[str, object] = {field: value for field, value in given.items() if value is not None}
+    if group is not None:
+        changes["group"] = GroupName(group) if group else None
+    if priority is not None:
+        changes["priority"] = _priority(priority)
+
+    async def change(store: RecordStore) -> User:
+        user = await store.user(UserName(name))
+        if user is None:
+            raise EdifError(errors.USER_UNKNOWN, f"There is no user {name!r}.")
+        changed = replace(user, **changes)  # type: ignore[arg-type]  # each is checked above
+        await _check_group(store, changed.group)
+        await store.change_user(changed, by=me())
+        return changed
+
+    user = with_store(config, data, change)
+    if as_json:
+        show_json(asdict(user))
+    else:
+        say(f"Changed {name}.")
+
+
+def _priority(text: str) -> Priority | None:
+    if not text:
+        return None
+    try:
+        return Priority(text)
+    except ValueError:
+        raise EdifError(
+            errors.REQUEST_INVALID,
+            f"{text!r} is no priority.",
+            "Use high, normal, low, or '' for the group's.",
+        ) from None
+
+
+async def _check_group(store: RecordStore, group: GroupName | None) -> None:
+    if group is not None and group not in (await store.people()).groups:
+        raise EdifError(errors.GROUP_UNKNOWN, f"There is no group {group!r}.")
 
 
 def _first_user(isolation: Isolation) -> str:
@@ -93,13 +147,24 @@ def _first_user(isolation: Isolation) -> str:
 @users.command("list")
 def users_list(data: Data = None, config: Config = None, as_json: AsJson = False) -> None:
     """List the users."""
-    found = _with_store(config, data, lambda store: store.users())
+    found = with_store(config, data, lambda store: store.users())
     if as_json:
         show_json([asdict(user) for user in found])
     else:
-        rows = [(user.name, user.role, user.email, moment(user.created_at)) for user in found]
+        rows = [
+            (
+                user.name,
+                user.role,
+                user.email,
+                user.group,
+                user.weight,
+                user.priority,
+                moment(user.created_at),
+            )
+            for user in found
+        ]
         show_table(
-            ("name", "role", "email", "added"),
+            ("name", "role", "email", "group", "weight", "priority", "added"),
             rows,
             "No users: the fabric answers on loopback only, without keys.",
         )
@@ -108,7 +173,7 @@ def users_list(data: Data = None, config: Config = None, as_json: AsJson = False
 @users.command("remove")
 def users_remove(name: str, data: Data = None, config: Config = None, as_json: AsJson = False) -> None:
     """Remove a user and revoke all keys; the user's jobs stay on record."""
-    if not _with_store(config, data, lambda store: store.remove_user(UserName(name), time.time())):
+    if not with_store(config, data, lambda store: store.remove_user(UserName(name), time.time(), by=me())):
         raise EdifError(errors.USER_UNKNOWN, f"There is no user {name!r}.")
     if as_json:
         show_json({"removed": name})
@@ -127,7 +192,7 @@ def keys_create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key. It is shown now and never again."""
-    secret, key = _with_store(config, data, lambda store: _create(store, UserName(user), days))
+    secret, key = with_store(config, data, lambda store: _create(store, UserName(user), days))
     _show_secret(secret, key, as_json=as_json)
 
 
@@ -139,7 +204,7 @@ def keys_list(
     as_json: AsJson = False,
 ) -> None:
     """List keys: everything but the keys themselves."""
-    found = _with_store(config, data, lambda store: store.keys(None if user is None else UserName(user)))
+    found = with_store(config, data, lambda store: store.keys(None if user is None else UserName(user)))
     if as_json:
         show_json([_public(key) for key in found])
         return
@@ -160,7 +225,7 @@ def keys_list(
 @keys.command("revoke")
 def keys_revoke(key_id: str, data: Data = None, config: Config = None, as_json: AsJson = False) -> None:
     """Make a key useless, at once."""
-    if not _with_store(config, data, lambda store: store.revoke_key(key_id, time.time())):
+    if not with_store(config, data, lambda store: store.revoke_key(key_id, time.time(), by=me())):
         raise EdifError(errors.KEY_ID_UNKNOWN, f"There is no usable key {key_id!r}.")
     if as_json:
         show_json({"revoked": key_id})
@@ -177,7 +242,7 @@ def keys_rotate(
     as_json: AsJson = False,
 ) -> None:
     """Replace a key by a new one of the same user; the old one is revoked."""
-    secret, key = _with_store(config, data, lambda store: _rotate(store, key_id, days))
+    secret, key = with_store(config, data, lambda store: _rotate(store, key_id, days))
     _show_secret(secret, key, as_json=as_json)
 
 
@@ -189,7 +254,7 @@ async def _create(store: RecordStore, user: UserName, days: float | None) -> tup
             errors.USER_UNKNOWN, f"There is no user {user!r}.", f"Add them first: edif users add {user}"
         )
     secret, key = mint(user, time.time(), None if days is None else days * _DAY_S)
-    await store.add_key(key)
+    await store.add_key(key, by=me())
     return secret, key
 
 
@@ -198,7 +263,7 @@ async def _rotate(store: RecordStore, key_id: str, days: float | None) -> tuple[
     if old is None:
         raise EdifError(errors.KEY_ID_UNKNOWN, f"There is no key {key_id!r}.")
     made = await _create(store, old.user, days)
-    await store.revoke_key(key_id, time.time())
+    await store.revoke_key(key_id, time.time(), by=me())
     return made
 
 

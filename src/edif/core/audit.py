@@ -77,14 +77,32 @@ class AuditFault:
     sentence: str
 
 
-def faults(records: Iterable[AuditRecord]) -> Iterator[AuditFault]:
-    """Check a whole log, oldest first. One change is one fault: after it, checking goes on from what is there."""
-    expected, previous = 1, GENESIS
-    for record in records:
+class Chain:
+    """Follows a log, oldest entry first. One change is one fault: after it, following goes on from what is there.
+
+    Attributes:
+        number: of the last entry; 0 before the first.
+        hash: of the last entry.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.hash = GENESIS
+
+    def follow(self, record: AuditRecord) -> Iterator[AuditFault]:
+        """Take the next entry; what is wrong with it, if anything."""
+        expected, previous = self.number + 1, self.hash
+        self.number, self.hash = record.number, record.hash
         if record.number != expected:
             yield AuditFault(
                 record.number, f"Entry {expected} is missing: entry {record.number} follows {expected - 1}."
             )
         elif record.hash != sealed(previous, record.number, record.entry):
             yield AuditFault(record.number, f"Entry {record.number}, or one before it, was changed.")
-        expected, previous = record.number + 1, record.hash
+
+
+def faults(records: Iterable[AuditRecord]) -> Iterator[AuditFault]:
+    """Everything that is wrong with a whole log, oldest entry first."""
+    chain = Chain()
+    for record in records:
+        yield from chain.follow(record)

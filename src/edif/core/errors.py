@@ -218,5 +218,12 @@ CONFIG_INVALID = _kind("config_invalid", 500, "See docs/configuration.md.")
 GATEWAY_UNREACHABLE = _kind("gateway_unreachable", 500, "Start it with `edif serve`, or name it with --url.")
 USER_EXISTS = _kind("user_exists", 409, "Choose another name, or list them with `edif users list`.")
 USER_UNKNOWN = _kind("user_unknown", 404, "List the users with `edif users list`.")
+GROUP_EXISTS = _kind("group_exists", 409, "Choose another name, or list them with `edif groups list`.")
+GROUP_UNKNOWN = _kind(
+    "group_unknown", 404, "Add it with `edif groups add NAME`, or list them with `edif groups list`."
+)
+AUDIT_BROKEN = _kind(
+    "audit_broken", 500, "Keep the data folder as it is, and compare it with your last backup."
+)
 KEY_ID_UNKNOWN = _kind("key_id_unknown", 404, "List the keys with `edif keys list`.")
 WORKER_DEPENDENCY = _kind("worker_dependency", 500, "Run: pip install 'edif[all]'")

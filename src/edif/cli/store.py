@@ -1,0 +1,34 @@
+"""Working on the record store itself, as the commands do that need no running gateway."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from edif.core.audit import actor_account
+from edif.records.store import RecordStore
+from edif.settings import load
+
+T = TypeVar("T")
+
+
+def with_store(config: Path | None, data: Path | None, work: Callable[[RecordStore], Awaitable[T]]) -> T:
+    """Do ``work`` on the record store of the data folder; a gateway may run on it, or none."""
+    from edif.records.migrate import open_store
+
+    settings = load(config, data=data)
+
+    async def main() -> T:
+        store = await open_store(settings.data.resolve())
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(main())
+
+
+def me() -> str:
+    """Who is noted in the audit log for what this command does."""
+    return actor_account(os.getuid())

@@ -1,0 +1,257 @@
+"""``edif users``, ``groups``, ``quota``, ``usage`` and ``audit`` on a data folder without a gateway."""
+
+import asyncio
+import csv
+import io
+import sqlite3
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from edif.core import errors
+from edif.core.audit import GENESIS
+from edif.core.errors import EdifError, ErrorCode
+from edif.core.job import AttemptOutcome, JobState
+from edif.records.migrate import open_store
+from edif.records.sqlite import DATABASE_NAME
+from edif.records.store import RecordStore
+from tests.unit.cli.conftest import Edif
+from tests.unit.records.factories import a_job, an_attempt, an_ending
+
+
+def refused(edif: Edif, *words: str) -> ErrorCode:
+    with pytest.raises(EdifError) as error:
+        edif(*words)
+    assert error.value.next_step, "an error has a next step"
+    return error.value.kind
+
+
+def on_store(data: Path, work: Callable[[RecordStore], Awaitable[object]]) -> None:
+    async def main() -> None:
+        store = await open_store(data)
+        try:
+            await work(store)
+        finally:
+            await store.close()
+
+    asyncio.run(main())
+
+
+def used(data: Path, *jobs: tuple[str, str, float]) -> None:
+    """Jobs that ended, each as (owner, day, accelerator seconds)."""
+
+    async def work(store: RecordStore) -> None:
+        for owner, day, seconds in jobs:
+            job = a_job(owner=owner)
+            await store.add_job(job)
+            await store.begin_attempt(an_attempt(job.id))
+            now = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+            ending = an_ending(JobState.COMPLETED, seconds=seconds, tokens=3, result_bytes=5)
+            await store.end_job(job.id, ending, now=now, attempt=1, outcome=AttemptOutcome.COMPLETED)
+
+    on_store(data, work)
+
+
+# -- users and groups ----------------------------------------------------------------------------------
+def test_people_are_put_into_groups_and_classes(edif: Edif) -> None:
+    edif("groups", "add", "lab", "--weight", "3")
+    edif("users", "add", "ada", "--group", "lab", "--weight", "2", "--priority", "high")
+    edif("users", "add", "bob")
+    edif("users", "change", "bob", "--group", "lab", "--role", "operator")
+    edif("groups", "change", "lab", "--priority", "low")
+    (group,) = edif("groups", "list")
+    assert (group["weight"], group["priority"], group["members"]) == (3.0, "low", ["ada", "bob"])
+    ada, bob = edif("users", "list")
+    assert (ada["group"], ada["weight"], ada["priority"]) == ("lab", 2.0, "high")
+    assert (bob["group"], bob["role"], bob["weight"], bob["priority"]) == ("lab", "operator", 1.0, None)
+
+
+def test_a_change_touches_only_what_is_named_and_can_take_back(edif: Edif) -> None:
+    edif("groups", "add", "lab")
+    edif("users", "add", "ada", "--group", "lab", "--priority", "high", "--email", "ada@example.org")
+    edif("users", "change", "ada", "--weight", "5")
+    (ada,) = edif("users", "list")
+    assert (ada["group"], ada["priority"], ada["email"], ada["weight"]) == (
+        "lab",
+        "high",
+        "ada@example.org",
+        5.0,
+    )
+    edif("users", "change", "ada", "--group", "", "--priority", "")
+    (ada,) = edif("users", "list")
+    assert (ada["group"], ada["priority"]) == (None, None)
+
+
+def test_a_group_that_is_removed_leaves_its_people(edif: Edif) -> None:
+    edif("groups", "add", "lab")
+    edif("users", "add", "ada", "--group", "lab")
+    edif("groups", "remove", "lab")
+    assert edif("groups", "list") == []
+    assert [user["group"] for user in edif("users", "list")] == [None]
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("users add eve --group nowhere", errors.GROUP_UNKNOWN),
+        ("users change nobody --weight 2", errors.USER_UNKNOWN),
+        ("users change ada --priority urgent", errors.REQUEST_INVALID),
+        ("users change ada --group nowhere", errors.GROUP_UNKNOWN),
+        ("groups add lab", errors.GROUP_EXISTS),
+        ("groups change nowhere --weight 2", errors.GROUP_UNKNOWN),
+        ("groups remove nowhere", errors.GROUP_UNKNOWN),
+        ("quota set queued_jobs 5", errors.REQUEST_INVALID),
+        ("quota set queued_jobs 5 --each-user --user ada", errors.REQUEST_INVALID),
+        ("quota set queued_jobs 5 --user nobody", errors.USER_UNKNOWN),
+        ("quota set queued_jobs 5 --group nowhere", errors.GROUP_UNKNOWN),
+        ("quota set queued_jobs 5h --each-user", errors.REQUEST_INVALID),
+        ("quota set seconds_per_day soon --each-user", errors.REQUEST_INVALID),
+        ("quota set stored_bytes plenty --each-user", errors.REQUEST_INVALID),
+        ("usage --since yesterday", errors.REQUEST_INVALID),
+        ("usage --since 2026-13", errors.REQUEST_INVALID),
+        ("audit verify --expect nonsense", errors.REQUEST_INVALID),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_changes_nothing(edif: Edif, words: str, kind: ErrorCode) -> None:
+    edif("groups", "add", "lab")
+    edif("users", "add", "ada")
+    before = edif("audit", "list")
+    assert refused(edif, *words.split()) is kind
+    assert edif("audit", "list") == before
+
+
+# -- quotas --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("measure", "text", "amount"),
+    [
+        ("queued_jobs", "20", 20),
+        ("seconds_per_day", "90m", 5400),
+        ("seconds_per_month", "1.5 h", 5400),
+        ("seconds_per_month", "2d", 172_800),
+        ("stored_bytes", "10GiB", 10 * 2**30),
+        ("result_bytes_per_day", "500", 500),
+        ("running_jobs", "0", 0),
+    ],
+)
+def test_amounts_are_written_as_people_write_them(edif: Edif, measure: str, text: str, amount: float) -> None:
+    edif("quota", "set", measure, text, "--each-user")
+    assert edif("quota", "list") == [{"scope": "each_user", "name": "", "measure": measure, "amount": amount}]
+
+
+def test_quotas_are_listed_and_taken_away(edif: Edif) -> None:
+    edif("users", "add", "ada")
+    edif("groups", "add", "lab")
+    for whose in (("--user", "ada"), ("--group", "lab"), ("--each-user",)):
+        edif("quota", "set", "queued_jobs", "5", *whose)
+    edif("quota", "set", "queued_jobs", "7", "--user", "ada")
+    assert {(each["scope"], each["amount"]) for each in edif("quota", "list")} == {
+        ("user", 7),
+        ("group", 5),
+        ("each_user", 5),
+    }
+    edif("quota", "unset", "queued_jobs", "--user", "ada")
+    assert {each["scope"] for each in edif("quota", "list")} == {"group", "each_user"}
+
+
+# -- usage ---------------------------------------------------------------------------------------------
+def test_usage_is_added_up_by_what_is_asked_for(edif: Edif, data: Path) -> None:
+    used(
+        data,
+        ("ada", "2026-10-31", 1.0),
+        ("ada", "2026-11-01", 2.0),
+        ("ada", "2026-11-30", 4.0),
+        ("bob", "2026-11-15", 8.0),
+    )
+    by_month = edif("usage", "--by", "month")
+    assert [(row["month"], row["seconds"], row["jobs"]) for row in by_month] == [
+        ("2026-10", 1.0, 1),
+        ("2026-11", 14.0, 3),
+    ]
+    november = edif("usage", "--by", "user", "--since", "2026-11", "--before", "2026-12")
+    assert [(row["user"], row["seconds"], row["tokens"], row["result_bytes"]) for row in november] == [
+        ("ada", 6.0, 6, 10),
+        ("bob", 8.0, 3, 5),
+    ]
+    assert len(edif("usage")) == 3, "user, group, model and month"
+    assert edif("usage", "--since", "2026-11-16", "--by", "user")[0]["seconds"] == 4.0
+
+
+def test_usage_is_csv_for_spreadsheets(edif: Edif, data: Path) -> None:
+    assert list(csv.DictReader(io.StringIO(edif.printed("usage", "--csv")))) == []  # type: ignore[attr-defined]
+    used(data, ("ada", "2026-11-01", 2.5))
+    (row,) = csv.DictReader(io.StringIO(edif.printed("usage", "--csv")))  # type: ignore[attr-defined]
+    assert row == {
+        "user": "ada",
+        "group": "",
+        "model": "m/one",
+        "month": "2026-11",
+        "jobs": "1",
+        "failed": "0",
+        "seconds": "2.5",
+        "tokens": "3",
+        "result_bytes": "5",
+    }
+
+
+# -- audit ---------------------------------------------------------------------------------------------
+def changed(data: Path, statement: str) -> None:
+    with sqlite3.connect(data / DATABASE_NAME) as connection:
+        assert connection.execute(statement).rowcount > 0
+    connection.close()
+
+
+def test_the_log_names_people_and_is_asked_about_them(edif: Edif) -> None:
+    for name in ("ada", "bob"):
+        edif("users", "add", name)
+    edif("users", "change", "ada", "--weight", "2")
+    rows = edif("audit", "list", "--about", "ada")
+    assert [(row["action"], row["subject_name"]) for row in rows] == [
+        ("user.added", "ada"),
+        ("user.changed", "ada"),
+    ]
+    assert all(row["actor"].startswith("cli:") for row in rows)
+    edif("users", "remove", "ada")
+    last = edif("audit", "list")[-1]
+    assert (last["action"], last["subject_name"]) == ("user.removed", None)
+
+
+def test_a_whole_log_is_verified_against_what_was_kept(edif: Edif) -> None:
+    assert edif("audit", "verify") == {"entries": 0, "hash": GENESIS, "faults": []}
+    edif("users", "add", "ada")
+    first = edif("audit", "verify")
+    edif("users", "remove", "ada")
+    kept = f"{first['entries']}:{first['hash']}"
+    assert edif("audit", "verify", "--expect", kept)["entries"] == 2
+    assert refused(edif, "audit", "verify", "--expect", f"1:{GENESIS}") is errors.AUDIT_BROKEN
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit SET actor = 'cli:9' WHERE number = 2",
+        "DELETE FROM audit WHERE number = 2",
+        "DELETE FROM audit WHERE number = 3",
+        "UPDATE audit_head SET number = 2",
+        "UPDATE audit SET hash = (SELECT hash FROM audit WHERE number = 1) WHERE number = 3",
+    ],
+    ids=["changed", "dropped", "cut off", "the end moved", "another hash"],
+)
+def test_a_log_that_somebody_edited_is_found_out(edif: Edif, data: Path, statement: str) -> None:
+    for name in ("ada", "bob", "eve"):
+        edif("users", "add", name)
+    edif("audit", "verify")
+    changed(data, statement)
+    assert refused(edif, "audit", "verify") is errors.AUDIT_BROKEN
+
+
+def test_a_log_cut_off_with_its_end_is_found_out_by_what_was_kept(edif: Edif, data: Path) -> None:
+    edif("users", "add", "ada")
+    before = edif("audit", "verify")
+    edif("users", "add", "bob")
+    kept = edif("audit", "verify")
+    changed(data, "DELETE FROM audit WHERE number = 2")
+    changed(data, f"UPDATE audit_head SET number = 1, hash = '{before['hash']}'")
+    edif("audit", "verify")  # by itself it is sound
+    assert refused(edif, "audit", "verify", "--expect", f"2:{kept['hash']}") is errors.AUDIT_BROKEN
