@@ -27,7 +27,7 @@ class PeopleRecords(Access):
         try:
             await self._run(sa.insert(users), values)
         except IntegrityError:
-            return False
+            return await self.user(user.name) == user
         return True
 
     async def users(self) -> list[User]:
@@ -58,7 +58,11 @@ class PeopleRecords(Access):
             "expires_at": key.expires_at,
             "revoked_at": key.revoked_at,
         }
-        await self._run(sa.insert(api_keys), values)
+        try:
+            await self._run(sa.insert(api_keys), values)
+        except IntegrityError:
+            if await self.key_by_id(key.id) != key:
+                raise
 
     async def keys(self, user: UserName | None = None) -> list[ApiKey]:
         statement = sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
@@ -77,7 +81,9 @@ class PeopleRecords(Access):
     async def revoke_key(self, key_id: str, now: float) -> bool:
         statement = (
             sa.update(api_keys)
-            .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+            .where(
+                api_keys.c.id == key_id, sa.or_(api_keys.c.revoked_at.is_(None), api_keys.c.revoked_at == now)
+            )
             .values(revoked_at=now)
         )
         return await self._run(statement) == 1
