@@ -1,9 +1,11 @@
 """Fixtures that several folders share: tiny models, recorded requests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.servers.postgres import PostgresServer, running_postgres
 from tests.support.mint import mint
 from tests.support.models import GPT2_ID, make_models
 
@@ -18,3 +20,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def blobs(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Requests for the tiny GPT-2, minted by the stock client's serialiser."""
     return mint(models[GPT2_ID], tmp_path_factory.mktemp("blobs"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests that do not stop it; each takes a database of its own."""
+    with running_postgres() as server:
+        yield server

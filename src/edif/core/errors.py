@@ -5,7 +5,8 @@
     │   ├── AuthRefused    who asks is unknown or may not
     │   ├── NotFound       what is asked for does not exist, or belongs to someone else
     │   └── OverLimit      accepted in principle, but a limit stands against it
-    ├── StoreUnavailable   the record store cannot write now
+    ├── StoreUnavailable   the record store cannot be used now
+    │   └── LeadLost       another gateway leads the fabric
     ├── JobFailed          an accepted job ended without a result
     └── SetupError         the fabric cannot start or work as configured
 
@@ -75,7 +76,22 @@ class JobFailed(EdifError):
 
 
 class StoreUnavailable(EdifError):
-    """The record store cannot write now; what was asked for did not happen."""
+    """The record store cannot be used now.
+
+    Unless ``in_doubt``, what was asked for did not happen. It is in doubt when the connection to the database
+    ended while a commit was on its way; every write may then be asked for again, and answers as if the first had
+    been heard.
+    """
+
+    def __init__(
+        self, kind: ErrorCode, sentence: str, next_step: str | None = None, *, in_doubt: bool = False
+    ) -> None:
+        super().__init__(kind, sentence, next_step)
+        self.in_doubt = in_doubt
+
+
+class LeadLost(StoreUnavailable):
+    """Another gateway leads the fabric: this one can write nothing."""
 
 
 class SetupError(EdifError):
@@ -141,6 +157,10 @@ STORAGE_LOW = _kind(
 STORAGE_FULL = _kind(
     "storage_full", 507, "Tell your operator that the data folder's disk is full, then run it again."
 )
+STORE_UNREACHABLE = _kind(
+    "store_unreachable", 503, "Wait a moment and try again; jobs that were accepted are not lost."
+)
+LEAD_LOST = _kind("lead_lost", 503, "Try again: the gateway that leads now takes over the address.")
 REQUEST_INVALID = _kind("request_invalid", 422, "See docs/protocol.md for the form of this request.")
 QUOTA_USED_UP = _kind(
     "quota_used_up", 429, "If you need more, ask your operator, who sets it with `edif quota set`."

@@ -89,11 +89,12 @@ class JobRecords(Access):
         try:
             await self._write(work)
         except IntegrityError:
-            if job.client_key is None:
+            same = jobs.c.id == job.id
+            if job.client_key is not None:
+                same |= sa.and_(jobs.c.owner == job.owner, jobs.c.client_key == job.client_key)
+            rows = await self._fetch(sa.select(*_job_columns).where(same))
+            if not rows:
                 raise
-            rows = await self._fetch(
-                sa.select(*_job_columns).where(jobs.c.owner == job.owner, jobs.c.client_key == job.client_key)
-            )
             return _job(rows[0])
         return job
 
@@ -123,7 +124,7 @@ class JobRecords(Access):
         def work(connection: sa.Connection) -> bool:
             changed = connection.execute(_start_job, {"job_id": attempt.job, "number": attempt.number})
             if changed.rowcount != 1:
-                return False
+                return _was_begun(connection, attempt)
             connection.execute(_insert_attempt, _attempt_values(attempt))
             return True
 
@@ -132,7 +133,7 @@ class JobRecords(Access):
     async def lose_attempt(self, job_id: JobId, number: int) -> bool:
         def work(connection: sa.Connection) -> bool:
             if not _end_attempt(connection, job_id, number, AttemptOutcome.LOST):
-                return False
+                return _was_lost(connection, job_id, number)
             connection.execute(_requeue_job, {"job_id": job_id})
             return True
 
@@ -151,28 +152,24 @@ class JobRecords(Access):
             raise ValueError(f"{ending.state} does not end a job")
         if (attempt is None) != (outcome is None):
             raise ValueError("an attempt ends with an outcome")
+        brought_by = None if attempt is None or outcome is None else (attempt, outcome)
         values = {
-            "job_id": job_id,
-            "by_attempt": -1 if attempt is None else attempt,
-            "new_state": ending.state.value,
-            "new_ended_at": now,
-            "new_error_code": ending.error_code,
-            "new_description": ending.description,
-            "new_meta": _json(ending.meta),
-            "new_result_bytes": ending.result_bytes,
-            "new_result_sha256": ending.result_sha256,
+            "state": ending.state.value,
+            "ended_at": now,
+            "error_code": ending.error_code,
+            "description": ending.description.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+            "meta": _json(ending.meta),
+            "result_bytes": ending.result_bytes,
+            "result_sha256": ending.result_sha256,
         }
+        parameters = {f"new_{name}": value for name, value in values.items()}
+        parameters |= {"job_id": job_id, "by_attempt": -1 if attempt is None else attempt}
 
         def work(connection: sa.Connection) -> bool:
-            if (
-                attempt is not None
-                and outcome is not None
-                and not _end_attempt(connection, job_id, attempt, outcome)
-            ):
-                return False
-            ended = connection.execute(_end_job, values).rowcount == 1
-            if not ended:
-                return False
+            if brought_by is not None and not _end_attempt(connection, job_id, *brought_by):
+                return _was_ended(connection, job_id, values, brought_by)
+            if connection.execute(_end_job, parameters).rowcount != 1:
+                return _was_ended(connection, job_id, values, brought_by)
             if attempt is None:
                 connection.execute(_abandon_attempt, {"job_id": job_id})
             usage_records.add(connection, job_id, ending, now)
@@ -251,6 +248,60 @@ def _end_attempt(connection: sa.Connection, job_id: JobId, number: int, outcome:
     """Give the attempt its outcome; False if it has one already or does not exist."""
     values = {"job_id": job_id, "attempt_number": number, "new_outcome": outcome.value}
     return connection.execute(_close_attempt, values).rowcount == 1
+
+
+def _was_begun(connection: sa.Connection, attempt: Attempt) -> bool:
+    """Whether exactly this attempt is on record, and its job's current one."""
+    statement = (
+        sa.select(attempts.c.number)
+        .join(jobs, jobs.c.id == attempts.c.job)
+        .where(
+            *(
+                attempts.c[name] == value
+                for name, value in _attempt_values(attempt).items()
+                if name != "outcome"
+            ),
+            attempts.c.outcome.is_(None),
+            jobs.c.state == JobState.RUNNING.value,
+            jobs.c.attempts == attempt.number,
+        )
+    )
+    return connection.execute(statement).first() is not None
+
+
+def _was_lost(connection: sa.Connection, job_id: JobId, number: int) -> bool:
+    """Whether the attempt was lost, and its job has waited again ever since."""
+    statement = (
+        sa.select(attempts.c.number)
+        .join(jobs, jobs.c.id == attempts.c.job)
+        .where(
+            attempts.c.job == job_id,
+            attempts.c.number == number,
+            attempts.c.outcome == AttemptOutcome.LOST.value,
+            jobs.c.state == JobState.QUEUED.value,
+            jobs.c.attempts == number,
+        )
+    )
+    return connection.execute(statement).first() is not None
+
+
+def _was_ended(
+    connection: sa.Connection,
+    job_id: JobId,
+    ending: dict[str, Any],
+    attempt: tuple[int, AttemptOutcome] | None,
+) -> bool:
+    """Whether the job ended with exactly these values, and by this attempt if one brought them."""
+    statement = sa.select(jobs.c.id).where(
+        jobs.c.id == job_id,
+        *(jobs.c[name].is_not_distinct_from(value) for name, value in ending.items()),
+    )
+    if attempt is not None:
+        number, outcome = attempt
+        statement = statement.join(attempts, attempts.c.job == jobs.c.id).where(
+            jobs.c.attempts == number, attempts.c.number == number, attempts.c.outcome == outcome.value
+        )
+    return connection.execute(statement).first() is not None
 
 
 def _json(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Bring a data folder's record store to the schema of this release, and open it."""
+"""Bring a record store to the schema of this release, and open it."""
 
 import asyncio
 from pathlib import Path
@@ -10,7 +10,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from edif.core import errors
-from edif.core.errors import SetupError
+from edif.core.errors import LeadLost, SetupError, StoreUnavailable
+from edif.records.database import Database
 from edif.records.sql_store import SqlRecordStore
 from edif.records.sqlite import DATABASE_NAME, Sqlite
 
@@ -36,44 +37,49 @@ def upgrade(connection: sa.Connection) -> None:
     known = {script.revision for script in scripts.walk_revisions()}
     if current is not None and current not in known:
         raise SetupError(
-            errors.DATA_NEWER, f"The data folder was written by a newer release of eDIF (schema {current})."
+            errors.DATA_NEWER, f"The record store was written by a newer release of eDIF (schema {current})."
         )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
-async def open_store(data: Path) -> SqlRecordStore:
-    """Open the record store in the data folder, creating or migrating it.
+async def open_store(data: Path, url: str = "", *, leading: bool = False) -> SqlRecordStore:
+    """Open the record store, creating or migrating it.
+
+    Args:
+        data: the data folder, which holds the store unless ``url`` names one.
+        url: a PostgreSQL database, or empty.
+        leading: whether to lead the fabric, with PostgreSQL; in a data folder its lock says who leads.
 
     Raises:
-        SetupError: the folder cannot be written, or comes from a newer release.
+        SetupError: it cannot be used, or comes from a newer release.
+        LeadLost: another gateway leads.
     """
-    return await asyncio.to_thread(_open, data)
+    database = await asyncio.to_thread(_database, data, url, leading=leading)
+    store = SqlRecordStore(database)
+    try:
+        await store.upgrade(upgrade)
+    except LeadLost:
+        await store.close()
+        raise
+    except (StoreUnavailable, sa.exc.DatabaseError) as error:
+        await store.close()
+        cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
+        raise database.refusal(cause if isinstance(cause, Exception) else error) from error
+    except BaseException:
+        await store.close()
+        raise
+    return store
 
 
-def _open(data: Path) -> SqlRecordStore:
+def _database(data: Path, url: str, *, leading: bool) -> Database:
+    if url:
+        from edif.records.postgres import Postgres  # an extra: who keeps to SQLite does not have the driver
+
+        return Postgres(url, leading=leading)
     database = Sqlite(data / DATABASE_NAME)
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine = database.engine(writing=True)
-        try:
-            with engine.begin() as connection:
-                upgrade(connection)
-        finally:
-            engine.dispose()
-    except (OSError, sa.exc.OperationalError) as error:
-        raise SetupError(
-            errors.DATA_UNWRITABLE, f"The data folder {str(data)!r} cannot be used: {_cause(error)}."
-        ) from error
-    except sa.exc.DatabaseError as error:
-        raise SetupError(
-            errors.DATA_UNWRITABLE,
-            f"The record store in {str(data)!r} cannot be read: {_cause(error)}.",
-            "Restore it from a backup, or choose another folder with --data.",
-        ) from error
-    return SqlRecordStore(database)
-
-
-def _cause(error: Exception) -> str:
-    origin = getattr(error, "orig", None)
-    return str(origin or error).strip().rstrip(".")
+    except OSError as error:
+        raise database.refusal(error) from error
+    return database

@@ -44,11 +44,12 @@ class PeopleRecords(Access):
 
         return await self._write(changing)
 
-    async def _add(self, work: Callable[[sa.Connection], bool]) -> bool:
+    async def _add(self, work: Callable[[sa.Connection], bool], is_there: Callable[[People], bool]) -> bool:
+        """Add a row. One with this name already is no reason to refuse if it is the very same: then its answer was lost."""
         try:
             return await self._change(work)
         except IntegrityError:
-            return False
+            return is_there(await self.people())
 
     # -- users -----------------------------------------------------------------------------------------
     async def any_user(self) -> bool:
@@ -61,7 +62,7 @@ class PeopleRecords(Access):
             audit_records.append(connection, "user.added", user.id, by, role=user.role)
             return True
 
-        return await self._add(work)
+        return await self._add(work, lambda people: people.users.get(user.name) == user)
 
     async def change_user(self, user: User, *, by: str = FABRIC) -> bool:
         def work(connection: sa.Connection) -> bool:
@@ -120,7 +121,7 @@ class PeopleRecords(Access):
             audit_records.append(connection, "group.added", group.name, by, **values)
             return True
 
-        return await self._add(work)
+        return await self._add(work, lambda people: people.groups.get(group.name) == group)
 
     async def change_group(self, group: Group, *, by: str = FABRIC) -> bool:
         def work(connection: sa.Connection) -> bool:
@@ -176,7 +177,11 @@ class PeopleRecords(Access):
             connection.execute(sa.insert(api_keys), values)
             audit_records.append(connection, "key.made", key.id, by, user=_id_of(connection, key.user))
 
-        await self._write(work)
+        try:
+            await self._write(work)
+        except IntegrityError:
+            if await self.key_by_id(key.id) != key:
+                raise
 
     async def keys(self, user: UserName | None = None) -> list[ApiKey]:
         statement = sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
@@ -195,13 +200,18 @@ class PeopleRecords(Access):
     async def revoke_key(self, key_id: str, now: float, *, by: str = FABRIC) -> bool:
         statement = (
             sa.update(api_keys)
-            .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+            .where(
+                api_keys.c.id == key_id, sa.or_(api_keys.c.revoked_at.is_(None), api_keys.c.revoked_at == now)
+            )
             .values(revoked_at=now)
         )
 
         def work(connection: sa.Connection) -> bool:
+            before = connection.execute(
+                sa.select(api_keys.c.revoked_at).where(api_keys.c.id == key_id)
+            ).first()
             revoked = connection.execute(statement).rowcount == 1
-            if revoked:
+            if revoked and before is not None and before.revoked_at is None:
                 audit_records.append(connection, "key.revoked", key_id, by)
             return revoked
 

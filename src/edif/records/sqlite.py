@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from edif.core import errors
-from edif.core.errors import StoreUnavailable
-from edif.records.database import READERS
+from edif.core.errors import SetupError, StoreUnavailable
+from edif.records.database import READERS, Doing, first_line
 
 DATABASE_NAME = "records.sqlite"
 
@@ -26,15 +26,28 @@ class Sqlite:
     def engine(self, *, writing: bool) -> sa.Engine:
         return open_engine(self._path, writing=writing)
 
-    def told(self, error: Exception) -> Exception:
+    def told(self, error: Exception, doing: Doing) -> Exception:
         if not isinstance(error, OperationalError):
             return error
-        unavailable = StoreUnavailable(
-            errors.STORAGE_FULL,
-            f"The fabric's record store cannot write: {error.orig}; nothing was recorded.",
-        )
+        if doing is Doing.READING:
+            sentence = f"The fabric's record store cannot be read: {error.orig}."
+        else:  # what was not committed is rolled back: nothing is ever in doubt
+            sentence = f"The fabric's record store cannot write: {error.orig}; nothing was recorded."
+        unavailable = StoreUnavailable(errors.STORAGE_FULL, sentence)
         unavailable.__cause__ = error
         return unavailable
+
+    def refusal(self, error: Exception) -> SetupError:
+        folder = str(self._path.parent)
+        if isinstance(error, OSError | OperationalError):
+            return SetupError(
+                errors.DATA_UNWRITABLE, f"The data folder {folder!r} cannot be used: {first_line(error)}."
+            )
+        return SetupError(
+            errors.DATA_UNWRITABLE,
+            f"The record store in {folder!r} cannot be read: {first_line(error)}.",
+            "Restore it from a backup, or choose another folder with --data.",
+        )
 
 
 def open_engine(path: Path, *, writing: bool) -> sa.Engine:

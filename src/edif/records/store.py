@@ -182,6 +182,18 @@ class UsageStore(Protocol):
 
 
 class RecordStore(JobStore, PeopleStore, AuditStore, UsageStore, Protocol):
-    """Durable facts. When a method that writes has returned, its effect survives a crash."""
+    """Durable facts. When a method that writes has returned, its effect survives a crash.
+
+    Every method can raise :class:`edif.core.errors.StoreUnavailable`. A write that is then in doubt may be asked for again
+    with the same arguments: it answers as if the first call had been heard, and nothing is recorded twice.
+    """
 
     async def close(self) -> None: ...
+
+    async def check(self) -> None:
+        """Return if the store can be written now.
+
+        Raises:
+            LeadLost: another gateway leads the fabric.
+        """
+        ...

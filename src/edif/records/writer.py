@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from edif.records.database import Doing, cut_off
 
 _MAX_BATCH = 64
 
@@ -25,6 +27,9 @@ class _Waiting(NamedTuple):
     future: asyncio.Future[Any]
 
 
+_Outcome = tuple[Any, Exception | None]
+
+
 class Writer:
     """The thread that writes, and the queue in front of it. It keeps one connection.
 
@@ -33,7 +38,7 @@ class Writer:
         told: makes of a driver's error what the caller is told.
     """
 
-    def __init__(self, engine: sa.Engine, told: Callable[[Exception], Exception]) -> None:
+    def __init__(self, engine: sa.Engine, told: Callable[[Exception, Doing], Exception]) -> None:
         self._engine = engine
         self._told = told
         self._connection: sa.Connection | None = None
@@ -73,44 +78,54 @@ class Writer:
     def _do(self, batch: list[_Waiting]) -> None:
         if not batch:
             return
-        outcomes: list[tuple[Any, Exception | None]] = []
-        try:
-            if self._connection is None:
-                self._connection = self._engine.connect()
-            with self._connection.begin():
-                for work, _ in batch:
-                    outcomes.append(self._one(self._connection, work, alone=len(batch) == 1))
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
-            outcomes = [(None, error)] * len(batch)
-            self._disconnect()
+        outcomes = self._transaction([waiting.work for waiting in batch])
         loops = {waiting.future.get_loop() for waiting in batch}
         for loop in loops:  # one, outside of tests: so one wake-up for the whole batch
             answers = [
-                (waiting.future, result, failure and self._told(failure))
+                (waiting.future, result, failure)
                 for waiting, (result, failure) in zip(batch, outcomes, strict=True)
                 if waiting.future.get_loop() is loop
             ]
             with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
                 loop.call_soon_threadsafe(_answer, answers)
 
+    def _transaction(
+        self, works: list[Callable[[sa.Connection], Any]], *, again: bool = True
+    ) -> list[_Outcome]:
+        """All works in one transaction; the outcome of each."""
+        outcomes: list[_Outcome] = []
+        doing = Doing.WRITING
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            with self._connection.begin():
+                outcomes += [self._one(self._connection, work, alone=len(works) == 1) for work in works]
+                doing = Doing.COMMITTING
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
+            self._disconnect()
+            if again and doing is Doing.WRITING and cut_off(error):
+                # As a rule since the last transaction, e.g. by a restart of the server; in any case nothing was done.
+                return self._transaction(works, again=False)
+            return [(None, self._told(error, doing))] * len(works)
+        return outcomes
+
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
-    @staticmethod
     def _one(
-        connection: sa.Connection, work: Callable[[sa.Connection], Any], *, alone: bool
-    ) -> tuple[Any, Exception | None]:
+        self, connection: sa.Connection, work: Callable[[sa.Connection], Any], *, alone: bool
+    ) -> _Outcome:
         if alone:
             return work(connection), None
         try:
             with connection.begin_nested():
                 return work(connection), None
-        except OperationalError:
-            raise  # a full disk or a lock: the transaction is over, for all of them
+        except (OperationalError, InterfaceError):
+            raise  # a full disk, a lock, a lost connection: the transaction is over, for all of them
         except Exception as error:  # noqa: BLE001 - its caller is told; the others are not touched
-            return None, error
+            return None, self._told(error, Doing.WRITING)
 
 
 def _answer(answers: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:

@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 
 from edif.records.store import RecordStore
-from tests.unit.records.factories import FACTORIES, StoreFactory
+from tests.servers.postgres import PostgresServer
+from tests.unit.records.factories import StoreFactory
 
 
-@pytest.fixture(params=FACTORIES, ids=lambda factory: factory.name)
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def factory(request: pytest.FixtureRequest) -> StoreFactory:
-    made: StoreFactory = request.param
-    return made
+    if request.param == "sqlite":
+        return StoreFactory("sqlite")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return StoreFactory("postgres", server.new_database)
 
 
 @pytest.fixture

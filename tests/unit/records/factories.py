@@ -1,8 +1,8 @@
-"""The record stores that the contract suite runs on: a new one is added to :data:`FACTORIES`."""
+"""The record stores that the contract suite runs on, and what is written into them."""
 
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,25 @@ from edif.records.store import RecordStore
 
 @dataclass(frozen=True, slots=True)
 class StoreFactory:
-    """How a store is opened; twice on the same folder gives two stores on the same data."""
+    """One kind of store. Opened twice on the same folder it gives two stores on the same data.
+
+    Attributes:
+        url: makes a fresh database, if the kind is not one that lies in the folder itself.
+    """
 
     name: str
-    open: Callable[[Path], Awaitable[RecordStore]]
+    url: Callable[[], str] = str
+    _urls: dict[Path, str] = field(default_factory=dict)
 
+    def url_of(self, folder: Path) -> str:
+        """What the setting ``record_store`` says for the data of this folder."""
+        if folder not in self._urls:
+            self._urls[folder] = self.url()
+        return self._urls[folder]
 
-FACTORIES = [StoreFactory("sqlite", open_store)]
+    async def open(self, folder: Path, *, leading: bool = False) -> RecordStore:
+        return await open_store(folder, self.url_of(folder), leading=leading)
+
 
 _numbers = count()
 ADA, BOB = UserName("ada"), UserName("bob")
@@ -42,8 +54,8 @@ def a_job(**changes: Any) -> Job:
     return Job(**{**fields, **changes})
 
 
-def an_attempt(job: JobId, number: int = 1) -> Attempt:
-    return Attempt(job, number, AgentId("a1"), ReplicaId("r1"), time.time(), time.time() + 600)
+def an_attempt(job: JobId, number: int = 1, replica: str = "r1") -> Attempt:
+    return Attempt(job, number, AgentId("a1"), ReplicaId(replica), time.time(), time.time() + 600)
 
 
 def an_ending(state: JobState = JobState.COMPLETED, **changes: Any) -> Ending:

@@ -15,7 +15,7 @@ from edif.core.job import FINAL_STATES, AttemptOutcome, Ending, Job, JobState
 from edif.core.users import ApiKey, Role, User
 from edif.records.store import RecordStore
 from tests.sizes import SIZES
-from tests.unit.records.factories import ADA, BOB, FACTORIES, a_job, an_attempt, an_ending
+from tests.unit.records.factories import ADA, BOB, StoreFactory, a_job, an_attempt, an_ending
 
 Opened = Callable[[], Awaitable[RecordStore]]
 COMPLETED = {"now": 50.0, "attempt": 1, "outcome": AttemptOutcome.COMPLETED}
@@ -136,11 +136,10 @@ async def test_unfinished_jobs_have_no_upper_number(store: RecordStore) -> None:
     assert len(await store.unfinished_jobs()) == 130
 
 
-@pytest.mark.parametrize("factory", FACTORIES, ids=lambda factory: factory.name)
 @with_settings(max_examples=max(SIZES.examples // 6, 10))
 @given(data=st.data())
 def test_any_text_and_any_json_survive(
-    factory: Any, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+    factory: StoreFactory, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=30)
     json = st.recursive(
@@ -317,6 +316,64 @@ async def test_attempt_and_outcome_come_together(
         await store.end_job(job.id, an_ending(), now=1.0, attempt=attempt, outcome=outcome)
 
 
+# -- asked again, because the answer was not heard ------------------------------------------------------
+async def test_job_that_is_added_again_is_the_same_job(store: RecordStore) -> None:
+    for job in (a_job(), a_job(client_key="k")):
+        assert await store.add_job(job) == job
+        assert await store.add_job(job) == job
+    assert len(await store.jobs()) == 2
+
+
+async def test_beginning_that_is_asked_again_is_answered_as_before(store: RecordStore) -> None:
+    job = a_job()
+    await store.add_job(job)
+    attempt = an_attempt(job.id)
+    assert await store.begin_attempt(attempt)
+    assert await store.begin_attempt(attempt)
+    assert await store.attempts(job.id) == [attempt]
+    assert not await store.begin_attempt(replace(attempt, replica="r2")), "another one, of the same number"
+    await store.lose_attempt(job.id, 1)
+    await store.begin_attempt(an_attempt(job.id, 2))
+    assert not await store.begin_attempt(attempt), "it is not the current one any more"
+
+
+async def test_loss_that_is_asked_again_is_answered_as_before(store: RecordStore) -> None:
+    job = await running(store)
+    assert await store.lose_attempt(job.id, 1)
+    assert await store.lose_attempt(job.id, 1)
+    assert await store.job(job.id) == replace(job, state=JobState.QUEUED, attempts=1)
+    await store.begin_attempt(an_attempt(job.id, 2))
+    assert not await store.lose_attempt(job.id, 1)
+    assert await state(store, job.id) is JobState.RUNNING
+
+
+@pytest.mark.parametrize("by", [1, None])
+async def test_ending_that_is_asked_again_is_answered_as_before(store: RecordStore, by: int | None) -> None:
+    job = await running(store)
+    ending = Ending(JobState.FAILED, "Not\0good.", "user_code", {"run_s": 1.5})
+    how: dict[str, Any] = {"attempt": by, "outcome": None if by is None else AttemptOutcome.FAILED}
+    assert await store.end_job(job.id, ending, now=50.0, **how)
+    assert await store.end_job(job.id, ending, now=50.0, **how)
+    assert not await store.end_job(job.id, ending, now=51.0, **how), "another ending, by its time"
+    assert not await store.end_job(job.id, replace(ending, meta={}), now=50.0, **how)
+    found = await store.job(job.id)
+    assert found is not None
+    assert (found.ended_at, found.meta) == (50.0, {"run_s": 1.5})
+    expected = AttemptOutcome.LOST if by is None else AttemptOutcome.FAILED
+    assert [attempt.outcome for attempt in await store.attempts(job.id)] == [expected]
+
+
+async def test_users_and_keys_that_are_written_again_are_answered_as_before(store: RecordStore) -> None:
+    ada = User(ADA, Role.OPERATOR, 1.5, "ada@example.org")
+    assert await store.add_user(ada)
+    assert await store.add_user(ada)
+    await store.add_key(a_key(1))
+    await store.add_key(a_key(1))
+    assert await store.revoke_key("id1", 5.0)
+    assert await store.revoke_key("id1", 5.0)
+    assert await store.keys() == [a_key(1, revoked_at=5.0)]
+
+
 # -- exactly once under concurrency --------------------------------------------------------------------
 async def _race(*tries: Awaitable[bool]) -> int:
     """How many of the tries won."""
@@ -345,7 +402,13 @@ async def test_one_of_many_beginnings_wins(opened: Opened) -> None:
         job = a_job()
         await stores[0].add_job(job)
         assert (
-            await _race(*(stores[n % 2].begin_attempt(an_attempt(job.id)) for n in range(SIZES.racers))) == 1
+            await _race(
+                *(
+                    stores[n % 2].begin_attempt(an_attempt(job.id, replica=f"r{n}"))
+                    for n in range(SIZES.racers)
+                )
+            )
+            == 1
         )
         assert len(await stores[0].attempts(job.id)) == 1
 
@@ -354,11 +417,12 @@ async def test_attempt_is_lost_or_ends_but_not_both(opened: Opened) -> None:
     stores = [await opened(), await opened()]
     for _ in range(SIZES.races):
         job = await running(stores[0])
-        tries = []
+        lost, ended = [], []
         for n in range(SIZES.racers):
-            tries.append(stores[n % 2].lose_attempt(job.id, 1))
-            tries.append(stores[(n + 1) % 2].end_job(job.id, an_ending(), **COMPLETED))
-        assert await _race(*tries) == 1
+            lost.append(stores[n % 2].lose_attempt(job.id, 1))
+            ended.append(stores[(n + 1) % 2].end_job(job.id, an_ending(), **COMPLETED))
+        # Those who say the same get the same answer.
+        assert sorted(await asyncio.gather(_race(*lost), _race(*ended))) == [0, SIZES.racers]
         (attempt,) = await stores[0].attempts(job.id)
         expected = {
             AttemptOutcome.LOST: JobState.QUEUED,
@@ -430,12 +494,16 @@ async def test_write_that_nobody_waits_for_any_more_does_not_stop_the_others(sto
 
 async def test_write_that_fails_leaves_those_beside_it_alone(store: RecordStore) -> None:
     jobs = [a_job() for _ in range(SIZES.racers)]
-    twice, unwritable = jobs[0], a_job(model_key="\ud800")
-    await store.add_job(twice)
+    key = a_key(1)
+    await store.add_key(key)
     outcomes = await asyncio.gather(
-        *(store.add_job(job) for job in (*jobs[1:], twice, unwritable)), return_exceptions=True
+        *(store.add_job(job) for job in jobs),
+        store.add_key(replace(key, user=BOB)),
+        store.add_job(a_job(model_key="\ud800")),
+        return_exceptions=True,
     )
-    assert [isinstance(outcome, Job) for outcome in outcomes] == [True] * (len(jobs) - 1) + [False, False]
+    assert [isinstance(outcome, Job) for outcome in outcomes] == [True] * len(jobs) + [False, False]
+    assert isinstance(outcomes[-2], Exception)
     assert len(await store.jobs()) == len(jobs)
 
 
@@ -517,6 +585,10 @@ async def test_removed_user_loses_the_keys_and_keeps_the_jobs(store: RecordStore
     assert await store.user(ADA) is None
     assert [key.revoked_at for key in await store.keys()] == [2.0, 7.0, None]
     assert await store.job(job.id) == job
+
+
+async def test_store_that_can_be_written_says_so(store: RecordStore) -> None:
+    await store.check()
 
 
 # -- opening and closing -------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def write_and_be_killed(
 ) -> list[tuple[str, ...]]:
     """What the writer has told before it was killed, some time after its so-manieth word."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.unit.records.writer", factory.name, str(folder), str(round_)],
+        [sys.executable, "-m", "tests.unit.records.writer", factory.url_of(folder), str(folder), str(round_)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

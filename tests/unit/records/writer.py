@@ -1,6 +1,6 @@
 """A process that writes and tells of each write after the call has returned, until it is killed.
 
-``python -m tests.unit.records.writer FACTORY FOLDER ROUND``
+``python -m tests.unit.records.writer URL FOLDER ROUND``
 """
 
 import asyncio
@@ -10,16 +10,16 @@ from pathlib import Path
 from edif.core.ids import JobId, UserName
 from edif.core.job import AttemptOutcome, Ending, JobState
 from edif.core.users import ApiKey, Role, User
-from tests.unit.records.factories import FACTORIES, a_job, an_attempt
+from edif.records.migrate import open_store
+from tests.unit.records.factories import a_job, an_attempt
 
 
 def tell(*facts: object) -> None:
     print(*facts, flush=True)
 
 
-async def _main(name: str, folder: Path, round_: str) -> None:
-    (factory,) = [factory for factory in FACTORIES if factory.name == name]
-    store = await factory.open(folder)
+async def _main(url: str, folder: Path, round_: str) -> None:
+    store = await open_store(folder, url)
     number = 0
     while True:
         number += 1
