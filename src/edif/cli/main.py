@@ -10,8 +10,11 @@ from edif.cli import people, running, steering
 from edif.cli.audit import audit
 from edif.cli.doctor import doctor
 from edif.cli.groups import groups
+from edif.cli.keeping import backup, restore
 from edif.cli.output import complain
+from edif.cli.privacy import users_erase, users_export
 from edif.cli.quota import quota
+from edif.cli.retention import retention
 from edif.cli.usage import usage
 from edif.core import errors
 from edif.core.errors import EdifError
@@ -29,11 +32,16 @@ app.command()(running.agent)
 app.command()(steering.status)
 app.command()(doctor)
 app.command()(usage)
+app.command()(backup)
+app.command()(restore)
+people.users.command("export")(users_export)
+people.users.command("erase")(users_erase)
 app.add_typer(people.users, name="users")
 app.add_typer(people.keys, name="keys")
 app.add_typer(groups, name="groups")
 app.add_typer(quota, name="quota")
 app.add_typer(audit, name="audit")
+app.add_typer(retention, name="retention")
 app.add_typer(steering.models, name="models")
 app.add_typer(steering.jobs, name="jobs")
 

@@ -206,7 +206,7 @@ def keys_list(
     """List keys: everything but the keys themselves."""
     found = with_store(config, data, lambda store: store.keys(None if user is None else UserName(user)))
     if as_json:
-        show_json([_public(key) for key in found])
+        show_json([public_key(key) for key in found])
         return
     now = time.time()
     rows = [
@@ -269,14 +269,14 @@ async def _rotate(store: RecordStore, key_id: str, days: float | None) -> tuple[
 
 def _show_secret(secret: str, key: ApiKey, *, as_json: bool) -> None:
     if as_json:
-        show_json({"key": secret, **_public(key)})
+        show_json({"key": secret, **public_key(key)})
         return
     say(secret)
     say(f"This is the key {key.id} of {key.user}; it is not shown again. For the client:")
     say(f"  export NDIF_API_KEY={secret} HF_TOKEN={secret}")
 
 
-def _public(key: ApiKey) -> dict[str, object]:
+def public_key(key: ApiKey) -> dict[str, object]:
     shown = asdict(key)
     del shown["digest"]
     return shown

@@ -26,3 +26,16 @@ class UsageRow:
     seconds: float
     tokens: int
     result_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the record store and the blob store hold now. Times are Unix seconds, None if there is nothing."""
+
+    unfinished: int
+    payload_bytes: int
+    results: int
+    result_bytes: int
+    oldest_result: float | None
+    records: int
+    oldest_record: float | None

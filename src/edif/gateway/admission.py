@@ -28,13 +28,13 @@ _FREES = {
 class Admission:
     """
     Args:
-        contact: whom a user can ask for more, as the operator wrote it; may be empty.
+        contact: whom a user can ask for more, as the operator wrote it.
 
     Attributes:
         people: as of now; whoever watches the record store replaces it.
     """
 
-    def __init__(self, contact: str = "") -> None:
+    def __init__(self, contact: str | None = None) -> None:
         self.people = People()
         self.ledger = Ledger(lambda user: self.people.group_of(user))
         self._contact = contact

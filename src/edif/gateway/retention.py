@@ -1,12 +1,18 @@
-"""How long payloads and results are kept, and what becomes of those that belong to no job."""
+"""How long results and records of jobs are kept, and what becomes of payloads and results that belong to no job.
+
+A payload goes as soon as its job has ended; what is found of it here was left by a gateway that died in between.
+"""
 
 import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
 from edif.blobs.store import BlobStore, job_of, payload_name, result_name
-from edif.core.job import MAX_ATTEMPTS
+from edif.core.ids import JobId
+from edif.core.job import MAX_ATTEMPTS, Job
 from edif.records.store import RecordStore
 
 log = structlog.get_logger()
@@ -15,29 +21,57 @@ _EVERY_S = 60.0
 _HALF_WRITTEN_S = 24 * 3600.0
 
 
-async def retire_blobs(records: RecordStore, blobs: BlobStore, retention_s: float) -> None:
-    """Delete the blobs of jobs that ended longer ago than the retention time; runs until cancelled."""
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Seconds since a job's end.
+
+    Attributes:
+        results_s: after so long its result is deleted.
+        records_s: after so long, and not before its result, the record of the job. What it used stays counted.
+    """
+
+    results_s: float
+    records_s: float
+
+
+async def keep_tidy(
+    records: RecordStore, blobs: BlobStore, retention: Retention, retired: Callable[[Job], None]
+) -> None:
+    """Delete what has been kept for long enough; runs until cancelled. ``retired`` is told each job whose result went."""
     while True:
         more = False
         try:
-            more = await _retire_some(records, blobs, retention_s)
+            more = await retire_some(records, blobs, retention, retired, time.time())
             await blobs.sweep_temporary(_HALF_WRITTEN_S)
         except Exception as error:  # noqa: BLE001 - the fabric goes on without tidying, and it is tried again
             log.warning("gateway.retention_failed", reason=repr(error))
         if not more:
-            await asyncio.sleep(min(_EVERY_S, retention_s))
+            await asyncio.sleep(min(_EVERY_S, retention.results_s))
 
 
-async def _retire_some(records: RecordStore, blobs: BlobStore, retention_s: float) -> bool:
-    expired = await records.expired_blobs(time.time() - retention_s)
+async def retire_some(
+    records: RecordStore, blobs: BlobStore, retention: Retention, retired: Callable[[Job], None], now: float
+) -> bool:
+    """Delete some of what is due at ``now`` (Unix seconds); whether there was any, so that more may be left."""
+    expired = await records.expired_blobs(now - retention.results_s)
     for job in expired:
-        await blobs.delete(payload_name(job.id))
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            await blobs.delete(result_name(job.id, attempt))
+        await delete_blobs(blobs, job.id)
     if expired:
         await records.mark_blobs_deleted([job.id for job in expired])
         log.info("gateway.blobs_retired", jobs=len(expired))
-    return bool(expired)
+    for job in expired:
+        retired(job)
+    forgotten = await records.forget_jobs(now - max(retention.records_s, retention.results_s))
+    if forgotten:
+        log.info("gateway.jobs_forgotten", jobs=forgotten)
+    return bool(expired or forgotten)
+
+
+async def delete_blobs(blobs: BlobStore, job_id: JobId) -> None:
+    """Delete the payload and every result of a job."""
+    await blobs.delete(payload_name(job_id))
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        await blobs.delete(result_name(job_id, attempt))
 
 
 async def sweep_strays(records: RecordStore, blobs: BlobStore) -> None:

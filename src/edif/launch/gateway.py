@@ -20,7 +20,7 @@ from edif.gateway.auth import Authenticator, Tokens, is_loopback
 from edif.gateway.edge import Edge, EdgeConfig
 from edif.gateway.fabric import Fabric, FabricConfig
 from edif.gateway.hub import HubMirror
-from edif.gateway.retention import retire_blobs, sweep_strays
+from edif.gateway.retention import Retention, keep_tidy, sweep_strays
 from edif.gateway.subscribers import Subscribers
 from edif.launch.data_folder import DataFolder
 from edif.launch.models import catalogue_of
@@ -141,10 +141,11 @@ async def _serve(
             timeout_graceful_shutdown=3,
         )
     )
+    periods = Retention(settings.retention_s, settings.record_retention_s)
     async with asyncio.TaskGroup() as tasks:
         background = [
             tasks.create_task(fabric.run()),
-            tasks.create_task(retire_blobs(records, blobs, settings.retention_s)),
+            tasks.create_task(keep_tidy(records, blobs, periods, lambda job: None)),
         ]
         await server.serve(sockets=[sock])
         for task in background:

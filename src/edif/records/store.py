@@ -8,7 +8,7 @@ from edif.core.ids import GroupName, JobId, UserName
 from edif.core.job import Attempt, AttemptOutcome, Ending, Job, JobState
 from edif.core.people import People
 from edif.core.quota import Measure, Scope
-from edif.core.usage import UsageRow
+from edif.core.usage import Held, UsageRow
 from edif.core.users import ApiKey, Group, User
 
 
@@ -177,7 +177,11 @@ class UsageStore(Protocol):
         ...
 
     async def stored_bytes(self) -> dict[UserName, int]:
-        """Bytes of payloads and results that have not been deleted, by owner."""
+        """Bytes of the payloads of unfinished jobs, and of results that have not been deleted, by owner."""
+        ...
+
+    async def held(self) -> Held:
+        """What there is that a retention time will end."""
         ...
 
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from edif.core.ids import GroupName, JobId, ModelId, UserName
 from edif.core.job import Ending, JobState
 from edif.core.quota import day_of
-from edif.core.usage import UsageRow
+from edif.core.usage import Held, UsageRow
 from edif.records.access import Access
 from edif.records.schema import jobs, usage, users
 
@@ -16,6 +16,9 @@ _whose = (
     .select_from(jobs.outerjoin(users, users.c.name == jobs.c.owner))
     .where(jobs.c.id == sa.bindparam("job_id"))
 )
+# A payload is deleted when its job has ended, a result by retention.
+_payload = sa.case((jobs.c.ended_at.is_(None), jobs.c.payload_bytes), else_=0)
+_result = sa.func.coalesce(jobs.c.result_bytes, 0)
 _COUNTED = ("jobs", "failed", "seconds", "tokens", "result_bytes")
 _add = (
     sa.update(usage)
@@ -41,11 +44,33 @@ class UsageRecords(Access):
         return [_row(row) for row in await self._fetch(statement.order_by(*order))]
 
     async def stored_bytes(self) -> dict[UserName, int]:
-        size = sa.func.sum(jobs.c.payload_bytes + sa.func.coalesce(jobs.c.result_bytes, 0)).label("total")
+        size = sa.func.sum(_payload + _result).label("total")
         statement = (
             sa.select(jobs.c.owner, size).where(jobs.c.blobs_deleted.is_(False)).group_by(jobs.c.owner)
         )
         return {UserName(row.owner): int(row.total) for row in await self._fetch(statement)}
+
+    async def held(self) -> Held:
+        kept = sa.and_(jobs.c.blobs_deleted.is_(False), jobs.c.result_bytes.is_not(None))
+        statement = sa.select(
+            sa.func.count().filter(jobs.c.ended_at.is_(None)).label("unfinished"),
+            sa.func.coalesce(sa.func.sum(_payload), 0).label("payload_bytes"),
+            sa.func.count().filter(kept).label("results"),
+            sa.func.coalesce(sa.func.sum(_result).filter(kept), 0).label("result_bytes"),
+            sa.func.min(jobs.c.ended_at).filter(kept).label("oldest_result"),
+            sa.func.count().label("records"),
+            sa.func.min(jobs.c.created_at).label("oldest_record"),
+        )
+        (row,) = await self._fetch(statement)
+        return Held(
+            row.unfinished,
+            int(row.payload_bytes),
+            row.results,
+            int(row.result_bytes),
+            row.oldest_result,
+            row.records,
+            row.oldest_record,
+        )
 
 
 def add(connection: sa.Connection, job_id: JobId, ending: Ending, now: float) -> None:

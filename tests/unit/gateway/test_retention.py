@@ -10,8 +10,8 @@ from edif.blobs.store import payload_name, result_name
 from edif.core import errors
 from edif.core.errors import StoreUnavailable
 from edif.core.ids import ANONYMOUS, JobId, ModelId
-from edif.core.job import Job
-from edif.gateway.retention import retire_blobs, sweep_strays
+from edif.core.job import Ending, Job, JobState
+from edif.gateway.retention import Retention, keep_tidy, retire_some, sweep_strays
 from edif.records.sql_store import SqlRecordStore
 
 
@@ -50,17 +50,47 @@ async def test_retention_goes_on_after_a_failure(
     calls = asyncio.Queue[None]()
     real = records.expired_blobs
 
-    async def first_unavailable(ended_before: float, limit: int = 100) -> list[JobId]:
+    async def first_unavailable(ended_before: float, limit: int = 100) -> list[Job]:
         calls.put_nowait(None)
         if calls.qsize() == 1:
             raise StoreUnavailable(errors.STORAGE_FULL, "no")
         return await real(ended_before, limit)
 
     monkeypatch.setattr(records, "expired_blobs", first_unavailable)
-    task = asyncio.create_task(retire_blobs(records, blobs, retention_s=0.01))
+    task = asyncio.create_task(keep_tidy(records, blobs, Retention(0.01, 1.0), lambda job: None))
     async with asyncio.timeout(5):
         while calls.qsize() < 3:
             await asyncio.sleep(0.01)
     assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_results_go_first_and_records_after_them(records: SqlRecordStore, blobs: FileBlobs) -> None:
+    ended = {"attempt": None, "outcome": None}
+    for name, now in (("j-old", 100.0), ("j-young", 180.0)):
+        await records.add_job(_job(name))
+        _put(blobs, payload_name(name), result_name(name, 1), result_name(name, 3))
+        await records.end_job(JobId(name), Ending(JobState.FAILED), now=now, **ended)  # type: ignore[arg-type]
+    told: list[str] = []
+    periods = Retention(results_s=50.0, records_s=100.0)
+
+    async def retire(now: float) -> tuple[int, int]:
+        while await retire_some(records, blobs, periods, lambda job: told.append(job.id), now):
+            pass
+        return len(await blobs.names()), len(await records.jobs())
+
+    assert await retire(149.0) == (6, 2)
+    assert await retire(151.0) == (3, 2)
+    assert await retire(201.0) == (3, 1)
+    assert await retire(281.0) == (0, 0)
+    assert told == ["j-old", "j-young"]
+
+
+async def test_a_record_is_never_forgotten_before_its_result(
+    records: SqlRecordStore, blobs: FileBlobs
+) -> None:
+    await records.add_job(_job("j1"))
+    await records.end_job(JobId("j1"), Ending(JobState.FAILED), now=100.0, attempt=None, outcome=None)
+    assert not await retire_some(records, blobs, Retention(50.0, 1.0), lambda job: None, 149.0)
+    assert len(await records.jobs()) == 1

@@ -179,7 +179,10 @@ async def test_stored_bytes_are_those_not_yet_deleted(store: RecordStore) -> Non
     for job in (waiting, gone):
         await store.add_job(job)
     await store.mark_blobs_deleted([gone.id])
-    assert await store.stored_bytes() == {ADA: 10 + 100 + 10}
+    assert await store.stored_bytes() == {ADA: 100 + 10}
+    held = await store.held()
+    assert (held.unfinished, held.payload_bytes, held.records) == (2, 20, 3)
+    assert (held.results, held.result_bytes, held.oldest_result) == (1, 100, 1.0)
     assert set(await store.blobs_of(ADA)) >= {waiting.id}
     assert await store.blobs_of(BOB) == []
 

@@ -1,0 +1,49 @@
+"""``edif backup`` and ``edif restore``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edif.cli.options import AsJson, Config, Data
+from edif.cli.output import say, show_json
+from edif.settings import load
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to write, e.g. edif-2026-11-22.tar.zst.")],
+    results: Annotated[bool, typer.Option(help="Whether results are in it.")] = True,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the data folder to one file, also while a fabric runs on it. It holds secrets: keep it as safe as the folder."""
+    from edif.launch.backup import take
+    from edif.launch.data_folder import DataFolder
+
+    contents = take(DataFolder(load(config, data=data).data.resolve()), file.resolve(), results=results)
+    if as_json:
+        show_json({"file": str(file), "jobs": contents.jobs, "blobs": contents.blobs})
+    else:
+        size = contents.size_bytes / 2**20
+        say(
+            f"Wrote {file}: {contents.jobs} job(s), {contents.blobs} blob(s), {size:.1f} MiB before compression."
+        )
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file that edif backup wrote.")],
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fill a new data folder from a backup. Jobs that were unfinished then run when the fabric starts."""
+    from edif.launch.backup import restore as fill
+    from edif.launch.data_folder import DataFolder
+
+    folder = DataFolder(load(config, data=data).data.resolve())
+    contents = fill(file.resolve(), folder)
+    if as_json:
+        show_json({"data": str(folder.root), "jobs": contents.jobs, "blobs": contents.blobs})
+    else:
+        say(f"Restored {contents.jobs} job(s) and {contents.blobs} blob(s) into {folder.root}.")

@@ -1,0 +1,244 @@
+"""``edif backup`` and ``edif restore``: a data folder in one file, taken while a fabric runs on it.
+
+The file is a zstd-compressed tar: a manifest, the record store as of one moment, the secrets, and the blobs that this moment's
+records speak of. The records come first: a blob that is written later is of no job in them.
+"""
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import secrets
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+
+from edif import __version__
+from edif.blobs.store import payload_name, result_name
+from edif.core import errors
+from edif.core.errors import SetupError
+from edif.core.job import JobState
+from edif.launch.data_folder import DataFolder
+from edif.records.migrate import open_store
+from edif.records.sqlite import DATABASE_NAME
+from edif.records.sqlite_copy import check_store, copy_store
+
+_FORMAT = 1
+_MANIFEST = "manifest.json"
+_LEVEL = 3
+_SECRETS = ("*.token", "*.key", "blobs/store.id", "run/agent.id")
+_ALL = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a backup holds."""
+
+    jobs: int
+    blobs: int
+    size_bytes: int
+
+
+def take(folder: DataFolder, target: Path, *, results: bool) -> Contents:
+    """Write a backup of the folder to a new file, which is there whole or not at all.
+
+    Args:
+        results: whether results are in it too; without them it is small, and finished jobs are told that theirs is gone.
+
+    Raises:
+        SetupError: the folder has no record store of its own, or the file exists or cannot be written.
+    """
+    store = folder.root / DATABASE_NAME
+    if not store.is_file():
+        raise SetupError(
+            errors.BACKUP_IMPOSSIBLE,
+            f"The folder {str(folder.root)!r} has no record store of its own.",
+            "Name the data folder with --data; records in PostgreSQL are backed up with pg_dump, and blobs/ by copying.",
+        )
+    if target.exists():
+        raise SetupError(errors.BACKUP_IMPOSSIBLE, f"The file {str(target)!r} exists already.")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch, temporary.open("xb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            records = Path(scratch) / DATABASE_NAME
+            copy_store(store, records)
+            contents = _write(folder, records, file, results=results)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, target)  # unlike a rename it never replaces a file
+    except OSError as error:
+        raise SetupError(
+            errors.BACKUP_IMPOSSIBLE, f"The backup cannot be written: {error.strerror or error}."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return contents
+
+
+def _write(folder: DataFolder, records: Path, file: IO[bytes], *, results: bool) -> Contents:
+    jobs, names = asyncio.run(_blobs_worth(records, results=results))
+    digests: dict[str, str] = {}
+    size = 0
+    with (
+        zstandard.ZstdCompressor(level=_LEVEL).stream_writer(file, closefd=False) as compressed,
+        tarfile.open(fileobj=compressed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        members = [(DATABASE_NAME, records)]
+        for pattern in _SECRETS:
+            members += [(str(path.relative_to(folder.root)), path) for path in folder.root.glob(pattern)]
+        members += [(f"blobs/{name}", folder.blobs / name) for name in names]
+        for name, path in members:
+            with suppress(FileNotFoundError):  # retired meanwhile
+                digests[name] = _add(tar, name, path)
+                size += path.stat().st_size
+        manifest = {
+            "format": _FORMAT,
+            "version": __version__,
+            "taken_at": time.time(),
+            "jobs": jobs,
+            "sha256": digests,
+        }
+        text = json.dumps(manifest).encode()
+        tar.addfile(_info(_MANIFEST, len(text)), io.BytesIO(text))
+    return Contents(jobs, sum(name.startswith("blobs/") for name in digests), size)
+
+
+async def _blobs_worth(records: Path, *, results: bool) -> tuple[int, list[str]]:
+    """How many jobs there are, and the blobs that they need: payloads to run, results to be fetched."""
+    store = await open_store(records.parent)
+    try:
+        jobs = await store.jobs(limit=_ALL)
+    finally:
+        await store.close()
+    names = [payload_name(job.id) for job in jobs if not job.state.final]
+    if results:
+        names += [result_name(job.id, job.attempts) for job in jobs if job.state is JobState.COMPLETED]
+    return len(jobs), names
+
+
+def _info(name: str, size: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, 0o600, int(time.time())
+    return info
+
+
+def _add(tar: tarfile.TarFile, name: str, path: Path) -> str:
+    with path.open("rb") as file:
+        reader = _Hashing(file)
+        tar.addfile(_info(name, os.fstat(file.fileno()).st_size), reader)
+        return reader.digest.hexdigest()
+
+
+class _Hashing:
+    """A file whose bytes are hashed as they are read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self.digest.update(data)
+        return data
+
+
+def restore(source: Path, folder: DataFolder) -> Contents:
+    """Fill an empty or new data folder from a backup; on an error it is left empty.
+
+    Raises:
+        SetupError: the file is no whole backup, or the folder is not empty.
+    """
+    root = folder.root
+    if root.exists() and any(root.iterdir()):
+        raise SetupError(
+            errors.RESTORE_IMPOSSIBLE,
+            f"The folder {str(root)!r} is not empty.",
+            "Restore into a new one, or move this one away first.",
+        )
+    root.parent.mkdir(parents=True, exist_ok=True)
+    unpacked = root.with_name(f".{root.name}.{secrets.token_hex(4)}")
+    unpacked.mkdir(mode=0o700)
+    try:
+        contents = _unpack(source, unpacked)
+        check_store(unpacked / DATABASE_NAME)
+        if root.exists():
+            root.rmdir()
+        unpacked.rename(root)
+    except (OSError, tarfile.TarError, zstandard.ZstdError, ValueError, KeyError) as error:
+        raise SetupError(
+            errors.RESTORE_IMPOSSIBLE, f"The file {str(source)!r} is no whole backup: {error}."
+        ) from error
+    finally:
+        _remove(unpacked)
+    return contents
+
+
+def _unpack(source: Path, root: Path) -> Contents:
+    found: dict[str, str] = {}
+    manifest: dict[str, Any] = {}
+    size = 0
+    with _opened(source) as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            if file is None:
+                raise ValueError(f"it holds {member.name[:80]!r}, which is no file")
+            if member.name == _MANIFEST:
+                manifest = json.loads(file.read())
+            else:
+                found[member.name] = _unpack_one(_inside(root, member.name), file)
+                size += member.size
+    if manifest.get("format") != _FORMAT:
+        raise ValueError(f"its format is {manifest.get('format')!r}, and this release reads {_FORMAT}")
+    if found != manifest["sha256"]:
+        wrong = sorted(set(found.items()) ^ set(manifest["sha256"].items()))
+        raise ValueError(f"{wrong[0][0][:80]!r} is not as it was written")
+    if DATABASE_NAME not in found:
+        raise ValueError("it holds no record store")
+    return Contents(manifest["jobs"], sum(name.startswith("blobs/") for name in found), size)
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[tarfile.TarFile]:
+    with (
+        source.open("rb") as file,
+        zstandard.ZstdDecompressor().stream_reader(file) as plain,
+        tarfile.open(fileobj=plain, mode="r|") as tar,
+    ):
+        yield tar
+
+
+def _inside(root: Path, name: str) -> Path:
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise ValueError(f"{name[:80]!r} leads out of the folder")
+    return path
+
+
+def _unpack_one(path: Path, file: IO[bytes]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    digest = hashlib.sha256()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
+        while data := file.read(1 << 20):
+            digest.update(data)
+            target.write(data)
+        target.flush()
+        os.fsync(target.fileno())
+    return digest.hexdigest()
+
+
+def _remove(folder: Path) -> None:
+    if not folder.exists():
+        return
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()

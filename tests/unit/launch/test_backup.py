@@ -1,0 +1,193 @@
+"""A data folder in one file: whole, private, and refused when it is not what was written."""
+
+import asyncio
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from edif.blobs.file_blobs import FileBlobs
+from edif.blobs.store import payload_name, result_name
+from edif.core import errors
+from edif.core.errors import SetupError
+from edif.core.job import AttemptOutcome, JobState
+from edif.launch.backup import restore, take
+from edif.launch.data_folder import DataFolder
+from edif.records.migrate import open_store
+from tests.unit.records.factories import a_job, an_attempt, an_ending
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DataFolder:
+    """A folder with a job that waits, one that completed, and one that failed."""
+    made = DataFolder(tmp_path / "data")
+    made.prepare()
+    made.secret("operator.token")
+    made.store_id()
+    made.seat()
+    blobs = FileBlobs(made.blobs)
+
+    async def fill() -> None:
+        store = await open_store(made.root)
+        for name, state in (("j-waits", None), ("j-done", JobState.COMPLETED), ("j-failed", JobState.FAILED)):
+            job = a_job(id=name)
+            await store.add_job(job)
+            blobs.path(payload_name(name)).write_bytes(b"payload of " + name.encode())
+            if state is not None:
+                await store.begin_attempt(an_attempt(job.id))
+                outcome = AttemptOutcome(state.value)
+                await store.end_job(job.id, an_ending(state), now=1.0, attempt=1, outcome=outcome)
+        blobs.path(result_name("j-done", 1)).write_bytes(b"result" * 1000)
+        await store.close()
+
+    asyncio.run(fill())
+    return made
+
+
+def jobs_in(root: Path) -> dict[str, JobState]:
+    async def read() -> dict[str, JobState]:
+        store = await open_store(root)
+        found = {job.id: job.state for job in await store.jobs()}
+        await store.close()
+        return found  # type: ignore[return-value]
+
+    return asyncio.run(read())
+
+
+def names_in(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_what_was_taken_is_restored(folder: DataFolder, tmp_path: Path) -> None:
+    contents = take(folder, tmp_path / "b.tar.zst", results=True)
+    assert (contents.jobs, contents.blobs) == (3, 3), (
+        "the payload that is needed, the result, the store's name"
+    )
+    again = DataFolder(tmp_path / "deep" / "again")
+    assert restore(tmp_path / "b.tar.zst", again).jobs == 3
+    assert jobs_in(again.root) == jobs_in(folder.root)
+    for name in (
+        "operator.token",
+        "blobs/store.id",
+        "run/agent.id",
+        "blobs/payload/j-waits",
+        "blobs/result/j-done-1",
+    ):
+        assert (again.root / name).read_bytes() == (folder.root / name).read_bytes(), name
+    assert not (again.root / "blobs/payload/j-done").exists()
+
+
+def test_backups_and_what_comes_of_them_are_the_owners_alone(folder: DataFolder, tmp_path: Path) -> None:
+    take(folder, tmp_path / "b.tar.zst", results=True)
+    assert (tmp_path / "b.tar.zst").stat().st_mode & 0o777 == 0o600
+    restore(tmp_path / "b.tar.zst", DataFolder(tmp_path / "again"))
+    for path in (tmp_path / "again", *(tmp_path / "again").rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_results_can_be_left_out(folder: DataFolder, tmp_path: Path) -> None:
+    take(folder, tmp_path / "b.tar.zst", results=False)
+    restore(tmp_path / "b.tar.zst", DataFolder(tmp_path / "again"))
+    names = names_in(tmp_path / "again")
+    assert "blobs/payload/j-waits" in names
+    assert "blobs/result/j-done-1" not in names
+
+
+def test_a_blob_that_goes_meanwhile_is_not_missed(folder: DataFolder, tmp_path: Path) -> None:
+    (folder.blobs / "result/j-done-1").unlink()
+    take(folder, tmp_path / "b.tar.zst", results=True)
+    assert restore(tmp_path / "b.tar.zst", DataFolder(tmp_path / "again")).blobs == 2
+
+
+def test_a_backup_never_takes_the_place_of_a_file(folder: DataFolder, tmp_path: Path) -> None:
+    (tmp_path / "b.tar.zst").write_text("mine")
+    with pytest.raises(SetupError) as refused:
+        take(folder, tmp_path / "b.tar.zst", results=True)
+    assert refused.value.kind is errors.BACKUP_IMPOSSIBLE
+    assert (tmp_path / "b.tar.zst").read_text() == "mine"
+
+
+@pytest.mark.parametrize("target", ["nowhere/b.tar.zst", "data/records.sqlite/b"])
+def test_a_place_that_cannot_be_written_is_refused(folder: DataFolder, tmp_path: Path, target: str) -> None:
+    before = names_in(tmp_path)
+    with pytest.raises(SetupError):
+        take(folder, tmp_path / target, results=True)
+    assert names_in(tmp_path) == before
+
+
+def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SetupError) as refused:
+        take(DataFolder(tmp_path / "none"), tmp_path / "b.tar.zst", results=True)
+    assert "pg_dump" in refused.value.next_step
+    assert not (tmp_path / "none").exists()
+
+
+def test_only_an_empty_folder_is_filled(folder: DataFolder, tmp_path: Path) -> None:
+    take(folder, tmp_path / "b.tar.zst", results=True)
+    before = jobs_in(folder.root)
+    with pytest.raises(SetupError, match="not empty"):
+        restore(tmp_path / "b.tar.zst", folder)
+    assert jobs_in(folder.root) == before
+    (tmp_path / "empty").mkdir()
+    restore(tmp_path / "b.tar.zst", DataFolder(tmp_path / "empty"))
+
+
+def archive(path: Path, members: dict[str, bytes], *, kind: bytes = tarfile.REGTYPE) -> None:
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        for name, body in members.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.type, info.linkname = len(body), kind, "/etc/passwd"
+            tar.addfile(info, io.BytesIO(body))
+    path.write_bytes(zstandard.compress(plain.getvalue()))
+
+
+def manifest(**changes: object) -> bytes:
+    return json.dumps({"format": 1, "jobs": 0, "sha256": {}, **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {},
+        {"manifest.json": b"{}"},
+        {"manifest.json": b"no json"},
+        {"manifest.json": manifest(format=2)},
+        {"manifest.json": manifest()},
+        {"manifest.json": manifest(sha256={"records.sqlite": "0" * 64})},
+        {"../outside": b"x", "manifest.json": manifest()},
+        {"/tmp/edif-outside": b"x", "manifest.json": manifest()},
+    ],
+    ids=["empty", "no format", "no json", "newer", "no records", "not as written", "up and out", "absolute"],
+)
+def test_what_is_no_whole_backup_is_refused_and_leaves_nothing(
+    tmp_path: Path, members: dict[str, bytes]
+) -> None:
+    source = tmp_path / "b.tar.zst"
+    archive(source, members)
+    with pytest.raises(SetupError) as refused:
+        restore(source, DataFolder(tmp_path / "again"))
+    assert refused.value.kind is errors.RESTORE_IMPOSSIBLE
+    assert names_in(tmp_path) == {"b.tar.zst"}
+    assert not Path("/tmp/edif-outside").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE])
+def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
+    archive(tmp_path / "b.tar.zst", {"records.sqlite": b""}, kind=kind)
+    with pytest.raises(SetupError):
+        restore(tmp_path / "b.tar.zst", DataFolder(tmp_path / "again"))
+    assert names_in(tmp_path) == {"b.tar.zst"}
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.9, 0.999])
+def test_a_file_that_broke_off_is_refused(folder: DataFolder, tmp_path: Path, part: float) -> None:
+    take(folder, tmp_path / "b.tar.zst", results=True)
+    whole = (tmp_path / "b.tar.zst").read_bytes()
+    (tmp_path / "half").write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(SetupError):
+        restore(tmp_path / "half", DataFolder(tmp_path / "again"))
+    assert not (tmp_path / "again").exists()
