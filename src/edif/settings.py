@@ -7,12 +7,13 @@ compares the two.
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -54,9 +55,18 @@ class DeploymentSettings(BaseModel):
 class Settings(BaseSettings):
     """What an operator can set. Sizes are bytes, times seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="EDIF_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="EDIF_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     data: Path = Field(default=Path("edif-data"), description="The data folder: records, blobs, secrets.")
+    record_store: SecretStr | None = Field(
+        default=None,
+        description="A PostgreSQL database for the records, `postgresql://...`; else SQLite in the data folder.",
+    )
+    standby: bool = Field(
+        default=False, description="Wait while another gateway leads, and take over when it is gone."
+    )
     host: str = Field(default="127.0.0.1", description="The address on which the gateway listens.")
     port: int = Field(default=8289, ge=0, le=65535, description="The gateway's port; 0 takes a free one.")
     public_url: str | None = Field(
@@ -155,19 +165,40 @@ class Settings(BaseSettings):
         description="How long an agent may be away before its jobs move.",
     )
 
-    gateway_url: str | None = Field(default=None, description="For an agent on its own: the gateway's URL.")
+    gateway_url: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="For an agent: the gateway's URL, or a list of all gateways' URLs."
+    )
     worker_token: str | None = Field(default=None, description="For an agent on its own: the worker token.")
     api_key: str | None = Field(
         default=None, description="The key with which the command line asks a gateway."
     )
     log_json: bool = Field(default_factory=lambda: not sys.stderr.isatty(), description="Logs as JSON lines.")
 
-    @field_validator("public_url", "gateway_url", "hub_upstream")
+    @field_validator("public_url", "hub_upstream")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("must begin with http:// or https://")
-        return value.rstrip("/") if value else None
+        return None if value is None else _url(value)
+
+    @field_validator("gateway_url", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return msgspec.json.decode(value) if value.startswith("[") else (value,) if value else ()
+        return value
+
+    @field_validator("gateway_url")
+    @classmethod
+    def _are_urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_url(each) for each in value)
+
+    @field_validator("record_store")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -185,10 +216,18 @@ class Settings(BaseSettings):
         """These settings as ``EDIF_*`` variables, for a child process to read."""
         variables = {}
         for name, value in self.model_dump(mode="json").items():
-            if value is not None:
+            if isinstance(getattr(self, name), SecretStr):
+                variables[f"EDIF_{name.upper()}"] = getattr(self, name).get_secret_value()
+            elif value is not None:
                 text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
                 variables[f"EDIF_{name.upper()}"] = text
         return variables
+
+
+def _url(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return value.rstrip("/")
 
 
 _config_file: Path | None = None

@@ -99,6 +99,30 @@ def test_slash_at_the_end_of_a_url_does_not_count() -> None:
     )
 
 
+def test_one_gateway_or_several(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    one, two = "http://a:1", "http://b:2"
+    for text, expected in ((one, (one,)), (json.dumps([one, two + "/"]), (one, two)), ("", ())):
+        monkeypatch.setenv("EDIF_GATEWAY_URL", text)
+        assert load(None).gateway_url == expected
+    monkeypatch.delenv("EDIF_GATEWAY_URL")
+    (tmp_path / "edif.toml").write_text(f'gateway_url = ["{one}", "{two}"]\n')
+    assert load(None).gateway_url == (one, two)
+    (tmp_path / "edif.toml").write_text(f'gateway_url = "{one}"\n')
+    assert load(None).gateway_url == (one,)
+
+
+def test_password_of_the_record_store_is_shown_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDIF_RECORD_STORE", "postgresql://edif:hunter2@db/edif")
+    loaded = load(None)
+    assert "hunter2" not in repr(loaded) + str(loaded) + loaded.model_dump_json()
+    assert loaded.as_environment()["EDIF_RECORD_STORE"] == "postgresql://edif:hunter2@db/edif"
+    monkeypatch.setenv("EDIF_RECORD_STORE", "mysql://edif:hunter2@db/edif")
+    refused = refusal()
+    assert "hunter2" not in refused.detail + repr(refused.__cause__)
+    monkeypatch.setenv("EDIF_RECORD_STORE", "")
+    assert load(None).record_store is None
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load(None).port = 1  # type: ignore[misc]
@@ -125,6 +149,9 @@ BAD: list[tuple[str, Any]] = [
     ("demo", "perhaps"),
     ("public_url", "fabric.example.org"),
     ("gateway_url", "ws://127.0.0.1"),
+    ("gateway_url", '["http://127.0.0.1:1", "127.0.0.1:2"]'),
+    ("gateway_url", "[not JSON"),
+    ("record_store", "sqlite:///records.sqlite"),
     ("hub_upstream", "huggingface.co"),
 ]
 
@@ -187,6 +214,8 @@ DEPLOYMENTS = st.builds(
 )
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "data": TEXT.filter(lambda text: text.strip("./")).map(Path),
+    "record_store": st.none() | TEXT.map(lambda text: f"postgresql://u:{text}@h/d"),
+    "standby": st.booleans(),
     "host": TEXT,
     "port": st.integers(0, 65535),
     "public_url": URLS,
@@ -216,7 +245,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "contact": TEXT,
     "min_free_bytes": st.integers(0, 2**50),
     "lease_s": SECONDS,
-    "gateway_url": URLS,
+    "gateway_url": st.lists(URLS.filter(bool), max_size=3).map(tuple),
     "worker_token": st.none() | TEXT,
     "api_key": st.none() | TEXT,
     "log_json": st.booleans(),

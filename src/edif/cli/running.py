@@ -40,6 +40,11 @@ ResultLimit = Annotated[
     typer.Option("--result-limit", help="Size of one result before compression.", show_default="1GiB"),
 ]
 
+Standby = Annotated[
+    bool | None,
+    typer.Option("--standby", help="Wait while another gateway leads, and take over when it is gone."),
+]
+
 
 def _settings(config: Config, **flags: Any) -> Settings:
     models = flags.pop("model", None)
@@ -58,6 +63,7 @@ def serve(
     job_time_limit: TimeLimit = None,
     job_memory_limit: MemoryLimit = None,
     result_limit: ResultLimit = None,
+    standby: Standby = None,
 ) -> None:
     """Run a whole fabric on this machine: a gateway and an agent, kept running."""
     from edif.launch.serve import Supervisor
@@ -74,11 +80,14 @@ def serve(
         time_limit_s=job_time_limit,
         memory_limit_bytes=job_memory_limit,
         result_limit_bytes=result_limit,
+        standby=standby,
     )
     if not (settings.demo or settings.models or settings.deployments):
         settings = settings.model_copy(update={"demo": True})
         say("No model is named, so the demo model is served.")
-    Supervisor(settings).run(lambda url: say(_welcome(settings, url, keys_needed=_asks_for_keys(url))))
+    Supervisor(settings).run(
+        on_ready=lambda url: say(_welcome(settings, url, keys_needed=_asks_for_keys(url))), on_wait=say
+    )
 
 
 def gateway(
@@ -93,6 +102,7 @@ def gateway(
     job_time_limit: TimeLimit = None,
     job_memory_limit: MemoryLimit = None,
     result_limit: ResultLimit = None,
+    standby: Standby = None,
 ) -> None:
     """Run a gateway alone; agents on other machines join it."""
     from edif.launch.gateway import run
@@ -110,13 +120,19 @@ def gateway(
             time_limit_s=job_time_limit,
             memory_limit_bytes=job_memory_limit,
             result_limit_bytes=result_limit,
+            standby=standby,
         )
     )
 
 
 def agent(
     gateway_url: Annotated[
-        str | None, typer.Option("--gateway", help="The gateway's URL.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--gateway",
+            help="The gateway's URL. Repeatable: the one that leads is found.",
+            show_default=False,
+        ),
     ] = None,
     data: Data = None,
     config: Config = None,
@@ -124,7 +140,7 @@ def agent(
     """Run a node agent alone; it dials out to the gateway (EDIF_WORKER_TOKEN lets it in)."""
     from edif.launch.agent import run
 
-    run(load(config, gateway_url=gateway_url, data=data))
+    run(load(config, gateway_url=tuple(gateway_url) if gateway_url else None, data=data))
 
 
 def _asks_for_keys(url: str) -> bool:

@@ -14,13 +14,14 @@ T = TypeVar("T")
 
 
 def with_store(config: Path | None, data: Path | None, work: Callable[[RecordStore], Awaitable[T]]) -> T:
-    """Do ``work`` on the record store of the data folder; a gateway may run on it, or none."""
+    """Do ``work`` on the fabric's record store, beside whatever gateway runs, or without one."""
     from edif.records.migrate import open_store
 
     settings = load(config, data=data)
 
     async def main() -> T:
-        store = await open_store(settings.data.resolve())
+        url = settings.record_store.get_secret_value() if settings.record_store is not None else ""
+        store = await open_store(settings.data.resolve(), url)
         try:
             return await work(store)
         finally:

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket
 
 from edif.blobs.store import payload_name
 from edif.core import errors
-from edif.core.errors import AuthRefused, OverLimit, Refused
+from edif.core.errors import AuthRefused, OverLimit, Refused, StoreUnavailable
 from edif.core.ids import ModelId, new_job_id
 from edif.core.job import Job
 from edif.core.limits import MIB
@@ -40,7 +40,7 @@ async def subscribe(socket: WebSocket) -> None:
     edge = edge_of(socket)
     try:
         identity = await edge.auth.identify(socket)
-    except AuthRefused as error:
+    except (AuthRefused, StoreUnavailable) as error:
         # A refused handshake reaches the client as an HTTP answer, with the sentence in its body.
         await socket.send_denial_response(
             json_answer(client_protocol.error_body(error), error.kind.http_status)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -36,6 +36,8 @@ from edif.wire import link
 from edif.wire.client_protocol import StatusFrame, encode_push
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 POSITIONS_EVERY_S = 1.0
 USERS_EVERY_S = 0.5
@@ -198,9 +200,12 @@ class Fabric:
         """Record a job whose payload is already in the blob store; it is durable when this returns."""
         try:
             recorded = await self._records.add_job(job)
-        except StoreUnavailable:
-            await self._blobs.delete(payload_name(job.id))  # nothing was recorded
-            raise
+        except StoreUnavailable as error:
+            if not error.in_doubt:
+                await self._blobs.delete(payload_name(job.id))
+                raise
+            # It may be on record, and then an earlier gateway's successor would run it: so it is asked for until it surely is.
+            recorded = await self._durably(partial(self._records.add_job, job))
         if recorded.id != job.id:
             await self._blobs.delete(payload_name(job.id))
             return await self.status(recorded, base_url)
@@ -543,7 +548,7 @@ class Fabric:
         await self._tell_ending(active, ending)
 
     @staticmethod
-    async def _durably(write: Callable[[], Awaitable[bool]]) -> bool:
+    async def _durably(write: Callable[[], Awaitable[T]]) -> T:
         """Do a write that must happen: while the store cannot, everything waits, and nothing is lost."""
         while True:
             try:

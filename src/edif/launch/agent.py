@@ -36,8 +36,8 @@ async def _main(settings: Settings) -> None:
     token = settings.worker_token or (
         (folder.root / "worker.token").is_file() and folder.secret("worker.token")
     )
-    url = settings.gateway_url or (folder.facts("gateway") or {}).get("url")
-    if not url:
+    urls = settings.gateway_url or tuple(filter(None, [(folder.facts("gateway") or {}).get("url")]))
+    if not urls:
         raise SetupError(
             errors.CONFIG_INVALID,
             "The agent does not know its gateway.",
@@ -50,11 +50,11 @@ async def _main(settings: Settings) -> None:
             "Set EDIF_WORKER_TOKEN to the content of worker.token in the gateway's data folder.",
         )
     with folder.hold("agent"):
-        folder.note("agent", {"pid": os.getpid(), "gateway": url, "started_at": time.time()})
+        folder.note("agent", {"pid": os.getpid(), "gateway": urls[0], "started_at": time.time()})
         agent = Agent(
             AgentConfig(
                 agent_id=folder.seat(),
-                gateway=url,
+                gateways=urls,
                 token=token,
                 spool=folder.root / "spool",
                 shared_blobs=folder.blobs,

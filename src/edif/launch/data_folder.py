@@ -1,6 +1,6 @@
-"""The data folder: one fabric's records, blobs and secrets, held by one gateway at a time.
+"""The data folder: one fabric's records, blobs and secrets, led by one gateway at a time.
 
-records.sqlite   the record store
+records.sqlite   the record store, unless it is in PostgreSQL
 blobs/           payloads and results; blobs/store.id names the folder
 hub/             metadata files of the served models
 *.token, *.key   secrets, readable by the owner only
@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import secrets
+import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,15 +96,16 @@ class DataFolder:
         return path.read_text().strip()
 
     @contextlib.contextmanager
-    def hold(self, name: str) -> Iterator[None]:
+    def hold(self, name: str, *, wait: bool = False) -> Iterator[None]:
         """Hold the lock of this name while entered.
 
         Raises:
-            SetupError: another process holds it.
+            SetupError: another process holds it, and its end is not waited for.
         """
         with (self.run / f"{name}.lock").open("w") as file:
             try:
-                fcntl.fcntl(file, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
+                how = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
+                fcntl.fcntl(file, how, _whole_file(fcntl.F_WRLCK))
             except BlockingIOError as error:
                 raise SetupError(
                     errors.DATA_IN_USE, f"Another {name} already runs on the data folder {str(self.root)!r}."
@@ -123,15 +125,16 @@ class DataFolder:
     def note(self, name: str, facts: dict[str, Any]) -> None:
         """Write down facts about a running service, replacing earlier ones at once."""
         temporary = self.run / f"{name}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(facts))
+        temporary.write_text(json.dumps({**facts, "host": socket.gethostname()}))
         temporary.rename(self.run / f"{name}.json")
 
     def facts(self, name: str) -> dict[str, Any] | None:
-        """What a service that runs now has noted; None if none runs."""
+        """What a service that runs now has noted; None if none runs on this machine."""
         if not self.run.is_dir() or not self.held(name):
             return None
         try:
             facts: dict[str, Any] = json.loads((self.run / f"{name}.json").read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        return facts
+        # Gateways of several machines may share a folder; a process id means nothing elsewhere.
+        return facts if facts.pop("host", socket.gethostname()) == socket.gethostname() else None

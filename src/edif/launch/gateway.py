@@ -23,9 +23,9 @@ from edif.gateway.hub import HubMirror
 from edif.gateway.retention import Retention, keep_tidy, sweep_strays
 from edif.gateway.subscribers import Subscribers
 from edif.launch.data_folder import DataFolder
+from edif.launch.leading import keep_leading, leading
 from edif.launch.models import catalogue_of
 from edif.models.catalogue import Catalogue
-from edif.records.migrate import open_store
 from edif.records.store import RecordStore
 from edif.settings import Settings
 from edif.telemetry import logs
@@ -37,7 +37,8 @@ def run(settings: Settings) -> None:
     """Run a gateway until a signal stops it.
 
     Raises:
-        SetupError: the port is taken, the folder cannot be used, or a rule of safety stands against it.
+        SetupError: the port is taken, folder or database cannot be used, another gateway leads or has taken the lead, or
+            a rule of safety stands against it.
     """
     logs.set_up(json_lines=settings.log_json)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -48,14 +49,10 @@ async def _main(settings: Settings) -> None:
     folder = DataFolder(settings.data.resolve())
     folder.prepare()
     catalogue = catalogue_of(settings)
-    with folder.hold("gateway"):
-        records = await open_store(folder.root)
-        try:
-            await _check_exposure(settings, records)
-            with _listen(settings.host, settings.port) as sock:
-                await _serve(settings, folder, catalogue, records, sock)
-        finally:
-            await records.close()
+    async with leading(settings, folder) as records:
+        await _check_exposure(settings, records)
+        with _listen(settings.host, settings.port) as sock:
+            await _serve(settings, folder, catalogue, records, sock)
 
 
 async def _check_exposure(settings: Settings, records: RecordStore) -> None:
@@ -142,14 +139,18 @@ async def _serve(
         )
     )
     periods = Retention(settings.retention_s, settings.record_retention_s)
-    async with asyncio.TaskGroup() as tasks:
-        background = [
-            tasks.create_task(fabric.run()),
-            tasks.create_task(keep_tidy(records, blobs, periods, lambda job: None)),
-        ]
-        await server.serve(sockets=[sock])
-        for task in background:
-            task.cancel()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(fabric.run()),
+                tasks.create_task(keep_tidy(records, blobs, periods, lambda job: None)),
+                tasks.create_task(keep_leading(records, standby=settings.standby)),
+            ]
+            await server.serve(sockets=[sock])
+            for task in background:
+                task.cancel()
+    except* SetupError as group:
+        raise group.exceptions[0] from None
     await edge.hub.close()
 
 

@@ -4,6 +4,8 @@ They are separate processes in sessions of their own. If this supervisor is kill
 takes over the agent, with its replicas and running jobs, and replaces the gateway, which loses nothing.
 """
 
+import json
+import math
 import os
 import re
 import select
@@ -56,6 +58,10 @@ class _Service:
             return
 
 
+class _Stopped(Exception):
+    """A signal asked this process to stop."""
+
+
 class Supervisor:
     """Starts the services, restarts those that die, stops them on a signal."""
 
@@ -65,9 +71,15 @@ class Supervisor:
         self._services: dict[str, _Service] = {}
         self._quick_leaves = 0
         self._logs = self._folder.run / "logs"
+        self._url = ""
+        self._wake = -1
 
-    def run(self, on_ready: Callable[[str], None]) -> None:
-        """Supervise until SIGINT or SIGTERM; ``on_ready`` is called with the gateway's URL once it answers.
+    def run(self, on_ready: Callable[[str], None], on_wait: Callable[[str], None]) -> None:
+        """Supervise until SIGINT or SIGTERM.
+
+        Args:
+            on_ready: called with the gateway's URL once it answers.
+            on_wait: called with a sentence if, with ``standby``, another fabric's end is waited for.
 
         Raises:
             SetupError: a service cannot be started.
@@ -75,15 +87,20 @@ class Supervisor:
         self._folder.prepare()
         self._logs.mkdir(exist_ok=True)
         catalogue_of(self._settings)  # what is wrong with the models is better said here than in a log
-        with self._folder.hold("supervisor"):
-            wake = _wake_on_signals()
+        standby = self._settings.standby
+        if standby and self._folder.held("supervisor"):
+            on_wait(f"Another fabric runs on {self._folder.root}; this one takes over when it is gone.")
+        with self._folder.hold("supervisor", wait=standby):
+            self._wake = _wake_on_signals()
             try:
                 self._adopt_or_clear()
-                url = self._start_gateway()
+                self._start_gateway()
                 if "agent" not in self._services:
-                    self._start("agent", {"EDIF_GATEWAY_URL": url})
-                on_ready(url)
-                self._watch(wake)
+                    self._start_agent()
+                on_ready(self._url)
+                self._watch()
+            except _Stopped:
+                return
             finally:
                 for name in ("agent", "gateway"):
                     if name in self._services:
@@ -106,21 +123,23 @@ class Supervisor:
         else:
             service.stop()
 
-    def _start_gateway(self) -> str:
+    def _start_gateway(self) -> None:
+        """Start it and wait until it answers: without end, if it may have to stand by."""
         self._start("gateway", {})
-        deadline = time.monotonic() + _READY_TIMEOUT_S
+        deadline = math.inf if self._settings.standby else time.monotonic() + _READY_TIMEOUT_S
         while time.monotonic() < deadline:
             facts = self._folder.facts("gateway")
             if facts is not None and facts["pid"] == self._services["gateway"].pid:
-                url = str(facts["url"])
+                self._url = str(facts["url"])
                 # After a restart the agent must find it at the same place.
-                self._settings = self._settings.model_copy(update={"port": _port_of(url)})
-                return url
+                self._settings = self._settings.model_copy(update={"port": _port_of(self._url)})
+                return
             process = self._services["gateway"].process
             if process is not None and process.poll() is not None:
                 os.close(self._services.pop("gateway").pidfd)
                 raise self._last_words("gateway")
-            time.sleep(0.02)
+            if select.select([self._wake], [], [], 0.02)[0]:
+                raise _Stopped
         self._services.pop("gateway").stop()
         raise SetupError(
             errors.INTERNAL, "The gateway did not come up in time.", f"See {self._logs}/gateway.log."
@@ -135,8 +154,15 @@ class Supervisor:
             return SetupError(errors.INTERNAL, f"The {name} ends as soon as it starts.", f"See {self._logs}.")
         return SetupError(kind, match[1], "")
 
+    def _start_agent(self) -> None:
+        """Start it; it looks for our own gateway first."""
+        urls = [self._url, *(other for other in self._settings.gateway_url if other != self._url)]
+        self._start("agent", {"EDIF_GATEWAY_URL": json.dumps(urls)})
+
     def _start(self, name: str, extra: dict[str, str]) -> None:
         variables = {**environment(), **self._settings.as_environment(), **extra, "EDIF_LOG_JSON": "true"}
+        if name == "agent":
+            variables = {key: value for key, value in variables.items() if not _for_the_database(key)}
         with (self._logs / f"{name}.log").open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - our own program, no shell
                 [sys.executable, "-m", "edif", name],
@@ -151,12 +177,12 @@ class Supervisor:
             name, os.pidfd_open(process.pid), process.pid, process, time.monotonic()
         )
 
-    def _watch(self, wake: int) -> None:
+    def _watch(self) -> None:
         while True:
             fds = {service.pidfd: service for service in self._services.values()}
-            readable, _, _ = select.select([wake, *fds], [], [])
-            if wake in readable:
-                return
+            readable, _, _ = select.select([self._wake, *fds], [], [])
+            if self._wake in readable:
+                raise _Stopped
             for fd in readable:
                 self._replace(fds[fd])
 
@@ -177,7 +203,7 @@ class Supervisor:
         if self._quick_leaves >= _TRIES:
             raise self._last_words("agent")
         time.sleep(_RESTART_PAUSE_S)
-        self._start("agent", {"EDIF_GATEWAY_URL": str((self._folder.facts("gateway") or {}).get("url", ""))})
+        self._start_agent()
 
     def _restart_gateway(self) -> None:
         """Bring the gateway up again, however often it dies; give up only when it cannot come up at all."""
@@ -190,6 +216,11 @@ class Supervisor:
                     raise
             else:
                 return
+
+
+def _for_the_database(variable: str) -> bool:
+    """Whether a variable leads to the records: an agent needs none of them. libpq reads those that begin with PG."""
+    return variable == "EDIF_RECORD_STORE" or variable.startswith("PG")
 
 
 def _found(name: str, pid: int) -> _Service:

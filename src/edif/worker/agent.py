@@ -43,7 +43,7 @@ class AgentConfig:
     Attributes:
         agent_id: the name of this agent's seat. It stays the same when the process is started again, so the
             gateway learns at once that what an earlier process had is gone.
-        gateway: base URL of the gateway.
+        gateways: base URLs of the gateways, of which one leads and answers; they are tried in turn.
         token: the worker token.
         spool: a private folder for bytes on their way.
         shared_blobs: the gateway's blob folder, if this machine might see it.
@@ -51,7 +51,7 @@ class AgentConfig:
     """
 
     agent_id: str
-    gateway: str
+    gateways: tuple[str, ...]
     token: str
     spool: Path
     shared_blobs: Path | None
@@ -74,7 +74,7 @@ class Agent:
         self._outbox: asyncio.Queue[link.ToGateway] = asyncio.Queue()
         self._connected = False
         self._http = httpx.AsyncClient(
-            base_url=config.gateway,
+            base_url=config.gateways[0],
             headers={"authorization": f"Bearer {config.token}"},
             timeout=httpx.Timeout(60.0, connect=10.0),
         )
@@ -119,36 +119,44 @@ class Agent:
     # -- the link --------------------------------------------------------------------------------------
     async def _stay_connected(self) -> None:
         failures = 0
-        url = self._config.gateway.replace("http", "ws", 1) + LINK_PATH
-        headers = {"authorization": f"Bearer {self._config.token}"}
         while True:
-            try:
-                async with connect(
-                    url,
-                    additional_headers=headers,
-                    max_size=_MAX_MESSAGE,
-                    ping_interval=5,
-                    ping_timeout=15,
-                    compression=None,
-                    proxy=None,
-                ) as connection:
+            for gateway in self._config.gateways:
+                if await self._visit(gateway, first=failures == 0):
                     failures = 0
-                    await self._converse(connection)
-            except InvalidStatus as error:
-                if error.response.status_code in (401, 403):
-                    raise SetupError(
-                        errors.CONFIG_INVALID,
-                        f"The gateway at {self._config.gateway} does not accept this agent's worker token.",
-                        "Give it the content of worker.token in the gateway's data folder.",
-                    ) from error
-                log.warning("agent.link_refused", status=error.response.status_code)
-            except (OSError, WebSocketException) as error:
-                if failures == 0:
-                    log.warning("agent.link_down", reason=str(error) or type(error).__name__)
-            finally:
-                self._connected = False
+                    break  # the same one is tried first again: as a rule it comes back
             await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
             failures += 1
+
+    async def _visit(self, gateway: str, *, first: bool) -> bool:
+        """Be this gateway's agent for as long as the link holds; False if it did not come about."""
+        joined = False
+        try:
+            async with connect(
+                gateway.replace("http", "ws", 1) + LINK_PATH,
+                additional_headers={"authorization": f"Bearer {self._config.token}"},
+                max_size=_MAX_MESSAGE,
+                ping_interval=5,
+                ping_timeout=15,
+                compression=None,
+                proxy=None,
+            ) as connection:
+                joined = True
+                self._http.base_url = httpx.URL(gateway)
+                await self._converse(connection)
+        except InvalidStatus as error:
+            if error.response.status_code in (401, 403):
+                raise SetupError(
+                    errors.CONFIG_INVALID,
+                    f"The gateway at {gateway} does not accept this agent's worker token.",
+                    "Give it the content of worker.token in the gateway's data folder.",
+                ) from error
+            log.warning("agent.link_refused", gateway=gateway, status=error.response.status_code)
+        except (OSError, WebSocketException) as error:
+            if first or joined:
+                log.warning("agent.link_down", gateway=gateway, reason=str(error) or type(error).__name__)
+        finally:
+            self._connected = False
+        return joined
 
     async def _converse(self, connection: ClientConnection) -> None:
         # From here on what happens is queued behind the hello, which tells all that happened before.
@@ -208,7 +216,7 @@ class Agent:
             self._cancel((unwanted.job, unwanted.attempt))
         for message in self._unconfirmed.values():
             self._outbox.put_nowait(message)
-        log.info("agent.connected", gateway=self._config.gateway, transfer=type(self._transfer).__name__)
+        log.info("agent.connected", gateway=str(self._http.base_url), transfer=type(self._transfer).__name__)
 
     def _choose_transfer(self, store: str) -> Transfer:
         """Use the folder if it is provably the gateway's own."""

@@ -160,13 +160,29 @@ def test_folder_that_is_not_there_has_no_facts_and_is_not_made(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_facts_of_another_machine_are_none_here(folder: DataFolder) -> None:
+    """Gateways of two machines may share a folder: the process id of one would name any process of the other."""
+    with folder.hold("gateway"):
+        folder.note("gateway", {"pid": 2})
+        noted = json.loads((folder.run / "gateway.json").read_text())
+        (folder.run / "gateway.json").write_text(json.dumps({**noted, "host": "elsewhere"}))
+        assert folder.facts("gateway") is None
+
+
+def test_waiting_for_a_lock_ends_with_its_holder(folder: DataFolder) -> None:
+    with held_by_another_process(folder, "gateway") as process:
+        process.kill()
+        with folder.hold("gateway", wait=True):
+            assert process.wait() != 0
+
+
 def test_later_note_replaces_the_earlier_one_whole(folder: DataFolder) -> None:
     with folder.hold("gateway"):
         folder.note("gateway", {"pid": 1, "url": "x" * 10_000})
         folder.note("gateway", {"pid": 2})
         assert folder.facts("gateway") == {"pid": 2}
     assert [path.name for path in folder.run.iterdir() if path.suffix == ".tmp"] == []
-    assert json.loads((folder.run / "gateway.json").read_text()) == {"pid": 2}
+    assert json.loads((folder.run / "gateway.json").read_text())["pid"] == 2
 
 
 # -- secrets -------------------------------------------------------------------------------------------
