@@ -65,6 +65,15 @@ class Settings(BaseSettings):
     trusted_proxies: tuple[str, ...] = Field(
         default=(), description="Networks of proxies whose X-Forwarded-* headers are believed."
     )
+    tls_cert: Path | None = Field(
+        default=None,
+        description="The gateway's certificate and its chain (PEM); with `tls_key` it speaks TLS.",
+    )
+    tls_key: Path | None = Field(default=None, description="The certificate's private key (PEM).")
+    tls_ca: Path | None = Field(
+        default=None,
+        description="The authorities (PEM) that an agent or the command line trusts, in place of the system's.",
+    )
     public_status: bool = Field(default=True, description="Whether /status and /env answer without a key.")
     status_per_s: float = Field(
         default=20.0,
@@ -149,6 +158,12 @@ class Settings(BaseSettings):
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return value.rstrip("/") if value else None
+
+    @field_validator("tls_cert", "tls_key", "tls_ca")
+    @classmethod
+    def _from_here(cls, value: Path | None) -> Path | None:
+        """A path as the person meant it, for services that work in another folder."""
+        return None if value is None else value.expanduser().absolute()
 
     @classmethod
     def settings_customise_sources(

@@ -185,12 +185,16 @@ DEPLOYMENTS = st.builds(
     isolation=st.none() | st.sampled_from(Isolation),
     sealed_at_once=st.none() | st.integers(1, 99),
 )
+PATHS = st.none() | TEXT.map(lambda text: Path("/etc") / text)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "data": TEXT.filter(lambda text: text.strip("./")).map(Path),
     "host": TEXT,
     "port": st.integers(0, 65535),
     "public_url": URLS,
     "trusted_proxies": st.lists(TEXT, max_size=3).map(tuple),
+    "tls_cert": PATHS,
+    "tls_key": PATHS,
+    "tls_ca": PATHS,
     "public_status": st.booleans(),
     "status_per_s": SECONDS,
     "demo": st.booleans(),

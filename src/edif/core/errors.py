@@ -211,6 +211,9 @@ DATA_IN_USE = _kind("data_in_use", 500, "Stop the other fabric first, or choose 
 OPEN_WITHOUT_KEYS = _kind(
     "open_without_keys", 500, "Create a user first: `edif users add NAME` and `edif keys create --user NAME`."
 )
+TLS_INVALID = _kind(
+    "tls_invalid", 500, "Name PEM files that belong together and can be read: --tls-cert and --tls-key."
+)
 CONFIG_INVALID = _kind("config_invalid", 500, "See docs/configuration.md.")
 GATEWAY_UNREACHABLE = _kind("gateway_unreachable", 500, "Start it with `edif serve`, or name it with --url.")
 USER_EXISTS = _kind("user_exists", 409, "Choose another name, or list them with `edif users list`.")

@@ -5,7 +5,6 @@ and come from no web page, for otherwise any page that the user visits could sen
 """
 
 import hmac
-import ipaddress
 import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 
 from edif.core import errors
+from edif.core.addresses import is_loopback
 from edif.core.errors import AuthRefused
 from edif.core.ids import ANONYMOUS, UserName
 from edif.core.users import Identity, Role
@@ -153,16 +153,6 @@ def _host_of(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` (a name or address without port) can only mean this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _bearer(connection: HTTPConnection) -> str | None:

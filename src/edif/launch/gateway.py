@@ -3,20 +3,21 @@
 import asyncio
 import os
 import socket
+import ssl
 import time
 
 import structlog
-import uvicorn
 import uvloop
 
 from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.links import LinkSigner
 from edif.core import errors
+from edif.core.addresses import is_loopback
 from edif.core.errors import SetupError
 from edif.core.ids import ModelId
 from edif.core.limits import Limits
 from edif.gateway.app import create_app
-from edif.gateway.auth import Authenticator, Tokens, is_loopback
+from edif.gateway.auth import Authenticator, Tokens
 from edif.gateway.edge import Edge, EdgeConfig
 from edif.gateway.fabric import Fabric, FabricConfig
 from edif.gateway.hub import HubMirror
@@ -24,6 +25,9 @@ from edif.gateway.retention import retire_blobs, sweep_strays
 from edif.gateway.subscribers import Subscribers
 from edif.launch.data_folder import DataFolder
 from edif.launch.models import catalogue_of
+from edif.launch.renewal import FollowingContext
+from edif.launch.server import listen, make_server, own_url
+from edif.launch.tls import server_context, server_files
 from edif.models.catalogue import Catalogue
 from edif.records.migrate import open_store
 from edif.records.store import RecordStore
@@ -52,8 +56,9 @@ async def _main(settings: Settings) -> None:
         records = await open_store(folder.root)
         try:
             await _check_exposure(settings, records)
-            with _listen(settings.host, settings.port) as sock:
-                await _serve(settings, folder, catalogue, records, sock)
+            tls = _tls(settings)
+            with listen(settings) as sock:
+                await _serve(settings, folder, catalogue, records, sock, tls)
         finally:
             await records.close()
 
@@ -66,21 +71,18 @@ async def _check_exposure(settings: Settings, records: RecordStore) -> None:
         )
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(1024)
-    except OSError as error:
-        sock.close()
-        raise SetupError(errors.PORT_TAKEN, f"Cannot listen on {host}:{port}: {error.strerror}.") from error
-    return sock
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    files = server_files(settings)
+    return FollowingContext.of(files, lambda: server_context(*files)) if files else None
 
 
 async def _serve(
-    settings: Settings, folder: DataFolder, catalogue: Catalogue, records: RecordStore, sock: socket.socket
+    settings: Settings,
+    folder: DataFolder,
+    catalogue: Catalogue,
+    records: RecordStore,
+    sock: socket.socket,
+    tls: ssl.SSLContext | None,
 ) -> None:
     blobs = FileBlobs(folder.blobs)
     fabric = Fabric(
@@ -124,23 +126,13 @@ async def _serve(
     )
     await sweep_strays(records, blobs)
     await fabric.recover()
-    url = _own_url(settings.host, sock)
-    folder.note("gateway", {"pid": os.getpid(), "url": url, "started_at": time.time()})
-    log.info("gateway.listening", url=url)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(edge, records),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            proxy_headers=False,
-            server_header=False,
-            ws="websockets-sansio",
-            ws_max_size=4 * 1024 * 1024,
-            ws_per_message_deflate=False,
-            timeout_graceful_shutdown=3,
-        )
+    url = own_url(settings, sock)
+    certificate = None if settings.tls_cert is None else str(settings.tls_cert)
+    folder.note(
+        "gateway", {"pid": os.getpid(), "url": url, "certificate": certificate, "started_at": time.time()}
     )
+    log.info("gateway.listening", url=url)
+    server = make_server(settings, create_app(edge, records), tls)
     async with asyncio.TaskGroup() as tasks:
         background = [
             tasks.create_task(fabric.run()),
@@ -150,10 +142,3 @@ async def _serve(
         for task in background:
             task.cancel()
     await edge.hub.close()
-
-
-def _own_url(host: str, sock: socket.socket) -> str:
-    """The URL by which processes of this machine reach the socket."""
-    port = sock.getsockname()[1]
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{reachable}:{port}"

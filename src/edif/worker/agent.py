@@ -8,6 +8,7 @@ import asyncio
 import os
 import shutil
 import socket
+import ssl
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,7 @@ class AgentConfig:
         agent_id: the name of this agent's seat. It stays the same when the process is started again, so the
             gateway learns at once that what an earlier process had is gone.
         gateway: base URL of the gateway.
+        tls: whom to trust there; None for a URL without TLS.
         token: the worker token.
         spool: a private folder for bytes on their way.
         shared_blobs: the gateway's blob folder, if this machine might see it.
@@ -52,6 +54,7 @@ class AgentConfig:
 
     agent_id: str
     gateway: str
+    tls: ssl.SSLContext | None
     token: str
     spool: Path
     shared_blobs: Path | None
@@ -76,6 +79,7 @@ class Agent:
         self._http = httpx.AsyncClient(
             base_url=config.gateway,
             headers={"authorization": f"Bearer {config.token}"},
+            verify=config.tls or True,
             timeout=httpx.Timeout(60.0, connect=10.0),
         )
         self._transfer: Transfer = HttpTransfer(self._http, config.spool)
@@ -125,6 +129,7 @@ class Agent:
             try:
                 async with connect(
                     url,
+                    ssl=self._config.tls,
                     additional_headers=headers,
                     max_size=_MAX_MESSAGE,
                     ping_interval=5,

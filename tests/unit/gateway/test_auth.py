@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, example, given, settings
 from starlette.requests import HTTPConnection
 
 from edif.core import errors
+from edif.core.addresses import is_loopback
 from edif.core.errors import AuthRefused, ErrorCode
 from edif.core.ids import ANONYMOUS, UserName
 from edif.core.users import Identity, Role, User
 from edif.gateway import auth as auth_module
-from edif.gateway.auth import LOCAL_OPERATOR, Authenticator, Tokens, is_loopback
+from edif.gateway.auth import LOCAL_OPERATOR, Authenticator, Tokens
 from edif.records.keys import mint
 from edif.records.sql_store import SqlRecordStore
 from tests.unit.gateway.conftest import TOKENS
