@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from edif.core import errors
+from edif.core.addresses import parse_networks
 from edif.core.errors import SetupError
 from edif.core.limits import GIB, MIB, Isolation
 
@@ -80,6 +81,37 @@ class Settings(BaseSettings):
         gt=0,
         allow_inf_nan=False,
         description="Answers of /status and /env per second and client.",
+    )
+    requests_per_s: float = Field(
+        default=200.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Requests of one user per second, to all routes that ask for a key.",
+    )
+    refusals_per_s: float = Field(
+        default=10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Requests with a wrong key or none that one address is told so, per second.",
+    )
+    max_connections: int = Field(default=4096, ge=1, description="Open connections in all.")
+    max_connections_per_address: int = Field(
+        default=512, ge=1, description="Of them from one address (IPv6: one /64) that is no trusted proxy."
+    )
+    header_timeout_s: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="Within this a request's head must be whole."
+    )
+    header_limit_bytes: ByteSize = Field(
+        default=ByteSize(16 * 1024), gt=0, description="Size of a request's head."
+    )
+    stall_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="A client that takes nothing for this long, or over it sends a body too slowly, is cut.",
+    )
+    body_bytes_per_s: ByteSize = Field(
+        default=ByteSize(1000), gt=0, description="The least rate of a request's body."
     )
 
     demo: bool = Field(default=False, description="Serve the bundled demo model.")
@@ -158,6 +190,12 @@ class Settings(BaseSettings):
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return value.rstrip("/") if value else None
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_networks(value)
+        return value
 
     @field_validator("tls_cert", "tls_key", "tls_ca")
     @classmethod

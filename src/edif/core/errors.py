@@ -67,7 +67,22 @@ class NotFound(Refused):
 
 
 class OverLimit(Refused):
-    """A limit stands against the request."""
+    """A limit stands against the request.
+
+    Args:
+        retry_after_s: when it no longer does, if that is known; whole seconds from now.
+    """
+
+    def __init__(
+        self,
+        kind: ErrorCode,
+        sentence: str,
+        next_step: str | None = None,
+        *,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(kind, sentence, next_step)
+        self.retry_after_s = retry_after_s
 
 
 class JobFailed(EdifError):
@@ -142,7 +157,14 @@ STORAGE_FULL = _kind(
     "storage_full", 507, "Tell your operator that the data folder's disk is full, then run it again."
 )
 REQUEST_INVALID = _kind("request_invalid", 422, "See docs/protocol.md for the form of this request.")
-RATE_LIMITED = _kind("rate_limited", 429, "Wait a second and ask again.")
+REQUEST_MALFORMED = _kind("request_malformed", 400, "Speak HTTP/1.1 to this port, and https if it has TLS.")
+REQUEST_TIMEOUT = _kind("request_timeout", 408, "Send it again, on a connection that is not so slow.")
+URL_TOO_LONG = _kind("url_too_long", 414, "Shorten the address; no route of a fabric needs a long one.")
+HEADERS_TOO_LARGE = _kind("headers_too_large", 431, "Send fewer or shorter headers; cookies are not needed.")
+RATE_LIMITED = _kind("rate_limited", 429, "Wait as long as `Retry-After` says and ask again, less often.")
+CONNECTIONS_FULL = _kind(
+    "connections_full", 503, "Close connections that you do not need, wait a second and try again."
+)
 
 # -- what is asked for ---------------------------------------------------------------------------------
 JOB_UNKNOWN = _kind("job_unknown", 404, "Check the id, and that you use the key that sent the job.")

@@ -12,15 +12,16 @@ import uvloop
 from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.links import LinkSigner
 from edif.core import errors
-from edif.core.addresses import is_loopback
+from edif.core.addresses import is_loopback, parse_networks
 from edif.core.errors import SetupError
 from edif.core.ids import ModelId
 from edif.core.limits import Limits
 from edif.gateway.app import create_app
-from edif.gateway.auth import Authenticator, Tokens
+from edif.gateway.auth import Authenticator, AuthRates, Tokens
 from edif.gateway.edge import Edge, EdgeConfig
 from edif.gateway.fabric import Fabric, FabricConfig
 from edif.gateway.hub import HubMirror
+from edif.gateway.rates import RateLimiter
 from edif.gateway.retention import retire_blobs, sweep_strays
 from edif.gateway.subscribers import Subscribers
 from edif.launch.data_folder import DataFolder
@@ -106,20 +107,22 @@ async def _serve(
         catalogue=catalogue,
         signer=LinkSigner(folder.secret("link.key").encode()),
     )
+    proxies = parse_networks(settings.trusted_proxies)
     edge = Edge(
         EdgeConfig(
             public_url=settings.public_url,
-            trusted_proxies=settings.trusted_proxies,
+            trusted_proxies=proxies,
             public_status=settings.public_status,
-            status_per_s=settings.status_per_s,
             min_free_bytes=settings.min_free_bytes,
         ),
         fabric,
         Authenticator(
             records,
             Tokens(operator=folder.secret("operator.token"), worker=folder.secret("worker.token")),
+            AuthRates(settings.requests_per_s, settings.refusals_per_s, proxies),
             loopback_only=is_loopback(settings.host),
         ),
+        RateLimiter("such requests", settings.status_per_s),
         Subscribers(),
         blobs,
         HubMirror(folder.hub, settings.hub_upstream),
