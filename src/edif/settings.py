@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from edif.core import errors
+from edif.core.addresses import parse_networks
 from edif.core.errors import SetupError
 from edif.core.limits import GIB, MIB, Isolation
 
@@ -75,12 +76,52 @@ class Settings(BaseSettings):
     trusted_proxies: tuple[str, ...] = Field(
         default=(), description="Networks of proxies whose X-Forwarded-* headers are believed."
     )
+    tls_cert: Path | None = Field(
+        default=None,
+        description="The gateway's certificate and its chain (PEM); with `tls_key` it speaks TLS.",
+    )
+    tls_key: Path | None = Field(default=None, description="The certificate's private key (PEM).")
+    tls_ca: Path | None = Field(
+        default=None,
+        description="The authorities (PEM) that an agent or the command line trusts, in place of the system's.",
+    )
     public_status: bool = Field(default=True, description="Whether /status and /env answer without a key.")
     status_per_s: float = Field(
         default=20.0,
         gt=0,
         allow_inf_nan=False,
         description="Answers of /status and /env per second and client.",
+    )
+    requests_per_s: float = Field(
+        default=200.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Requests of one user per second, to all routes that ask for a key.",
+    )
+    refusals_per_s: float = Field(
+        default=10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Requests with a wrong key or none that one address is told so, per second.",
+    )
+    max_connections: int = Field(default=4096, ge=1, description="Open connections in all.")
+    max_connections_per_address: int = Field(
+        default=512, ge=1, description="Of them from one address (IPv6: one /64) that is no trusted proxy."
+    )
+    header_timeout_s: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="Within this a request's head must be whole."
+    )
+    header_limit_bytes: ByteSize = Field(
+        default=ByteSize(16 * 1024), gt=0, description="Size of a request's head."
+    )
+    stall_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="A client that takes nothing for this long, or over it sends a body too slowly, is cut.",
+    )
+    body_bytes_per_s: ByteSize = Field(
+        default=ByteSize(1000), gt=0, description="The least rate of a request's body."
     )
 
     demo: bool = Field(default=False, description="Serve the bundled demo model.")
@@ -199,6 +240,18 @@ class Settings(BaseSettings):
         if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
             raise ValueError("must begin with postgresql://")
         return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_networks(value)
+        return value
+
+    @field_validator("tls_cert", "tls_key", "tls_ca")
+    @classmethod
+    def _from_here(cls, value: Path | None) -> Path | None:
+        """A path as the person meant it, for services that work in another folder."""
+        return None if value is None else value.expanduser().absolute()
 
     @classmethod
     def settings_customise_sources(

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ class Fabric:
 
     Attributes:
         prefix: stands before each further command, so that it runs where the fabric runs.
+        authorities: the file of those who are trusted when it speaks TLS.
     """
 
     process: subprocess.Popen[bytes]
@@ -38,6 +40,7 @@ class Fabric:
     url: str
     environment: dict[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()
+    authorities: Path | None = None
 
     def client_environment(self, tmp: Path, key: str | None = None) -> dict[str, str]:
         """What a user would export, with a Hub cache of its own."""
@@ -77,7 +80,7 @@ class Fabric:
 
     def model_state(self, model: str) -> str | None:
         try:
-            deployments = httpx.get(f"{self.url}/status").json()["deployments"].values()
+            deployments = self._get("/status").json()["deployments"].values()
         except (httpx.HTTPError, ValueError, KeyError):
             return None
         return next((str(d["application_state"]) for d in deployments if d["repo_id"] == model), None)
@@ -86,10 +89,14 @@ class Fabric:
         """Wait until the Hub mirror has the model's files (only on a fabric without users)."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            if httpx.get(f"{self.url}/hub/api/models/{model}").status_code == 200:
+            if self._get(f"/hub/api/models/{model}").status_code == 200:
                 return
             time.sleep(0.1)
         raise AssertionError(f"the Hub mirror does not have {model}")
+
+    def _get(self, path: str) -> httpx.Response:
+        trust = ssl.create_default_context(cafile=str(self.authorities)) if self.authorities else True
+        return httpx.get(f"{self.url}{path}", verify=trust)
 
     def stop(self) -> int:
         """End it as Ctrl-C does, and return the exit code."""

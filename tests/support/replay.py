@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import ssl
 import time
 import zipfile
 from collections.abc import Callable
@@ -47,14 +48,22 @@ class Outcome:
 
 
 class Replayer:
-    """Sends minted blobs to one fabric as one user."""
+    """Sends minted blobs to one fabric as one user; ``authorities`` is the file of those it trusts over TLS."""
 
-    def __init__(self, url: str, blobs: Path, model: str = "tiny/gpt2", key: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        blobs: Path,
+        model: str = "tiny/gpt2",
+        key: str | None = None,
+        authorities: Path | None = None,
+    ) -> None:
         self.url = url
         self.blobs = blobs
         self.model_key = format_model_key(model, None, "text-generation", False)
         self.headers = {**HEADERS, **({"ndif-api-key": key} if key else {})}
-        self._http = httpx.AsyncClient(timeout=60)
+        self._tls = None if authorities is None else ssl.create_default_context(cafile=str(authorities))
+        self._http = httpx.AsyncClient(timeout=60, verify=self._tls or True)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -127,7 +136,7 @@ class Replayer:
         address = self.url.replace("http", "ws", 1) + "/subscribe"
         key = {name: value for name, value in self.headers.items() if name == "ndif-api-key"}
         async with connect(
-            address, additional_headers=key, proxy=None, max_size=None, compression=None
+            address, ssl=self._tls, additional_headers=key, proxy=None, max_size=None, compression=None
         ) as socket:
             session = json.loads(await socket.recv())["session_id"]
             answer = await self.post(name, session, **changes)

@@ -1,5 +1,6 @@
 """Asking a gateway, as the operator of this machine or with a key."""
 
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,17 @@ import httpx
 from edif.core import errors
 from edif.core.errors import EdifError, SetupError
 from edif.launch.data_folder import DataFolder
+from edif.launch.tls import client_context
 from edif.settings import Settings
 
 
 class Api:
     """HTTP calls to ``/edif/v1`` that raise :class:`EdifError` with what the gateway said."""
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(self, url: str, key: str | None, tls: ssl.SSLContext | None) -> None:
         self.url = url
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        self._client = httpx.Client(base_url=url, headers=headers, timeout=30.0)
+        self._client = httpx.Client(base_url=url, headers=headers, verify=tls or True, timeout=30.0)
 
     def get(self, path: str, **params: Any) -> Any:
         return self._call("GET", path, params)
@@ -56,10 +58,13 @@ def connect(settings: Settings, url: str | None) -> Api:
     """
     folder = DataFolder(Path(settings.data).resolve())
     if url is not None:
-        return Api(url.rstrip("/"), settings.api_key)
+        url = url.rstrip("/")
+        return Api(url, settings.api_key, client_context(settings, folder, url))
     facts = folder.facts("gateway")
     if facts is None:
         raise SetupError(
             errors.GATEWAY_UNREACHABLE, f"No gateway runs on the data folder {str(folder.root)!r}."
         )
-    return Api(str(facts["url"]), settings.api_key or folder.secret("operator.token"))
+    url = str(facts["url"])
+    key = settings.api_key or folder.secret("operator.token")
+    return Api(url, key, client_context(settings, folder, url))

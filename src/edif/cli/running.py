@@ -21,6 +21,13 @@ PublicUrl = Annotated[
     str | None,
     typer.Option("--public-url", help="The URL that clients use, behind a proxy.", show_default=False),
 ]
+TlsCert = Annotated[
+    str | None,
+    typer.Option("--tls-cert", help="Certificate and chain, PEM: speak TLS.", show_default=False),
+]
+TlsKey = Annotated[
+    str | None, typer.Option("--tls-key", help="The certificate's private key, PEM.", show_default=False)
+]
 
 Isolated = Annotated[
     Isolation | None, typer.Option("--isolation", help="Where jobs run.", show_default="auto")
@@ -59,6 +66,8 @@ def serve(
     data: Data = None,
     config: Config = None,
     public_url: PublicUrl = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     isolation: Isolated = None,
     job_time_limit: TimeLimit = None,
     job_memory_limit: MemoryLimit = None,
@@ -76,6 +85,8 @@ def serve(
         port=port,
         data=data,
         public_url=public_url,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         isolation=isolation,
         time_limit_s=job_time_limit,
         memory_limit_bytes=job_memory_limit,
@@ -86,7 +97,8 @@ def serve(
         settings = settings.model_copy(update={"demo": True})
         say("No model is named, so the demo model is served.")
     Supervisor(settings).run(
-        on_ready=lambda url: say(_welcome(settings, url, keys_needed=_asks_for_keys(url))), on_wait=say
+        on_ready=lambda url: say(_welcome(settings, url, keys_needed=_asks_for_keys(settings, url))),
+        on_wait=say,
     )
 
 
@@ -98,6 +110,8 @@ def gateway(
     data: Data = None,
     config: Config = None,
     public_url: PublicUrl = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     isolation: Isolated = None,
     job_time_limit: TimeLimit = None,
     job_memory_limit: MemoryLimit = None,
@@ -116,6 +130,8 @@ def gateway(
             port=port,
             data=data,
             public_url=public_url,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
             isolation=isolation,
             time_limit_s=job_time_limit,
             memory_limit_bytes=job_memory_limit,
@@ -143,9 +159,13 @@ def agent(
     run(load(config, gateway_url=tuple(gateway_url) if gateway_url else None, data=data))
 
 
-def _asks_for_keys(url: str) -> bool:
+def _asks_for_keys(settings: Settings, url: str) -> bool:
     """Whether the gateway that has just come up has users."""
-    return httpx.get(f"{url}/whoami").status_code == 401
+    from edif.launch.data_folder import DataFolder
+    from edif.launch.tls import client_context
+
+    tls = client_context(settings, DataFolder(settings.data.resolve()), url)
+    return httpx.get(f"{url}/whoami", verify=tls or True).status_code == 401
 
 
 def _welcome(settings: Settings, url: str, *, keys_needed: bool) -> str:
@@ -156,6 +176,10 @@ def _welcome(settings: Settings, url: str, *, keys_needed: bool) -> str:
     variables = f"export NDIF_HOST={public} HF_ENDPOINT={public}/hub"
     if keys_needed:
         variables += "\n    export NDIF_API_KEY=<key> HF_TOKEN=<key>    # a key: edif keys create --user NAME"
+    if public.startswith("https:"):
+        variables += (
+            "\n    export SSL_CERT_FILE=<file>    # only if the certificate's authority is a private one"
+        )
     program = textwrap.dedent(
         f"""\
         from nnsight import TransformersModel

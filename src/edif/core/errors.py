@@ -68,7 +68,22 @@ class NotFound(Refused):
 
 
 class OverLimit(Refused):
-    """A limit stands against the request."""
+    """A limit stands against the request.
+
+    Args:
+        retry_after_s: when it no longer does, if that is known; whole seconds from now.
+    """
+
+    def __init__(
+        self,
+        kind: ErrorCode,
+        sentence: str,
+        next_step: str | None = None,
+        *,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(kind, sentence, next_step)
+        self.retry_after_s = retry_after_s
 
 
 class JobFailed(EdifError):
@@ -165,7 +180,14 @@ REQUEST_INVALID = _kind("request_invalid", 422, "See docs/protocol.md for the fo
 QUOTA_USED_UP = _kind(
     "quota_used_up", 429, "If you need more, ask your operator, who sets it with `edif quota set`."
 )
-RATE_LIMITED = _kind("rate_limited", 429, "Wait a second and ask again.")
+REQUEST_MALFORMED = _kind("request_malformed", 400, "Speak HTTP/1.1 to this port, and https if it has TLS.")
+REQUEST_TIMEOUT = _kind("request_timeout", 408, "Send it again, on a connection that is not so slow.")
+URL_TOO_LONG = _kind("url_too_long", 414, "Shorten the address; no route of a fabric needs a long one.")
+HEADERS_TOO_LARGE = _kind("headers_too_large", 431, "Send fewer or shorter headers; cookies are not needed.")
+RATE_LIMITED = _kind("rate_limited", 429, "Wait as long as `Retry-After` says and ask again, less often.")
+CONNECTIONS_FULL = _kind(
+    "connections_full", 503, "Close connections that you do not need, wait a second and try again."
+)
 
 # -- what is asked for ---------------------------------------------------------------------------------
 JOB_UNKNOWN = _kind("job_unknown", 404, "Check the id, and that you use the key that sent the job.")
@@ -236,6 +258,9 @@ OPEN_WITHOUT_KEYS = _kind(
 )
 BACKUP_IMPOSSIBLE = _kind("backup_impossible", 500, "Choose another file or folder, and run it again.")
 RESTORE_IMPOSSIBLE = _kind("restore_impossible", 500, "Try an earlier backup.")
+TLS_INVALID = _kind(
+    "tls_invalid", 500, "Name PEM files that belong together and can be read: --tls-cert and --tls-key."
+)
 CONFIG_INVALID = _kind("config_invalid", 500, "See docs/configuration.md.")
 GATEWAY_UNREACHABLE = _kind("gateway_unreachable", 500, "Start it with `edif serve`, or name it with --url.")
 USER_EXISTS = _kind("user_exists", 409, "Choose another name, or list them with `edif users list`.")

@@ -38,7 +38,7 @@ def create_app(edge: Edge, records: RecordStore) -> Starlette:
 def _answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, EdifError)
     if request.url.path.startswith("/hub/"):
-        return hub_routes.hub_error(error)
+        return hub_routes.hub_error(request, error)
     return answer_error(request, error)
 
 

@@ -5,17 +5,20 @@ and come from no web page, for otherwise any page that the user visits could sen
 """
 
 import hmac
-import ipaddress
 import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from cachetools import LRUCache, TTLCache
 from starlette.requests import HTTPConnection
 
 from edif.core import errors
+from edif.core.addresses import Network, is_loopback
 from edif.core.errors import AuthRefused
 from edif.core.ids import ANONYMOUS, UserName
 from edif.core.users import Identity, Role
+from edif.gateway.callers import caller
+from edif.gateway.rates import RateLimiter
 from edif.records.keys import digest
 from edif.records.store import RecordStore
 
@@ -40,19 +43,43 @@ class Tokens:
     worker: str
 
 
+@dataclass(frozen=True, slots=True)
+class AuthRates:
+    """
+    Attributes:
+        requests_per_s: of one user.
+        refusals_per_s: of one address, with a wrong key or none.
+        proxies: networks of proxies that name the client's address.
+    """
+
+    requests_per_s: float
+    refusals_per_s: float
+    proxies: tuple[Network, ...] = ()
+
+
 class Authenticator:
-    """Establishes identities; what the record store says is believed for one second.
+    """Establishes identities, and how often each may ask; what the record store says is believed for one second.
+
+    Whoever is over a limit is refused before the record store is asked and before a body is read. An address that
+    has sent too many wrong keys is still let in with a key that was good before: its neighbours are not locked out.
 
     Args:
         loopback_only: whether the gateway listens on loopback addresses alone.
     """
 
-    def __init__(self, records: RecordStore, tokens: Tokens, *, loopback_only: bool) -> None:
+    def __init__(
+        self, records: RecordStore, tokens: Tokens, rates: AuthRates, *, loopback_only: bool
+    ) -> None:
         self._records = records
         self._tokens = tokens
+        self._proxies = rates.proxies
         self._loopback_only = loopback_only
         self._any_user: tuple[float, bool] = (0.0, False)
-        self._known: dict[str, tuple[float, Identity | AuthRefused]] = {}
+        self._requests = RateLimiter("requests", rates.requests_per_s)
+        self._refusals = RateLimiter("requests with a wrong key or none", rates.refusals_per_s)
+        self._good: TTLCache[str, Identity] = TTLCache(_CACHE_ENTRIES, _CACHE_S, _now)
+        self._bad: TTLCache[str, AuthRefused] = TTLCache(_CACHE_ENTRIES, _CACHE_S, _now)
+        self._once_good: LRUCache[str, None] = LRUCache(_CACHE_ENTRIES)
 
     async def open_to_all(self) -> bool:
         """Whether no user exists, so that no key is needed."""
@@ -62,10 +89,11 @@ class Authenticator:
         return not self._any_user[1]
 
     async def identify(self, connection: HTTPConnection) -> Identity:
-        """The identity behind a request or socket.
+        """The identity behind a request or socket, which is counted as one of theirs.
 
         Raises:
             AuthRefused: no key where one is needed, or one that does not count.
+            OverLimit: this user asks, or this address fails, too often.
         """
         secret = connection.headers.get(KEY_HEADER) or _bearer(connection)
         if secret and hmac.compare_digest(secret.encode(), self._tokens.operator.encode()):
@@ -74,13 +102,16 @@ class Authenticator:
             self._check_open_request(connection)
             return _NOBODY
         if not secret:
-            raise AuthRefused(errors.KEY_MISSING, "This fabric needs an API key.")
-        return await self._by_key(digest(secret))
+            raise self._counted(connection, AuthRefused(errors.KEY_MISSING, "This fabric needs an API key."))
+        identity = await self._by_key(connection, digest(secret))
+        self._requests.take(identity.name, time.monotonic())
+        return identity
 
     async def identify_operator(self, connection: HTTPConnection) -> Identity:
         """
         Raises:
             AuthRefused: as :meth:`identify`, or the person is no operator.
+            OverLimit: as :meth:`identify`.
         """
         identity = await self.identify(connection)
         if not identity.operator:
@@ -91,12 +122,14 @@ class Authenticator:
         """
         Raises:
             AuthRefused: the caller does not hold the worker token.
+            OverLimit: this address fails too often.
         """
         secret = _bearer(connection) or ""
         if not secret or not hmac.compare_digest(secret.encode(), self._tokens.worker.encode()):
-            raise AuthRefused(
+            refused = AuthRefused(
                 errors.KEY_UNKNOWN, "This route is for node agents.", "Start the agent with the worker token."
             )
+            raise self._counted(connection, refused)
 
     def _check_open_request(self, connection: HTTPConnection) -> None:
         if not self._loopback_only:
@@ -120,18 +153,30 @@ class Authenticator:
                 "Use http://127.0.0.1:PORT, or create a user first.",
             )
 
-    async def _by_key(self, key_digest: str) -> Identity:
-        now = time.monotonic()
-        cached = self._known.get(key_digest)
-        if cached is None or now > cached[0]:
-            if len(self._known) >= _CACHE_ENTRIES:
-                self._known.clear()
-            cached = (now + _CACHE_S, await self._look_up(key_digest))
-            self._known[key_digest] = cached
-        found = cached[1]
-        if isinstance(found, AuthRefused):
-            raise AuthRefused(found.kind, found.sentence, found.next_step)
-        return found
+    def _counted(self, connection: HTTPConnection, refused: AuthRefused) -> AuthRefused:
+        """The refusal, counted against where it comes from.
+
+        Raises:
+            OverLimit: there were too many of them.
+        """
+        self._refusals.take(caller(connection, self._proxies), time.monotonic())
+        return refused
+
+    async def _by_key(self, connection: HTTPConnection, key_digest: str) -> Identity:
+        known = self._good.get(key_digest)
+        if known is not None:
+            return known
+        refused = self._bad.get(key_digest)
+        if refused is None:
+            if key_digest not in self._once_good:
+                self._refusals.check(caller(connection, self._proxies), time.monotonic())
+            found = await self._look_up(key_digest)
+            if isinstance(found, Identity):
+                self._good[key_digest] = found
+                self._once_good[key_digest] = None
+                return found
+            refused = self._bad[key_digest] = found
+        raise self._counted(connection, AuthRefused(refused.kind, refused.sentence, refused.next_step))
 
     async def _look_up(self, key_digest: str) -> Identity | AuthRefused:
         key = await self._records.key_by_digest(key_digest)
@@ -147,22 +192,16 @@ class Authenticator:
         return Identity(user.name, user.role, user.email)
 
 
+def _now() -> float:
+    return time.monotonic()
+
+
 def _host_of(url: str) -> str:
     """The host in a URL that somebody sent; empty if it is none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` (a name or address without port) can only mean this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _bearer(connection: HTTPConnection) -> str | None:

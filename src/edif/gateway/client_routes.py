@@ -20,8 +20,8 @@ from edif.core.job import Job
 from edif.core.limits import MIB
 from edif.core.users import Identity
 from edif.gateway.auth import KEY_HEADER
-from edif.gateway.edge import Edge, base_url, bounded_body, edge_of, json_answer
-from edif.gateway.rates import RateLimiter
+from edif.gateway.callers import caller
+from edif.gateway.edge import Edge, base_url, bounded_body, edge_of, json_answer, refuse_socket
 from edif.models.model_key import format_model_key
 from edif.wire import client_protocol
 from edif.wire.client_protocol import ZSTD_MAGIC, ClientVersions, Envelope, encode_frame
@@ -29,7 +29,6 @@ from edif.wire.zstd import declared_size
 
 _ENVELOPE_BYTES = MIB
 _CLOSE_REFUSED = 4401
-_open_routes = RateLimiter()
 
 
 async def ping(_: Request) -> Response:
@@ -40,11 +39,8 @@ async def subscribe(socket: WebSocket) -> None:
     edge = edge_of(socket)
     try:
         identity = await edge.auth.identify(socket)
-    except (AuthRefused, StoreUnavailable) as error:
-        # A refused handshake reaches the client as an HTTP answer, with the sentence in its body.
-        await socket.send_denial_response(
-            json_answer(client_protocol.error_body(error), error.kind.http_status)
-        )
+    except (Refused, StoreUnavailable) as error:
+        await refuse_socket(socket, error)
         return
     await socket.accept()
     subscriber = edge.subscribers.open(identity.name)
@@ -207,8 +203,7 @@ async def _open_route(request: Request) -> Edge:
     if not edge.config.public_status:
         await edge.auth.identify(request)
         return edge
-    address = request.client.host if request.client is not None else ""
-    _open_routes.check(address, edge.config.status_per_s, time.monotonic())
+    edge.open_routes.take(caller(request, edge.config.trusted_proxies), time.monotonic())
     return edge
 
 

@@ -1,19 +1,23 @@
 """What every route shares: the state, base URLs, bounded bodies, errors as JSON."""
 
-import ipaddress
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import structlog
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
+from starlette.websockets import WebSocket
 
 from edif.blobs.file_blobs import FileBlobs
 from edif.core import errors
+from edif.core.addresses import Network
 from edif.core.errors import EdifError, NotFound, OverLimit
 from edif.gateway.auth import Authenticator
+from edif.gateway.callers import from_trusted
 from edif.gateway.fabric import Fabric
 from edif.gateway.hub import HubMirror
+from edif.gateway.rates import RateLimiter
 from edif.gateway.subscribers import Subscribers
 from edif.wire.client_protocol import error_body
 
@@ -26,16 +30,14 @@ class EdgeConfig:
 
     Attributes:
         public_url: base URL for result links; None takes it from each request.
-        trusted_proxies: addresses whose ``X-Forwarded-*`` headers are believed.
+        trusted_proxies: networks whose ``X-Forwarded-*`` headers are believed.
         public_status: whether ``/status`` and ``/env`` answer without a key.
-        status_per_s: answers of these two per second and client address, without a key.
         min_free_bytes: below this much free space new jobs are refused.
     """
 
     public_url: str | None
-    trusted_proxies: tuple[str, ...]
+    trusted_proxies: tuple[Network, ...]
     public_status: bool
-    status_per_s: float
     min_free_bytes: int
 
 
@@ -46,6 +48,7 @@ class Edge:
     config: EdgeConfig
     fabric: Fabric
     auth: Authenticator
+    open_routes: RateLimiter
     subscribers: Subscribers
     blobs: FileBlobs
     hub: HubMirror
@@ -65,21 +68,16 @@ def base_url(connection: HTTPConnection) -> str:
     scheme = "https" if connection.url.scheme in ("https", "wss") else "http"
     host = headers.get("host", "")
     prefix = ""
-    if _from_trusted_proxy(connection, config.trusted_proxies):
-        scheme = headers.get("x-forwarded-proto", scheme).split(",")[0].strip()
-        host = headers.get("x-forwarded-host", host).split(",")[0].strip()
+    if from_trusted(connection, config.trusted_proxies):
+        scheme = _last(headers, "x-forwarded-proto") or scheme
+        host = _last(headers, "x-forwarded-host") or host
         prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
     return f"{scheme}://{host}{prefix}"
 
 
-def _from_trusted_proxy(connection: HTTPConnection, trusted: tuple[str, ...]) -> bool:
-    if connection.client is None:
-        return False
-    try:
-        address = ipaddress.ip_address(connection.client.host)
-    except ValueError:
-        return False
-    return any(address in ipaddress.ip_network(network, strict=False) for network in trusted)
+def _last(headers: Headers, name: str) -> str:
+    """What the nearest proxy said; what stands before it in the list may be the client's own words."""
+    return headers.get(name, "").rpartition(",")[2].strip()
 
 
 async def bounded_body(request: Request, limit_bytes: int) -> AsyncGenerator[bytes, None]:
@@ -110,7 +108,19 @@ def json_answer(body: bytes, status: int = 200) -> Response:
 def answer_error(_: Request, error: Exception) -> Response:
     """An :class:`EdifError` as the client shows it."""
     assert isinstance(error, EdifError)
-    return json_answer(error_body(error), error.kind.http_status)
+    return _answer_of(error)
+
+
+def _answer_of(error: EdifError) -> Response:
+    answer = json_answer(error_body(error), error.kind.http_status)
+    if isinstance(error, OverLimit) and error.retry_after_s is not None:
+        answer.headers["retry-after"] = str(error.retry_after_s)
+    return answer
+
+
+async def refuse_socket(socket: WebSocket, error: EdifError) -> None:
+    """Refuse a handshake: it reaches the client as an HTTP answer, with the sentence in its body."""
+    await socket.send_denial_response(_answer_of(error))
 
 
 def answer_unknown_route(request: Request, _: Exception) -> Response:

@@ -9,8 +9,7 @@ from starlette.responses import Response
 
 from edif.core import errors
 from edif.core.errors import EdifError
-from edif.gateway.edge import Edge, edge_of, json_answer
-from edif.wire.client_protocol import error_body
+from edif.gateway.edge import Edge, answer_error, edge_of, json_answer
 
 router = APIRouter(prefix="/hub")
 
@@ -78,9 +77,9 @@ async def _reader(request: Request) -> Edge:
     return edge
 
 
-def hub_error(error: EdifError) -> Response:
+def hub_error(request: Request, error: EdifError) -> Response:
     """An error as the Hub client understands it."""
-    answer = json_answer(error_body(error), error.kind.http_status)
+    answer = answer_error(request, error)
     answer.headers["x-error-message"] = error.detail.encode("ascii", "replace").decode()
     if error.code in _HUB_CODES:
         answer.headers["x-error-code"] = _HUB_CODES[error.code]

@@ -5,6 +5,7 @@ handshake succeeds, and ``POST /request`` refuses with the exact line that helps
 4 and Socket.IO protocol 5, as published by their project.
 """
 
+import asyncio
 import json
 import secrets
 
@@ -13,6 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 
 router = APIRouter()
 
+_OPEN_S = 60.0  # nobody is asked for a key here, and the post that is refused comes at once
 _OPEN, _PING, _PONG, _CONNECT = "0", "2", "3", "40"
 
 
@@ -28,11 +30,16 @@ async def socket_io(socket: WebSocket) -> None:
     }
     await socket.send_text(_OPEN + json.dumps(handshake))
     try:
-        while True:
-            packet = await socket.receive_text()
-            if packet.startswith(_CONNECT):
-                await socket.send_text(_CONNECT + json.dumps({"sid": secrets.token_hex(10)}))
-            elif packet == _PING:
-                await socket.send_text(_PONG)
-    except (WebSocketDisconnect, KeyError):
+        async with asyncio.timeout(_OPEN_S):
+            await _converse(socket)
+    except (TimeoutError, WebSocketDisconnect, KeyError):
         return
+
+
+async def _converse(socket: WebSocket) -> None:
+    while True:
+        packet = await socket.receive_text()
+        if packet.startswith(_CONNECT):
+            await socket.send_text(_CONNECT + json.dumps({"sid": secrets.token_hex(10)}))
+        elif packet == _PING:
+            await socket.send_text(_PONG)

@@ -1,5 +1,9 @@
 """A token bucket per caller."""
 
+import math
+
+from cachetools import LRUCache
+
 from edif.core import errors
 from edif.core.errors import OverLimit
 
@@ -8,23 +12,45 @@ _CALLERS = 10_000
 
 
 class RateLimiter:
-    """Allows each caller ``per_s`` calls a second, and five seconds' worth of them (at least one) at once."""
+    """Allows each caller ``per_s`` calls a second, and five seconds' worth of them (at least one) at once.
 
-    def __init__(self) -> None:
-        self._buckets: dict[str, tuple[float, float]] = {}
+    Of callers it knows the ten thousand that called last. Who has many addresses pushes out the oldest, among
+    them their own, and never frees one who goes on calling.
 
-    def check(self, caller: str, per_s: float, now: float) -> None:
+    Args:
+        what: what is counted, as in "More than 20 WHAT a second came from".
+    """
+
+    def __init__(self, what: str, per_s: float) -> None:
+        self._what = what
+        self._per_s = per_s
+        self._burst = max(per_s * _BURST_S, 1.0)
+        self._buckets: LRUCache[str, tuple[float, float]] = LRUCache(_CALLERS)
+
+    def check(self, caller: str, now: float) -> None:
         """
         Raises:
-            OverLimit: the caller asks too often.
+            OverLimit: the caller has no call left; nothing is taken.
         """
-        burst = max(per_s * _BURST_S, 1.0)
-        tokens, then = self._buckets.get(caller, (burst, now))
-        tokens = min(burst, tokens + (now - then) * per_s)
+        tokens = self._tokens(caller, now)
         if tokens < 1:
+            wait_s = math.ceil((1 - tokens) / self._per_s)
             raise OverLimit(
-                errors.RATE_LIMITED, f"More than {per_s:g} such requests a second came from {caller}."
+                errors.RATE_LIMITED,
+                f"More than {self._per_s:g} {self._what} a second came from {caller}; "
+                f"the next is answered in {wait_s} s.",
+                retry_after_s=wait_s,
             )
-        if len(self._buckets) >= _CALLERS:
-            self._buckets.clear()
-        self._buckets[caller] = (tokens - 1, now)
+
+    def take(self, caller: str, now: float) -> None:
+        """Count one call.
+
+        Raises:
+            OverLimit: as :meth:`check`.
+        """
+        self.check(caller, now)
+        self._buckets[caller] = (self._tokens(caller, now) - 1, now)
+
+    def _tokens(self, caller: str, now: float) -> float:
+        tokens, then = self._buckets.get(caller, (self._burst, now))
+        return min(self._burst, tokens + (now - then) * self._per_s)

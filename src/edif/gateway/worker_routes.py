@@ -8,11 +8,10 @@ from fastapi import APIRouter, Request
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from edif.core.errors import AuthRefused
-from edif.gateway.edge import bounded_body, edge_of, json_answer
+from edif.core.errors import Refused
+from edif.gateway.edge import bounded_body, edge_of, refuse_socket
 from edif.models.metadata import MAX_METADATA_BYTES
 from edif.wire import link
-from edif.wire.client_protocol import error_body
 from edif.wire.link import UPLOAD_HEADER
 
 log = structlog.get_logger()
@@ -30,8 +29,8 @@ async def worker_link(socket: WebSocket) -> None:
     edge = edge_of(socket)
     try:
         edge.auth.check_worker(socket)
-    except AuthRefused as error:
-        await socket.send_denial_response(json_answer(error_body(error), error.kind.http_status))
+    except Refused as error:
+        await refuse_socket(socket, error)
         return
     await socket.accept()
     outbox: asyncio.Queue[link.ToAgent] = asyncio.Queue()

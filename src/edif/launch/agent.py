@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import ssl
 import time
 
 import structlog
@@ -12,9 +13,11 @@ import uvloop
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.launch.data_folder import DataFolder
+from edif.launch.renewal import FollowingContext
+from edif.launch.tls import client_context, client_files
 from edif.settings import Settings, environment
 from edif.telemetry import logs
-from edif.worker.agent import Agent, AgentConfig
+from edif.worker.agent import Agent, AgentConfig, GatewayAddress
 
 log = structlog.get_logger()
 
@@ -54,7 +57,7 @@ async def _main(settings: Settings) -> None:
         agent = Agent(
             AgentConfig(
                 agent_id=folder.seat(),
-                gateways=urls,
+                gateways=tuple(GatewayAddress(url, _tls(settings, folder, url)) for url in urls),
                 token=token,
                 spool=folder.root / "spool",
                 shared_blobs=folder.blobs,
@@ -68,3 +71,15 @@ async def _main(settings: Settings) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await task
         log.info("agent.stopped")
+
+
+def _tls(settings: Settings, folder: DataFolder, url: str) -> ssl.SSLContext | None:
+    if not url.startswith("https:"):
+        return None
+
+    def make() -> ssl.SSLContext:
+        context = client_context(settings, folder, url)
+        assert context is not None
+        return context
+
+    return FollowingContext.of(client_files(settings, folder, url), make)

@@ -3,28 +3,33 @@
 import asyncio
 import os
 import socket
+import ssl
 import time
 
 import structlog
-import uvicorn
 import uvloop
 
 from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.links import LinkSigner
 from edif.core import errors
+from edif.core.addresses import is_loopback, parse_networks
 from edif.core.errors import SetupError
 from edif.core.ids import ModelId
 from edif.core.limits import Limits
 from edif.gateway.app import create_app
-from edif.gateway.auth import Authenticator, Tokens, is_loopback
+from edif.gateway.auth import Authenticator, AuthRates, Tokens
 from edif.gateway.edge import Edge, EdgeConfig
 from edif.gateway.fabric import Fabric, FabricConfig
 from edif.gateway.hub import HubMirror
+from edif.gateway.rates import RateLimiter
 from edif.gateway.retention import Retention, keep_tidy, sweep_strays
 from edif.gateway.subscribers import Subscribers
 from edif.launch.data_folder import DataFolder
 from edif.launch.leading import keep_leading, leading
 from edif.launch.models import catalogue_of
+from edif.launch.renewal import FollowingContext
+from edif.launch.server import listen, make_server, own_url
+from edif.launch.tls import server_context, server_files
 from edif.models.catalogue import Catalogue
 from edif.records.store import RecordStore
 from edif.settings import Settings
@@ -49,10 +54,11 @@ async def _main(settings: Settings) -> None:
     folder = DataFolder(settings.data.resolve())
     folder.prepare()
     catalogue = catalogue_of(settings)
+    tls = _tls(settings)
     async with leading(settings, folder) as records:
         await _check_exposure(settings, records)
-        with _listen(settings.host, settings.port) as sock:
-            await _serve(settings, folder, catalogue, records, sock)
+        with listen(settings) as sock:
+            await _serve(settings, folder, catalogue, records, sock, tls)
 
 
 async def _check_exposure(settings: Settings, records: RecordStore) -> None:
@@ -63,21 +69,18 @@ async def _check_exposure(settings: Settings, records: RecordStore) -> None:
         )
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(1024)
-    except OSError as error:
-        sock.close()
-        raise SetupError(errors.PORT_TAKEN, f"Cannot listen on {host}:{port}: {error.strerror}.") from error
-    return sock
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    files = server_files(settings)
+    return FollowingContext.of(files, lambda: server_context(*files)) if files else None
 
 
 async def _serve(
-    settings: Settings, folder: DataFolder, catalogue: Catalogue, records: RecordStore, sock: socket.socket
+    settings: Settings,
+    folder: DataFolder,
+    catalogue: Catalogue,
+    records: RecordStore,
+    sock: socket.socket,
+    tls: ssl.SSLContext | None,
 ) -> None:
     blobs = FileBlobs(folder.blobs)
     fabric = Fabric(
@@ -101,43 +104,35 @@ async def _serve(
         catalogue=catalogue,
         signer=LinkSigner(folder.secret("link.key").encode()),
     )
+    proxies = parse_networks(settings.trusted_proxies)
     edge = Edge(
         EdgeConfig(
             public_url=settings.public_url,
-            trusted_proxies=settings.trusted_proxies,
+            trusted_proxies=proxies,
             public_status=settings.public_status,
-            status_per_s=settings.status_per_s,
             min_free_bytes=settings.min_free_bytes,
         ),
         fabric,
         Authenticator(
             records,
             Tokens(operator=folder.secret("operator.token"), worker=folder.secret("worker.token")),
+            AuthRates(settings.requests_per_s, settings.refusals_per_s, proxies),
             loopback_only=is_loopback(settings.host),
         ),
+        RateLimiter("such requests", settings.status_per_s),
         Subscribers(),
         blobs,
         HubMirror(folder.hub, settings.hub_upstream),
     )
     await sweep_strays(records, blobs)
     await fabric.recover()
-    url = _own_url(settings.host, sock)
-    folder.note("gateway", {"pid": os.getpid(), "url": url, "started_at": time.time()})
-    log.info("gateway.listening", url=url)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(edge, records),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            proxy_headers=False,
-            server_header=False,
-            ws="websockets-sansio",
-            ws_max_size=4 * 1024 * 1024,
-            ws_per_message_deflate=False,
-            timeout_graceful_shutdown=3,
-        )
+    url = own_url(settings, sock)
+    certificate = None if settings.tls_cert is None else str(settings.tls_cert)
+    folder.note(
+        "gateway", {"pid": os.getpid(), "url": url, "certificate": certificate, "started_at": time.time()}
     )
+    log.info("gateway.listening", url=url)
+    server = make_server(settings, create_app(edge, records), tls)
     periods = Retention(settings.retention_s, settings.record_retention_s)
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -152,10 +147,3 @@ async def _serve(
     except* SetupError as group:
         raise group.exceptions[0] from None
     await edge.hub.close()
-
-
-def _own_url(host: str, sock: socket.socket) -> str:
-    """The URL by which processes of this machine reach the socket."""
-    port = sock.getsockname()[1]
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{reachable}:{port}"

@@ -8,6 +8,7 @@ import asyncio
 import os
 import shutil
 import socket
+import ssl
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,13 +38,25 @@ _MAX_MESSAGE = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayAddress:
+    """
+    Attributes:
+        url: base URL.
+        tls: whom to trust there; None for a URL without TLS.
+    """
+
+    url: str
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AgentConfig:
     """What an agent is started with.
 
     Attributes:
         agent_id: the name of this agent's seat. It stays the same when the process is started again, so the
             gateway learns at once that what an earlier process had is gone.
-        gateways: base URLs of the gateways, of which one leads and answers; they are tried in turn.
+        gateways: of which one leads and answers; they are tried in turn.
         token: the worker token.
         spool: a private folder for bytes on their way.
         shared_blobs: the gateway's blob folder, if this machine might see it.
@@ -51,7 +64,7 @@ class AgentConfig:
     """
 
     agent_id: str
-    gateways: tuple[str, ...]
+    gateways: tuple[GatewayAddress, ...]
     token: str
     spool: Path
     shared_blobs: Path | None
@@ -74,8 +87,13 @@ class Agent:
         self._outbox: asyncio.Queue[link.ToGateway] = asyncio.Queue()
         self._connected = False
         self._http = httpx.AsyncClient(
-            base_url=config.gateways[0],
+            base_url=config.gateways[0].url,
             headers={"authorization": f"Bearer {config.token}"},
+            mounts={
+                each.url: httpx.AsyncHTTPTransport(verify=each.tls)
+                for each in config.gateways
+                if each.tls is not None
+            },
             timeout=httpx.Timeout(60.0, connect=10.0),
         )
         self._transfer: Transfer = HttpTransfer(self._http, config.spool)
@@ -127,12 +145,13 @@ class Agent:
             await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
             failures += 1
 
-    async def _visit(self, gateway: str, *, first: bool) -> bool:
+    async def _visit(self, gateway: GatewayAddress, *, first: bool) -> bool:
         """Be this gateway's agent for as long as the link holds; False if it did not come about."""
         joined = False
         try:
             async with connect(
-                gateway.replace("http", "ws", 1) + LINK_PATH,
+                gateway.url.replace("http", "ws", 1) + LINK_PATH,
+                ssl=gateway.tls,
                 additional_headers={"authorization": f"Bearer {self._config.token}"},
                 max_size=_MAX_MESSAGE,
                 ping_interval=5,
@@ -141,19 +160,19 @@ class Agent:
                 proxy=None,
             ) as connection:
                 joined = True
-                self._http.base_url = httpx.URL(gateway)
+                self._http.base_url = httpx.URL(gateway.url)
                 await self._converse(connection)
         except InvalidStatus as error:
             if error.response.status_code in (401, 403):
                 raise SetupError(
                     errors.CONFIG_INVALID,
-                    f"The gateway at {gateway} does not accept this agent's worker token.",
+                    f"The gateway at {gateway.url} does not accept this agent's worker token.",
                     "Give it the content of worker.token in the gateway's data folder.",
                 ) from error
-            log.warning("agent.link_refused", gateway=gateway, status=error.response.status_code)
+            log.warning("agent.link_refused", gateway=gateway.url, status=error.response.status_code)
         except (OSError, WebSocketException) as error:
             if first or joined:
-                log.warning("agent.link_down", gateway=gateway, reason=str(error) or type(error).__name__)
+                log.warning("agent.link_down", gateway=gateway.url, reason=str(error) or type(error).__name__)
         finally:
             self._connected = False
         return joined

@@ -8,10 +8,11 @@ import pytest
 from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.links import LinkSigner
 from edif.core.limits import DEFAULT_LIMITS
-from edif.gateway.auth import Authenticator, Tokens
+from edif.gateway.auth import Authenticator, AuthRates, Tokens
 from edif.gateway.edge import Edge, EdgeConfig
 from edif.gateway.fabric import Fabric, FabricConfig
 from edif.gateway.hub import HubMirror
+from edif.gateway.rates import RateLimiter
 from edif.gateway.subscribers import Subscribers
 from edif.models.catalogue import Catalogue, Deployment
 from edif.records.migrate import open_store
@@ -19,6 +20,7 @@ from edif.records.sql_store import SqlRecordStore
 from edif.wire.link import ModelSpec
 
 TOKENS = Tokens(operator="operator_secret", worker="worker_secret")
+RATES = AuthRates(requests_per_s=1e6, refusals_per_s=1e6)
 
 EdgeMaker = Callable[[HubMirror], Edge]
 
@@ -52,11 +54,10 @@ def edge_with(records: SqlRecordStore, fabric: Fabric, blobs: FileBlobs) -> Edge
 
     def make(hub: HubMirror) -> Edge:
         return Edge(
-            EdgeConfig(
-                public_url=None, trusted_proxies=(), public_status=True, status_per_s=20.0, min_free_bytes=0
-            ),
+            EdgeConfig(public_url=None, trusted_proxies=(), public_status=True, min_free_bytes=0),
             fabric,
-            Authenticator(records, TOKENS, loopback_only=True),
+            Authenticator(records, TOKENS, RATES, loopback_only=True),
+            RateLimiter("such requests", 20.0),
             Subscribers(),
             blobs,
             hub,

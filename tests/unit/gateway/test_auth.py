@@ -9,14 +9,15 @@ from hypothesis import HealthCheck, example, given, settings
 from starlette.requests import HTTPConnection
 
 from edif.core import errors
-from edif.core.errors import AuthRefused, ErrorCode
+from edif.core.addresses import is_loopback, parse_networks
+from edif.core.errors import AuthRefused, ErrorCode, OverLimit
 from edif.core.ids import ANONYMOUS, UserName
 from edif.core.users import Identity, Role, User
 from edif.gateway import auth as auth_module
-from edif.gateway.auth import LOCAL_OPERATOR, Authenticator, Tokens, is_loopback
+from edif.gateway.auth import LOCAL_OPERATOR, Authenticator, AuthRates, Tokens
 from edif.records.keys import mint
 from edif.records.sql_store import SqlRecordStore
-from tests.unit.gateway.conftest import TOKENS
+from tests.unit.gateway.conftest import RATES, TOKENS
 
 ADA = UserName("ada")
 START = 1_000.0
@@ -44,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def auth(records: SqlRecordStore, clock: Clock) -> Authenticator:
-    return Authenticator(records, TOKENS, loopback_only=True)
+    return Authenticator(records, TOKENS, RATES, loopback_only=True)
 
 
 async def add_key(
@@ -124,7 +125,7 @@ async def test_without_users_web_pages_are_refused(auth: Authenticator, origin: 
 async def test_without_users_a_gateway_beyond_loopback_answers_nobody(
     records: SqlRecordStore, clock: Clock
 ) -> None:
-    exposed = Authenticator(records, TOKENS, loopback_only=False)
+    exposed = Authenticator(records, TOKENS, RATES, loopback_only=False)
     assert await refusal(exposed, connection()) is errors.KEY_MISSING
     assert await exposed.identify(connection(ndif_api_key="operator_secret")) == LOCAL_OPERATOR
 
@@ -268,15 +269,100 @@ async def test_first_user_closes_the_fabric_within_one_second(
     assert await refusal(auth, connection()) is errors.KEY_MISSING
 
 
-async def test_what_is_remembered_of_keys_is_bounded(
-    auth: Authenticator, records: SqlRecordStore, monkeypatch: pytest.MonkeyPatch
+async def test_what_is_remembered_of_keys_is_bounded_and_guesses_push_out_no_good_key(
+    records: SqlRecordStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth_module, "_CACHE_ENTRIES", 50)
+    auth = Authenticator(records, TOKENS, RATES, loopback_only=True)
     secret, _ = await add_key(records)
+    assert (await auth.identify(connection(ndif_api_key=secret))).name == ADA
+    asked = await count_look_ups(records, monkeypatch)
     for number in range(120):
         assert await refusal(auth, connection(ndif_api_key=f"guess{number}")) is errors.KEY_UNKNOWN
-    assert len(auth._known) <= 50
+    assert len(auth._bad) == 50
+    assert len(asked) == 120
     assert (await auth.identify(connection(ndif_api_key=secret))).name == ADA
+    assert len(asked) == 120
+
+
+async def count_look_ups(records: SqlRecordStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The digests that the record store is asked for from now on."""
+    asked: list[str] = []
+    look_up = records.key_by_digest
+
+    async def counted(digest: str) -> object:
+        asked.append(digest)
+        return await look_up(digest)
+
+    monkeypatch.setattr(records, "key_by_digest", counted)
+    return asked
+
+
+# -- how often -----------------------------------------------------------------------------------------
+async def test_a_user_who_asks_too_often_is_told_so_and_others_are_not(
+    records: SqlRecordStore, clock: Clock
+) -> None:
+    auth = Authenticator(records, TOKENS, AuthRates(2.0, 1e6), loopback_only=True)
+    ada, _ = await add_key(records)
+    again, _ = await add_key(records)
+    bob, _ = await add_key(records, UserName("bob"))
+    for key in (ada, again) * 5:
+        await auth.identify(connection(ndif_api_key=key))
+    for key in (ada, again):
+        with pytest.raises(OverLimit, match="2 requests a second came from ada"):
+            await auth.identify(connection(ndif_api_key=key))
+    assert (await auth.identify(connection(ndif_api_key=bob))).name == "bob"
+    assert await auth.identify(connection(ndif_api_key=TOKENS.operator)) is LOCAL_OPERATOR
+    clock.now = START + 0.5
+    assert (await auth.identify(connection(ndif_api_key=ada))).name == ADA
+
+
+def connection_from(address: str, **headers: str) -> HTTPConnection:
+    request = connection(**headers)
+    request.scope["client"] = (address, 1234)
+    return request
+
+
+async def test_an_address_that_guesses_keys_is_refused_before_the_store_is_asked(
+    records: SqlRecordStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its neighbours are not locked out: a key that was good before is asked for as always."""
+    proxies = parse_networks(["10.0.0.0/8"])
+    auth = Authenticator(records, TOKENS, AuthRates(1e6, 2.0, proxies), loopback_only=True)
+    ada, key_id = await add_key(records)
+    bob, _ = await add_key(records, UserName("bob"))
+    await auth.identify(connection_from("192.0.2.1", ndif_api_key=ada))
+    for number in range(9):
+        guess = connection_from("192.0.2.1", ndif_api_key=f"guess{number}")
+        assert await refusal(auth, guess) is errors.KEY_UNKNOWN
+    assert await refusal(auth, connection_from("192.0.2.1")) is errors.KEY_MISSING
+    asked = await count_look_ups(records, monkeypatch)
+    for headers in ({"ndif_api_key": "guess10"}, {}, {"ndif_api_key": bob}):
+        with pytest.raises(OverLimit, match=r"from 192\.0\.2\.1"):
+            await auth.identify(connection_from("192.0.2.1", **headers))
+    through_proxy = {"x_forwarded_for": "192.0.2.1, 10.0.0.7", "ndif_api_key": "guess11"}
+    with pytest.raises(OverLimit):
+        await auth.identify(connection_from("10.0.0.8", **through_proxy))
+    assert asked == []
+    untrusted = {"x_forwarded_for": "192.0.2.1", "ndif_api_key": "guess11"}
+    assert await refusal(auth, connection_from("192.0.2.2", **untrusted)) is errors.KEY_UNKNOWN
+    clock.now = START + 1.01
+    asked.clear()
+    assert (await auth.identify(connection_from("192.0.2.1", ndif_api_key=ada))).name == ADA
+    assert len(asked) == 1
+    await records.revoke_key(key_id, clock.now)
+    clock.now = START + 2.03
+    assert await refusal(auth, connection_from("192.0.2.1", ndif_api_key=ada)) is errors.KEY_REVOKED
+
+
+async def test_guesses_of_the_worker_token_are_counted_too(records: SqlRecordStore, clock: Clock) -> None:
+    auth = Authenticator(records, TOKENS, AuthRates(1e6, 1.0), loopback_only=True)
+    for _ in range(5):
+        with pytest.raises(AuthRefused):
+            auth.check_worker(connection(authorization="Bearer guess"))
+    with pytest.raises(OverLimit):
+        auth.check_worker(connection(authorization="Bearer guess"))
+    auth.check_worker(connection(authorization=f"Bearer {TOKENS.worker}"))
 
 
 async def test_each_refusal_is_an_exception_of_its_own(auth: Authenticator, records: SqlRecordStore) -> None:
@@ -340,7 +426,7 @@ def test_nothing_else_lets_agents_in(auth: Authenticator, headers: dict[str, str
 
 def test_empty_worker_token_lets_nobody_in(records: SqlRecordStore) -> None:
     """See also tests/unit/launch: a full disk can leave the token's file empty."""
-    auth = Authenticator(records, Tokens(operator="", worker=""), loopback_only=True)
+    auth = Authenticator(records, Tokens(operator="", worker=""), RATES, loopback_only=True)
     with pytest.raises(AuthRefused):
         auth.check_worker(connection())
 
@@ -363,7 +449,7 @@ def test_loopback_is_a_loopback_address_or_the_name_localhost(host: str) -> None
 async def test_any_key_is_refused_or_unknown_but_no_accident(
     records: SqlRecordStore, clock: Clock, value: str
 ) -> None:
-    auth = Authenticator(records, TOKENS, loopback_only=True)
+    auth = Authenticator(records, TOKENS, RATES, loopback_only=True)
     await records.add_user(User(UserName("bob"), Role.RESEARCHER, START))
     for headers in ({"ndif_api_key": value}, {"authorization": value}, {"authorization": f"Bearer {value}"}):
         assert await refusal(auth, connection(**headers)) in (errors.KEY_UNKNOWN, errors.KEY_MISSING)

@@ -11,34 +11,34 @@ from edif.gateway.rates import RateLimiter
 from tests.unit.helpers import refusal_of
 
 
-def allowed(limiter: RateLimiter, caller: str, per_s: float, now: float) -> bool:
-    kind = refusal_of(lambda: limiter.check(caller, per_s, now), error=OverLimit)
+def allowed(limiter: RateLimiter, caller: str, now: float) -> bool:
+    kind = refusal_of(lambda: limiter.take(caller, now), error=OverLimit)
     assert kind in (None, errors.RATE_LIMITED)
     return kind is None
 
 
 def test_five_seconds_worth_at_once_and_then_the_rate() -> None:
-    limiter = RateLimiter()
-    assert sum(allowed(limiter, "a", 20.0, 1000.0) for _ in range(300)) == 100
-    assert sum(allowed(limiter, "a", 20.0, 1001.0) for _ in range(300)) == 20
-    assert sum(allowed(limiter, "a", 20.0, 1001.0625) for _ in range(300)) == 1
-    assert sum(allowed(limiter, "a", 20.0, 9999.0) for _ in range(300)) == 100
+    limiter = RateLimiter("requests", 20.0)
+    assert sum(allowed(limiter, "a", 1000.0) for _ in range(300)) == 100
+    assert sum(allowed(limiter, "a", 1001.0) for _ in range(300)) == 20
+    assert sum(allowed(limiter, "a", 1001.0625) for _ in range(300)) == 1
+    assert sum(allowed(limiter, "a", 9999.0) for _ in range(300)) == 100
 
 
 def test_callers_do_not_share_a_bucket() -> None:
-    limiter = RateLimiter()
-    while allowed(limiter, "a", 1.0, 0.0):
+    limiter = RateLimiter("requests", 1.0)
+    while allowed(limiter, "a", 0.0):
         pass
-    assert allowed(limiter, "b", 1.0, 0.0)
-    assert not allowed(limiter, "a", 1.0, 0.0)
+    assert allowed(limiter, "b", 0.0)
+    assert not allowed(limiter, "a", 0.0)
 
 
 def test_refused_calls_do_not_put_off_the_next_allowed_one() -> None:
-    limiter = RateLimiter()
-    while allowed(limiter, "a", 1.0, 0.0):
+    limiter = RateLimiter("requests", 1.0)
+    while allowed(limiter, "a", 0.0):
         pass
-    assert not any(allowed(limiter, "a", 1.0, step / 100) for step in range(99))
-    assert allowed(limiter, "a", 1.0, 1.0)
+    assert not any(allowed(limiter, "a", step / 100) for step in range(99))
+    assert allowed(limiter, "a", 1.0)
 
 
 @given(
@@ -47,7 +47,7 @@ def test_refused_calls_do_not_put_off_the_next_allowed_one() -> None:
 )
 def test_never_more_than_burst_and_rate_allow_and_never_less(per_s: float, waits: list[float]) -> None:
     """Against the textbook bucket: in any span of time at most burst + rate * span calls pass."""
-    limiter = RateLimiter()
+    limiter = RateLimiter("requests", per_s)
     now, passed = 100.0, []
     level, then = per_s * 5, now
     for wait in waits:
@@ -55,7 +55,7 @@ def test_never_more_than_burst_and_rate_allow_and_never_less(per_s: float, waits
         level, then = min(per_s * 5, level + (now - then) * per_s), now
         expected = level >= 1
         level -= expected
-        assert allowed(limiter, "a", per_s, now) is expected
+        assert allowed(limiter, "a", now) is expected
         passed += [now] * expected
     for first in range(len(passed)):
         for last in range(first, len(passed)):
@@ -64,15 +64,38 @@ def test_never_more_than_burst_and_rate_allow_and_never_less(per_s: float, waits
 
 def test_number_of_remembered_callers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "_CALLERS", 100)
-    limiter = RateLimiter()
+    limiter = RateLimiter("requests", 1.0)
     for number in range(1000):
-        assert allowed(limiter, f"caller {number}", 1.0, 0.0)
-    assert len(limiter._buckets) <= 101
+        assert allowed(limiter, f"caller {number}", 0.0)
+    assert len(limiter._buckets) == 100
 
 
 @pytest.mark.parametrize("per_s", [0.01, 0.1, 0.19])
 def test_slow_rate_is_slow_and_not_closed(per_s: float) -> None:
-    limiter = RateLimiter()
-    assert allowed(limiter, "a", per_s, 0.0)
-    assert not allowed(limiter, "a", per_s, 0.5 / per_s)
-    assert allowed(limiter, "a", per_s, 1.01 / per_s)
+    limiter = RateLimiter("requests", per_s)
+    assert allowed(limiter, "a", 0.0)
+    assert not allowed(limiter, "a", 0.5 / per_s)
+    assert allowed(limiter, "a", 1.01 / per_s)
+
+
+def test_many_addresses_do_not_free_one_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_CALLERS", 100)
+    limiter = RateLimiter("requests", 1.0)
+    while allowed(limiter, "flood", 0.0):
+        pass
+    for number in range(1000):
+        assert allowed(limiter, f"address {number}", 0.0)
+        assert not allowed(limiter, "flood", 0.0)
+
+
+def test_a_refusal_says_which_limit_and_when_it_frees() -> None:
+    limiter = RateLimiter("questions", 0.1)
+    limiter.take("ada", 100.0)
+    with pytest.raises(OverLimit) as refused:
+        limiter.check("ada", 104.0)
+    assert refused.value.retry_after_s == 6
+    assert refused.value.sentence == (
+        "More than 0.1 questions a second came from ada; the next is answered in 6 s."
+    )
+    limiter.check("ada", 110.0)
+    limiter.take("ada", 110.0)
