@@ -351,7 +351,7 @@ class Fabric:
         if not self._agents.leave(left):
             return
         agent = left.agent
-        self._scheduler.handle(ev.AgentAway(agent))
+        self._scheduler.handle(ev.AgentAway(agent), time.monotonic())
         log.warning("fabric.agent_away", agent=agent)
         self._start_lease(agent)
 
@@ -401,13 +401,13 @@ class Fabric:
         model = self._scheduler.model_of(replica)
         if model is None:
             return
-        for job in self._scheduler.queue(model):
+        for job in self._scheduler.waiting(model):
             self._active[job].tell(ClientStatus.DEPLOYING, f"The model is being brought up: {stage}.")
 
     def _note_load(self, replica: ReplicaId) -> None:
         """What the jobs in the queue have waited until now, they have waited for the model."""
         model = self._scheduler.model_of(replica)
-        for job in () if model is None else self._scheduler.queue(model):
+        for job in () if model is None else self._scheduler.waiting(model):
             self._active[job].note_load()
 
     async def _attempt_ended(self, agent: AgentId, message: link.AttemptEnded) -> None:
@@ -424,7 +424,7 @@ class Fabric:
                 # The replica gets its next job while this one's end is being recorded.
                 await asyncio.gather(
                     self._end(active, active.ending(message), message.attempt, outcome),
-                    self._decide(ev.AttemptOver(job_id, message.attempt)),
+                    self._decide(ev.AttemptOver(job_id, message.attempt, message.usage.run_s)),
                 )
         self._agents.send(agent, link.OutcomeRecorded(message.job, message.attempt))
 
@@ -438,7 +438,7 @@ class Fabric:
 
     # -- what the scheduler decides --------------------------------------------------------------------
     async def _decide(self, event: ev.Event) -> None:
-        for action in self._scheduler.handle(event):
+        for action in self._scheduler.handle(event, time.monotonic()):
             await self._carry_out(action)
 
     async def _carry_out(self, action: ev.Action) -> None:
@@ -587,9 +587,10 @@ class Fabric:
             active.note(text)
 
     async def _refresh_positions(self) -> None:
-        """Tell moved positions, at most once a second for each model."""
+        """Let waiting jobs age, and tell moved positions, at most once a second for each model."""
         while True:
             await asyncio.sleep(POSITIONS_EVERY_S)
+            self._post(ev.Tick())
             models, self._stale_positions = self._stale_positions, set()
             for model in models:
                 loading = self._scheduler.loading(model)

@@ -3,7 +3,33 @@
 from dataclasses import dataclass
 
 from edif.core.errors import ErrorCode
-from edif.core.ids import AgentId, JobId, ModelId, ReplicaId
+from edif.core.ids import ANONYMOUS, AgentId, JobId, ModelId, ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who a job belongs to and what they are entitled to; the newest claim of a user or a group is the one that holds.
+
+    Without users everything is one user's, and jobs run in the order in which they came.
+
+    Attributes:
+        user_weight: the user's share of what the group gets, in relation to the group's other users.
+        group_weight: the group's share of the model, in relation to the other groups. Weights are above zero.
+        priority: the class; a job of a higher one always goes first.
+        user_most_running: how many of the user's jobs may run at once, on all models together; None is no limit.
+        group_most_running: the same for the group.
+    """
+
+    user: str = ANONYMOUS
+    group: str = "everyone"
+    user_weight: float = 1.0
+    group_weight: float = 1.0
+    priority: int = 0
+    user_most_running: int | None = None
+    group_most_running: int | None = None
+
+
+ANYONE = Claim()
 
 
 # -- events --------------------------------------------------------------------------------------------
@@ -14,6 +40,7 @@ class JobQueued:
     job: JobId
     model: ModelId
     attempts: int = 0
+    claim: Claim = ANYONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +52,21 @@ class AttemptRemembered:
     attempt: int
     agent: AgentId
     replica: ReplicaId
+    claim: Claim = ANYONE
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptOver:
-    """The attempt ended and its outcome is recorded: the replica is free."""
+    """The attempt ended and its outcome is recorded: the replica is free. It used ``cost_s`` accelerator seconds."""
 
     job: JobId
     attempt: int
+    cost_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptLost:
-    """The attempt will not end any more: its process died, as ``sentence`` tells."""
+    """The attempt will not end any more: its process died, as ``sentence`` tells. Nobody is charged for it."""
 
     job: JobId
     attempt: int
@@ -124,6 +153,28 @@ class SlotsChanged:
     slots: int
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimChanged:
+    """An operator changed what a user or a group is entitled to. The user's waiting jobs go to its group and class."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class DrainAsked:
+    """From now on nothing begins and no replica is started: what runs, ends; what waits, waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainEnded:
+    """What waits may begin again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed. Told every second or so, it lets jobs age while nothing else happens."""
+
+
 Event = (
     JobQueued
     | AttemptRemembered
@@ -140,6 +191,10 @@ Event = (
     | DeployAsked
     | EvictAsked
     | SlotsChanged
+    | ClaimChanged
+    | DrainAsked
+    | DrainEnded
+    | Tick
 )
 
 
@@ -200,7 +255,11 @@ class CancelJob:
 
 @dataclass(frozen=True, slots=True)
 class TellWaiting:
-    """Tell the job's client that it waits: at this position (1 is next), for a replica that is up or not."""
+    """Tell the job's client that it waits, for a replica that is up or not.
+
+    ``position`` (1 is next) is the worst that it can be: how many wait. Where more than one user waits, its true place
+    depends on the shares, and :class:`TellPositions` follows.
+    """
 
     job: JobId
     position: int

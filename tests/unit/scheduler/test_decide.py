@@ -18,7 +18,7 @@ def told(scheduler: Scheduler, *events: ev.Event) -> list[ev.Action]:
     """Tell the events in turn; the answer is what the last one leads to."""
     actions: list[ev.Action] = []
     for event in events:
-        actions = scheduler.handle(event)
+        actions = scheduler.handle(event, 0.0)
         scheduler.validate()
     return actions
 
@@ -409,12 +409,12 @@ def test_jobs_of_a_lost_replica_wait_in_their_old_order(two_run: Scheduler) -> N
 
 # -- validate is itself able to fail -------------------------------------------------------------------
 def test_validate_notices_a_job_that_is_queued_twice(running: Scheduler) -> None:
-    running._models[ONE].queue.append(J1)
-    with pytest.raises(AssertionError, match="queued and running"):
+    running._models[ONE].shares.join(J1, ev.ANYONE, 1, 0.0)
+    with pytest.raises(AssertionError, match="waits and runs"):
         running.validate()
 
 
 def test_validate_notices_a_lost_job(running: Scheduler) -> None:
-    running._replicas[R1].jobs.clear()
+    running._fleet.replica(R1).jobs.clear()
     with pytest.raises(AssertionError, match="neither queued nor running"):
         running.validate()

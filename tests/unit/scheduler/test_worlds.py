@@ -16,6 +16,7 @@ from tests.unit.scheduler.world import World, play
 ROOT = Path(__file__).resolve().parents[3]
 
 models = st.integers(0, 1)
+users = st.integers(0, 2)
 seats = st.integers(0, 2)
 which = st.integers(0, 5)
 
@@ -27,9 +28,25 @@ class Worlds(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
 
-    @rule(model=models)
-    def job_arrives(self, model: int) -> None:
-        self.world.job_arrives(model)
+    @rule(model=models, user=users, priority=st.integers(0, 2))
+    def job_arrives(self, model: int, user: int, priority: int) -> None:
+        self.world.job_arrives(model, user, priority)
+
+    @rule(seconds=st.integers(0, 40))
+    def time_passes(self, seconds: int) -> None:
+        self.world.time_passes(seconds)
+
+    @rule(user=users, weight=st.integers(1, 5), most=st.integers(0, 3), of_group=st.integers(0, 1))
+    def claim_changes(self, user: int, weight: int, most: int, of_group: int) -> None:
+        self.world.claim_changes(user, weight, most, of_group)
+
+    @rule()
+    def drain_is_asked(self) -> None:
+        self.world.drain_is_asked()
+
+    @rule()
+    def drain_ends(self) -> None:
+        self.world.drain_ends()
 
     @rule(job=which)
     def job_arrives_twice(self, job: int) -> None:

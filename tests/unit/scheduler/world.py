@@ -7,11 +7,11 @@ the decisions of random worlds, to compare between processes.
 """
 
 import hashlib
+import pickle
 import random
 import sys
 from collections import deque
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -22,6 +22,8 @@ from edif.scheduler.decide import Scheduler
 
 MODELS = (ModelId("m/one"), ModelId("m/two"))
 SEATS = (AgentId("a1"), AgentId("a2"), AgentId("a3"))
+PATIENCE_S = 30.0
+GROUPS = {"u1": "g1", "u2": "g1", "u3": "g2"}
 LIMIT_OF_CALM = 400
 
 Attempt = tuple[JobId, int]
@@ -34,6 +36,8 @@ class Record:
 
     model: ModelId
     arrival: int
+    user: str
+    priority: int
     state: str = "queued"
     attempts: int = 0
     current: tuple[int, AgentId, ReplicaId] | None = None
@@ -113,17 +117,21 @@ class World:
         self.wanted: set[ModelId] = set()
         self.slots = dict.fromkeys(MODELS, 1)
         self.generation = 0
-        self.scheduler = Scheduler(MODELS, "g0")
-        self.history: list[ev.Event] = []
+        self.now = 0.0
+        self.draining = False
+        self.limits: dict[str, int | None] = dict.fromkeys((*GROUPS, *GROUPS.values()))
+        self.weights: dict[str, float] = dict.fromkeys(self.limits, 1.0)
+        self.scheduler = Scheduler(MODELS, "g0", PATIENCE_S)
+        self.history: list[tuple[ev.Event, float]] = []
         self.decisions: list[list[ev.Action]] = []
-        self.past: list[tuple[Scheduler, list[ev.Event], list[list[ev.Action]]]] = []
+        self.past: list[tuple[Scheduler, list[tuple[ev.Event, float]], list[list[ev.Action]]]] = []
 
     # -- the gateway's runtime -------------------------------------------------------------------------
     def tell(self, event: ev.Event) -> list[ev.Action]:
         self._note(event)
-        actions = self.scheduler.handle(event)
+        actions = self.scheduler.handle(event, self.now)
         self.scheduler.validate()
-        self.history.append(event)
+        self.history.append((event, self.now))
         self.decisions.append(actions)
         for action in actions:
             self._carry_out(action)
@@ -136,13 +144,40 @@ class World:
         return actions
 
     def _check_nothing_idles(self) -> None:
-        """No job waits while a replica that could take it has room."""
+        """No job that may run waits while a replica that could take it has room."""
         for model in MODELS:
-            for name, (agent, of) in self.known.items() if self.scheduler.queue(model) else ():
+            waiting = self.scheduler.waiting(model)
+            assert sorted(waiting) == sorted(self.scheduler.queue(model)), (
+                "the order is not of those who wait"
+            )
+            if self.draining or not any(self._may_run(self.store[job].user) for job in waiting):
+                continue
+            for name, (agent, of) in self.known.items():
                 able = of == model and name in self.ready and self.agents[agent].linked
                 if able and name not in self.evicted:
                     full = len(self._runs_on(name)) >= self.slots[model]
                     assert full, f"{name} idles while jobs wait"
+
+    def _may_run(self, user: str) -> bool:
+        """Whether neither the user nor the group is at its limit."""
+        running = [record.user for record in self.store.values() if record.current is not None]
+        of_group = [GROUPS[each] for each in running]
+        user_limit, group_limit = self.limits[user], self.limits[GROUPS[user]]
+        return (user_limit is None or running.count(user) < user_limit) and (
+            group_limit is None or of_group.count(GROUPS[user]) < group_limit
+        )
+
+    def claim(self, user: str, priority: int) -> ev.Claim:
+        group = GROUPS[user]
+        return ev.Claim(
+            user,
+            group,
+            self.weights[user],
+            self.weights[group],
+            priority,
+            self.limits[user],
+            self.limits[group],
+        )
 
     def _runs_on(self, replica: ReplicaId) -> list[Record]:
         return [r for r in self.store.values() if r.current is not None and r.current[2] == replica]
@@ -189,6 +224,7 @@ class World:
                 self._send(agent, "cancel", job, str(attempt))
             case ev.StartReplica(agent=agent, replica=replica, model=model):
                 assert self.agents[agent].linked, "a replica is started on an absent agent"
+                assert not self.draining, "a replica is started while the fabric drains"
                 assert replica not in self.used_names, "a replica's name is used twice"
                 assert model not in {of for _, of in self.known.values()}, "a second replica is started"
                 self.used_names.add(replica)
@@ -199,11 +235,14 @@ class World:
                 self._send(agent, "stop", replica)
             case ev.TellWaiting(job=job, position=position):
                 queue = self.scheduler.queue(self.store[job].model)
-                assert queue.index(job) == position - 1, "a wrong position is told"
+                assert position == len(queue), "not the worst position is told"
+                corrected = ev.TellPositions(self.store[job].model) in self.decisions[-1]
+                assert corrected or queue[-1] == job, "a wrong position is told"
 
     def _begin(self, action: ev.BeginAttempt) -> None:
         agent = self.agents[action.agent]
         assert agent.linked, "an attempt begins on an absent agent"
+        assert not self.draining, "an attempt begins while the fabric drains"
         record = self.store[action.job]
         known = self.known.get(action.replica)
         assert known == (action.agent, record.model), "an attempt begins on a replica that is not there"
@@ -220,11 +259,14 @@ class World:
         earlier = [
             job
             for job, other in self.store.items()
-            if other.model == record.model and other.state == "queued" and other.arrival < record.arrival
+            if (other.model, other.user, other.priority) == (record.model, record.user, record.priority)
+            and other.state == "queued"
+            and other.arrival < record.arrival
         ]
         assert not earlier, f"{action.job} overtakes {earlier}"
         assert action.replica in self.ready, "an attempt begins on a replica that never was ready"
         assert action.replica not in self.told_to_stop, "an attempt begins on a replica that must stop"
+        assert self._may_run(record.user), "more jobs run than a limit allows"
         record.state, record.attempts = "running", action.attempt
         record.current = (action.attempt, action.agent, action.replica)
         self._send(action.agent, "run", action.job, str(action.attempt), action.replica)
@@ -270,7 +312,7 @@ class World:
                         self.tell(ev.AttemptLost(job, number))
                     else:
                         self._end(job, outcome)
-                        self.tell(ev.AttemptOver(job, number))
+                        self.tell(ev.AttemptOver(job, number, len(self.history) % 7))
                 else:
                     self._tell_stale(job, number)
                 self._send(agent.id, "recorded", job, str(number))
@@ -278,23 +320,47 @@ class World:
     def _tell_stale(self, job: JobId, number: int) -> None:
         """What an attempt says that is not the current one must change nothing."""
         before = self.state_of_scheduler()
-        assert self.tell(ev.AttemptOver(job, number)) == []
+        assert self.tell(ev.AttemptOver(job, number, 1.0)) == []
         assert self.tell(ev.AttemptLost(job, number)) == []
         assert self.state_of_scheduler() == before, "an old attempt changed something"
 
-    def state_of_scheduler(self) -> dict[str, object]:
-        return deepcopy(vars(self.scheduler))
+    def state_of_scheduler(self) -> bytes:
+        return pickle.dumps(self.scheduler)
 
     # -- what happens ----------------------------------------------------------------------------------
-    def job_arrives(self, model: int) -> None:
+    def job_arrives(self, model: int, user: int = 0, priority: int = 0) -> None:
         job = JobId(f"j{len(self.store)}")
-        self.store[job] = Record(MODELS[model % len(MODELS)], arrival=len(self.store))
-        self.tell(ev.JobQueued(job, self.store[job].model))
+        of = tuple(GROUPS)[user % len(GROUPS)]
+        record = self.store[job] = Record(MODELS[model % len(MODELS)], len(self.store), of, priority)
+        self.tell(ev.JobQueued(job, record.model, claim=self.claim(of, priority)))
+
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+        self.tell(ev.Tick())
+
+    def claim_changes(self, user: int, weight: int, most: int, of_group: int) -> None:
+        """An operator gives a user or the user's group another weight and another limit; the class stays."""
+        name = tuple(GROUPS)[user % len(GROUPS)]
+        changed = GROUPS[name] if of_group else name
+        self.weights[changed] = float(weight)
+        self.limits[changed] = most or None
+        self.tell(ev.ClaimChanged(self.claim(name, 0)))
+        for record in self.store.values():
+            if record.user == name and record.state == "queued":
+                record.priority = 0
+
+    def drain_is_asked(self) -> None:
+        self.draining = True
+        assert self.tell(ev.DrainAsked()) == []
+
+    def drain_ends(self) -> None:
+        self.draining = False
+        self.tell(ev.DrainEnded())
 
     def job_arrives_twice(self, which: int) -> None:
         if job := self._pick(which, [job for job in self.store if self.scheduler.knows(job)]):
             before = self.state_of_scheduler()
-            assert self.tell(ev.JobQueued(job, self.store[job].model)) == []
+            assert self.tell(ev.JobQueued(job, self.store[job].model, claim=self.claim("u3", 1))) == []
             assert self.state_of_scheduler() == before
 
     def job_is_cancelled(self, which: int) -> None:
@@ -401,10 +467,11 @@ class World:
 
     def gateway_restarts(self) -> None:
         """A new scheduler learns from the store what was; links are gone, agents live on."""
-        self.past.append((Scheduler(MODELS, f"g{self.generation}"), self.history, self.decisions))
+        self.past.append((self._fresh(), self.history, self.decisions))
         self.generation += 1
-        self.scheduler = Scheduler(MODELS, f"g{self.generation}")
+        self.scheduler = self._fresh()
         self.history, self.decisions = [], []
+        self.draining = False
         for believed in (self.known, self.away, self.ready, self.told_to_stop, self.evicted):
             believed.clear()
         for model, slots in self.slots.items():
@@ -418,12 +485,17 @@ class World:
                 self._end(job, "refused")
             elif record.current is not None:
                 number, seat, replica = record.current
-                self.tell(ev.AttemptRemembered(job, record.model, number, seat, replica))
+                claim = self.claim(record.user, record.priority)
+                self.tell(ev.AttemptRemembered(job, record.model, number, seat, replica, claim))
                 self.away.add(seat)
             elif record.state == "queued":
-                self.tell(ev.JobQueued(job, record.model, record.attempts))
+                claim = self.claim(record.user, record.priority)
+                self.tell(ev.JobQueued(job, record.model, record.attempts, claim))
         for model in sorted(self.wanted):
             self.tell(ev.DeployAsked(model))
+
+    def _fresh(self) -> Scheduler:
+        return Scheduler(MODELS, f"g{self.generation}", PATIENCE_S)
 
     @staticmethod
     def _pick(which: int, among: list[T]) -> T | None:
@@ -432,6 +504,8 @@ class World:
     # -- the end ---------------------------------------------------------------------------------------
     def becomes_calm(self) -> None:
         """Agents come, messages arrive, replicas load, attempts end: then every job has ended, once."""
+        if self.draining:
+            self.drain_ends()
         for seat in sorted(self.away)[1:]:
             self.lease_ends(sorted(self.away).index(seat))
         for which, seat in enumerate(SEATS):
@@ -466,13 +540,21 @@ class World:
 
     def replays(self) -> None:
         """The same events, told again, are answered with the same decisions."""
-        runs = [*self.past, (Scheduler(MODELS, f"g{self.generation}"), self.history, self.decisions)]
-        for scheduler, history, decisions in runs:
-            assert [scheduler.handle(event) for event in history] == decisions
+        for scheduler, history, decisions in [*self.past, (self._fresh(), self.history, self.decisions)]:
+            assert [scheduler.handle(event, now) for event, now in history] == decisions
 
 
 STEPS: tuple[tuple[int, Callable[[World, random.Random], None]], ...] = (
-    (8, lambda world, dice: world.job_arrives(dice.randrange(2))),
+    (8, lambda world, dice: world.job_arrives(dice.randrange(2), dice.randrange(3), dice.randrange(2))),
+    (4, lambda world, dice: world.time_passes(dice.randrange(20))),
+    (
+        1,
+        lambda world, dice: world.claim_changes(
+            *(dice.randrange(n, n + 3) for n in (0, 1, 0)), dice.randrange(2)
+        ),
+    ),
+    (1, lambda world, dice: world.drain_is_asked()),
+    (2, lambda world, dice: world.drain_ends()),
     (1, lambda world, dice: world.job_arrives_twice(dice.randrange(99))),
     (2, lambda world, dice: world.job_is_cancelled(dice.randrange(99))),
     (1, lambda world, dice: world.job_leaves_the_store(dice.randrange(99))),
