@@ -206,6 +206,13 @@ class Settings(BaseSettings):
         description="How long an agent may be away before its jobs move.",
     )
 
+    drain_s: float = Field(
+        default=30.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long a fabric that is asked to stop waits for the jobs that run.",
+    )
+
     gateway_url: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="For an agent: the gateway's URL, or a list of all gateways' URLs."
     )

@@ -9,7 +9,7 @@ from tests.support.fabric import Fabric, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
 
-TIME_LIMIT_S = 4
+TIME_LIMIT_S = 6
 RESULT_LIMIT_BYTES = 32 * 2**20
 
 

@@ -255,6 +255,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "record_retention_s": SECONDS,
     "log_retention_s": SECONDS,
     "contact": TEXT,
+    "drain_s": SECONDS,
     "min_free_bytes": st.integers(0, 2**50),
     "lease_s": SECONDS,
     "gateway_url": st.lists(URLS.filter(bool), max_size=3).map(tuple),

@@ -111,6 +111,26 @@ def jobs_cancel(
         say(f"{job_id} is being cancelled.")
 
 
+def drain(data: Data = None, config: Config = None, url: Url = None, as_json: AsJson = False) -> None:
+    """Begin no more jobs: what runs, ends; what waits, waits, and new ones are taken. Undone by resume or a new start."""
+    answer = _api(config, data, url).post("/edif/v1/drain")
+    if as_json:
+        show_json(answer)
+    else:
+        say(
+            f"The fabric begins no more jobs; {answer['running']} run. See edif status; edif resume undoes it."
+        )
+
+
+def resume(data: Data = None, config: Config = None, url: Url = None, as_json: AsJson = False) -> None:
+    """Begin jobs again after edif drain."""
+    answer = _api(config, data, url).post("/edif/v1/resume")
+    if as_json:
+        show_json(answer)
+    else:
+        say("The fabric begins jobs again.")
+
+
 def status(data: Data = None, config: Config = None, url: Url = None, as_json: AsJson = False) -> None:
     """Show whether the fabric works, and what it serves."""
     api = _api(config, data, url)
@@ -119,5 +139,8 @@ def status(data: Data = None, config: Config = None, url: Url = None, as_json: A
     if as_json:
         show_json({"url": api.url, **health, "models": served})
         return
-    say(f"eDIF {health['version']} at {api.url}: {health['agents']} agent(s)")
+    state = "; it is drained and begins no jobs" if health["draining"] else ""
+    say(
+        f"eDIF {health['version']} at {api.url}: {health['agents']} agent(s), {health['running']} job(s) run{state}"
+    )
     _show_models(served)

@@ -1,15 +1,66 @@
-"""A job that has not ended, as this gateway sees it: its last status, its clocks, and who listens."""
+"""The jobs that have not ended, as this gateway sees them: their last status, their clocks, who listens, what they use."""
 
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from edif.core import errors
 from edif.core.errors import EdifError
+from edif.core.ids import GroupName, JobId
 from edif.core.job import AttemptOutcome, ClientStatus, Ending, Job, JobState
+from edif.core.quota import day_of
+from edif.gateway.ledger import Ledger
 from edif.gateway.subscribers import Subscriber
 from edif.wire import link
 from edif.wire.client_protocol import StatusFrame
+
+
+class Wait(NamedTuple):
+    """Why a job has not begun.
+
+    Attributes:
+        position: its place in the queue; 1 is next.
+        in_s: seconds until it is expected to begin; None if that cannot be told.
+        loading: no replica of the model is up.
+        any_agent: there is a node that could bring one up.
+        draining: the fabric begins no jobs.
+        held_back: the sentence of a used-up quota.
+    """
+
+    position: int
+    in_s: float | None = None
+    loading: bool = False
+    any_agent: bool = True
+    draining: bool = False
+    held_back: str | None = None
+
+    @property
+    def status(self) -> ClientStatus:
+        if self.loading:
+            return ClientStatus.DEPLOYING if self.any_agent else ClientStatus.PROVISIONING
+        return ClientStatus.QUEUED
+
+    def sentence(self, model: str) -> str:
+        if self.held_back is not None:
+            return f"{self.held_back} This job waits until then."
+        if self.draining:
+            return f"The fabric begins no jobs for a while; this one is kept, at position {self.position} in the queue."
+        if self.loading:
+            awaited = (
+                "The model is being brought up" if self.any_agent else "Waiting for a node to join the fabric"
+            )
+            return f"{awaited}; position {self.position} in the queue."
+        place = f"Position {self.position} in the queue of {model}"
+        return f"{place}." if self.in_s is None else f"{place}; expected to begin in {_about(self.in_s)}."
+
+
+def _about(seconds: float) -> str:
+    """A length of time as roughly as it is known: so it need not be told anew with every second."""
+    for unit, name, step in ((3600.0, "hours", 1), (60.0, "minutes", 1), (1.0, "seconds", 5)):
+        if seconds >= 1.5 * unit * step:
+            return f"about {max(round(seconds / unit / step) * step, step)} {name}"
+    return "a few seconds"
 
 
 @dataclass(slots=True)
@@ -45,19 +96,11 @@ class ActiveJob:
         if self.subscriber is not None:
             self.subscriber.tell(StatusFrame(self.job.id, ClientStatus.LOG, text))
 
-    def tell_waiting(self, position: int, *, loading: bool, any_agent: bool) -> None:
-        """Tell the place in the queue (1 is next) and what is waited for."""
-        if not loading:
-            self.tell(ClientStatus.QUEUED, f"Position {position} in the queue of {self.job.model}.")
-        elif any_agent:
-            self.tell(
-                ClientStatus.DEPLOYING, f"The model is being brought up; position {position} in the queue."
-            )
-        else:
-            self.tell(
-                ClientStatus.PROVISIONING,
-                f"Waiting for a node to join the fabric; position {position} in the queue.",
-            )
+    def tell_waiting(self, wait: Wait) -> None:
+        """Tell the place in the queue and what is waited for, if that is news."""
+        sentence = wait.sentence(self.job.model)
+        if (self.frame.status, self.frame.description) != (wait.status, sentence):
+            self.tell(wait.status, sentence)
 
     def tell_cancellable(self, status: ClientStatus) -> None:
         self.tell(status, f"To cancel: edif jobs cancel {self.job.id}")
@@ -108,3 +151,51 @@ class ActiveJob:
             seconds=message.usage.run_s,
             tokens=message.usage.tokens,
         )
+
+
+class ActiveJobs:
+    """All of them. What they use is entered in the ledger here and nowhere else."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._jobs: dict[JobId, ActiveJob] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[ActiveJob]:
+        return iter(self._jobs.values())
+
+    def get(self, job_id: JobId) -> ActiveJob | None:
+        return self._jobs.get(job_id)
+
+    def __getitem__(self, job_id: JobId) -> ActiveJob:
+        return self._jobs[job_id]
+
+    def recall(self, active: ActiveJob) -> None:
+        """A job that an earlier gateway left unfinished; the ledger knows what it stores."""
+        self._jobs[active.job.id] = active
+        self._ledger.enters(active.job.owner, active.job.state)
+
+    def add(self, active: ActiveJob) -> None:
+        """A new job, which counts from now on."""
+        self.recall(active)
+        self._ledger.stores(active.job.owner, active.job.payload_bytes)
+
+    def enter(self, active: ActiveJob, state: JobState, **changes: Any) -> None:
+        """The job has another state, and maybe other facts beside it."""
+        self._ledger.moves(active.job.owner, active.job.state, state)
+        active.job = replace(active.job, state=state, **changes)
+
+    def end(self, active: ActiveJob, ending: Ending, group: GroupName | None, now: float) -> None:
+        """The job has ended on record, at ``now`` (Unix seconds); it is not active any more."""
+        owner, kept = active.job.owner, ending.result_bytes or 0
+        self.forget(active)
+        self._ledger.stores(owner, kept)
+        self._ledger.spends(owner, group, day_of(now), seconds=ending.seconds, result_bytes=kept)
+
+    def forget(self, active: ActiveJob) -> None:
+        """The job was not recorded after all, or another gateway has ended it."""
+        if self._jobs.pop(active.job.id, None) is not None:
+            self._ledger.moves(active.job.owner, active.job.state, JobState.FAILED)
+            self._ledger.stores(active.job.owner, -active.job.payload_bytes)

@@ -4,6 +4,7 @@ A fabric without users is open to this machine alone. It then answers only reque
 and come from no web page, for otherwise any page that the user visits could send it code to run.
 """
 
+import contextlib
 import hmac
 import time
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from starlette.requests import HTTPConnection
 
 from edif.core import errors
 from edif.core.addresses import Network, is_loopback
-from edif.core.errors import AuthRefused
+from edif.core.audit import actor_user
+from edif.core.errors import AuthRefused, StoreUnavailable
 from edif.core.ids import ANONYMOUS, UserName
-from edif.core.users import Identity, Role
+from edif.core.users import ApiKey, Identity, Role, User
 from edif.gateway.callers import caller
 from edif.gateway.rates import RateLimiter
 from edif.records.keys import digest
@@ -25,6 +27,7 @@ from edif.records.store import RecordStore
 KEY_HEADER = "ndif-api-key"
 _CACHE_S = 1.0
 _CACHE_ENTRIES = 10_000
+_SIGN_IN_S = 3600.0
 
 LOCAL_OPERATOR = Identity(UserName("operator"), Role.OPERATOR)
 _NOBODY = Identity(ANONYMOUS, Role.OPERATOR)
@@ -80,6 +83,7 @@ class Authenticator:
         self._good: TTLCache[str, Identity] = TTLCache(_CACHE_ENTRIES, _CACHE_S, _now)
         self._bad: TTLCache[str, AuthRefused] = TTLCache(_CACHE_ENTRIES, _CACHE_S, _now)
         self._once_good: LRUCache[str, None] = LRUCache(_CACHE_ENTRIES)
+        self._signed_in: TTLCache[str, None] = TTLCache(_CACHE_ENTRIES, _SIGN_IN_S, _now)
 
     async def open_to_all(self) -> bool:
         """Whether no user exists, so that no key is needed."""
@@ -189,7 +193,16 @@ class Authenticator:
         user = await self._records.user(key.user)
         if user is None:
             return AuthRefused(errors.KEY_REVOKED, "The user of this API key was removed.")
+        await self._note_sign_in(key, user)
         return Identity(user.name, user.role, user.email)
+
+    async def _note_sign_in(self, key: ApiKey, user: User) -> None:
+        """In the audit log, once an hour for each key that is used. Whoever cannot be noted now is noted later."""
+        if key.id in self._signed_in:
+            return
+        with contextlib.suppress(StoreUnavailable):
+            await self._records.note("user.signed_in", user.id, by=actor_user(user.id), key=key.id)
+            self._signed_in[key.id] = None
 
 
 def _now() -> float:

@@ -55,6 +55,7 @@ async def request(request: Request) -> Response:
     edge = edge_of(request)
     notes = _check_client(request, edge)
     identity = await edge.auth.identify(request)
+    edge.fabric.check_quota(identity.name)  # before the body is read
     _check_space(edge)
     envelope, blob = await _read_form(request, edge)
     received = time.monotonic()

@@ -9,7 +9,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,38 +19,31 @@ from edif.blobs.links import LinkSigner
 from edif.blobs.store import BlobStore, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import EdifError, NotFound, Refused, StoreUnavailable
-from edif.core.ids import AgentId, JobId, ModelId, ReplicaId
+from edif.core.ids import AgentId, JobId, ModelId, ReplicaId, UserName
 from edif.core.job import Attempt, AttemptOutcome, ClientStatus, Ending, Job, JobState
 from edif.core.limits import Limits
 from edif.core.users import Identity
-from edif.gateway.active import ActiveJob
+from edif.gateway.active import ActiveJob, ActiveJobs
 from edif.gateway.agents import AgentLink, AgentLinks
+from edif.gateway.entitlements import Entitlements
 from edif.gateway.sealing import Sealing
 from edif.gateway.subscribers import Subscriber
+from edif.gateway.telling import Positions, Results
 from edif.models.catalogue import Catalogue, Deployment
 from edif.records.store import RecordStore
 from edif.scheduler import events as ev
 from edif.scheduler.decide import Scheduler
 from edif.telemetry import metrics
 from edif.wire import link
-from edif.wire.client_protocol import StatusFrame, encode_push
+from edif.wire.client_protocol import StatusFrame
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
 POSITIONS_EVERY_S = 1.0
-USERS_EVERY_S = 0.5
+PEOPLE_EVERY_S = 0.5
 STORE_RETRY_S = 1.0
-LINK_VALID_S = 24 * 3600.0
-
-_STATUS_OF_STATE = {
-    JobState.QUEUED: ClientStatus.QUEUED,
-    JobState.RUNNING: ClientStatus.RUNNING,
-    JobState.COMPLETED: ClientStatus.COMPLETED,
-    JobState.FAILED: ClientStatus.ERROR,
-    JobState.CANCELLED: ClientStatus.ERROR,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +56,7 @@ class FabricConfig:
         lease_s: how long an agent may be away before its attempts are given to others.
         store_id: names the blob folder, so that agents on the same machine can recognise it.
         keep_deployed: models that are brought up at once and kept up.
+        contact: whom users can ask for more quota.
     """
 
     limits: Limits
@@ -70,6 +64,7 @@ class FabricConfig:
     lease_s: float
     store_id: str
     keep_deployed: tuple[ModelId, ...] = ()
+    contact: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +89,12 @@ class _LeaseEnded:
     away_since: float
 
 
-_Item = ev.Event | _FromAgent | _Joined | _Left | _LeaseEnded
+@dataclass(frozen=True, slots=True)
+class _Drain:
+    done: asyncio.Future[None]
+
+
+_Item = ev.Event | _Drain | _FromAgent | _Joined | _Left | _LeaseEnded
 
 
 class Fabric:
@@ -117,31 +117,35 @@ class Fabric:
         prefix = f"r{secrets.token_hex(3)}"
         self._scheduler = Scheduler((ModelId(each.spec.id) for each in catalogue), prefix)
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
-        self._active: dict[JobId, ActiveJob] = {}
+        self._sealing = Sealing(config.limits)
+        self._entitlements = Entitlements(records, catalogue, self._sealing, config.contact)
+        self._active = ActiveJobs(self._entitlements.admission.ledger)
         self._agents = AgentLinks()
         self._away: dict[AgentId, float] = {}
-        self._stale_positions: set[ModelId] = set()
+        self._results = Results(blobs, signer, config.push_bytes)
+        self._positions = Positions(self._scheduler, self._active, self._agents, self._entitlements)
         self._metadata_missing = {repo for each in catalogue for repo in (each.spec.id, *each.spec.adapters)}
-        self._sealing = Sealing(config.limits)
-        self._slots: dict[ModelId, int] = {}
+        self._drained = asyncio.Event()
         self.alive = False
 
     # -- life ------------------------------------------------------------------------------------------
     async def recover(self) -> None:
         """Take up every job that an earlier gateway left unfinished."""
-        await self._look_for_users()
+        now = time.time()
+        await self._entitlements.recall(now)
+        await self._look_at_people()
         for job in await self._records.unfinished_jobs():
-            active = self._active[job.id] = ActiveJob(job, StatusFrame(job.id, ClientStatus.QUEUED))
+            active = ActiveJob(job, StatusFrame(job.id, ClientStatus.QUEUED))
+            self._active.recall(active)
+            claim = self._entitlements.claim(job.owner, now)
             attempt = await self._records.current_attempt(job.id)
             if job.model not in self.catalogue:
                 await self._end_unserved(active, attempt)
             elif attempt is None:
-                self._post(ev.JobQueued(job.id, job.model, job.attempts))
+                self._post(ev.JobQueued(job.id, job.model, job.attempts, claim))
             else:
-                agent = AgentId(attempt.agent)
-                self._post(
-                    ev.AttemptRemembered(job.id, job.model, attempt.number, agent, ReplicaId(attempt.replica))
-                )
+                agent, replica = AgentId(attempt.agent), ReplicaId(attempt.replica)
+                self._post(ev.AttemptRemembered(job.id, job.model, attempt.number, agent, replica, claim))
                 self._start_lease(agent)
             if job.cancel_asked:
                 self._post(ev.CancelAsked(job.id))
@@ -158,7 +162,7 @@ class Fabric:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._refresh_positions())
-            tasks.create_task(self._watch_users())
+            tasks.create_task(self._watch_people())
             self.alive = True
             try:
                 while True:
@@ -180,10 +184,15 @@ class Fabric:
                     del self._away[agent]
                     log.warning("fabric.agent_lost", agent=agent)
                     await self._decide(ev.AgentLost(agent))
+            case _Drain(done=done):
+                await self._decide(ev.DrainAsked())
+                self._positions.refresh(time.monotonic(), all_models=True)
+                if not done.done():
+                    done.set_result(None)
             case ev.AttemptRefused(job=job):
                 await self._decide(item)
-                if not self._scheduler.knows(job):  # else it waits again, to be refused again
-                    self._active.pop(job, None)
+                if not self._scheduler.knows(job) and (active := self._active.get(job)) is not None:
+                    self._active.forget(active)  # else it waits again, to be refused again
             case _:
                 await self._decide(item)
 
@@ -197,25 +206,52 @@ class Fabric:
     async def accept(
         self, job: Job, *, subscriber: Subscriber | None, base_url: str, received: float
     ) -> StatusFrame:
-        """Record a job whose payload is already in the blob store; it is durable when this returns."""
-        try:
-            recorded = await self._records.add_job(job)
-        except StoreUnavailable as error:
-            if not error.in_doubt:
-                await self._blobs.delete(payload_name(job.id))
-                raise
-            # It may be on record, and then an earlier gateway's successor would run it: so it is asked for until it surely is.
-            recorded = await self._durably(partial(self._records.add_job, job))
-        if recorded.id != job.id:
-            await self._blobs.delete(payload_name(job.id))
-            return await self.status(recorded, base_url)
+        """Record a job whose payload is already in the blob store; it is durable when this returns.
+
+        Raises:
+            OverLimit: a quota leaves no room for it.
+        """
         frame = StatusFrame(
             job.id, ClientStatus.RECEIVED, f"Your job was accepted. To cancel: edif jobs cancel {job.id}"
         )
-        self._active[job.id] = ActiveJob(job, frame, subscriber, base_url, received)
-        self._post(ev.JobQueued(job.id, job.model))
+        active = ActiveJob(job, frame, subscriber, base_url, received)
+        try:
+            # Between the question and the entry nobody else can take the last place.
+            self.check_quota(job.owner)
+            self._active.add(active)
+            recorded = await self._recorded(job)
+        except EdifError:
+            self._active.forget(active)
+            await self._blobs.delete(payload_name(job.id))
+            raise
+        if recorded.id != job.id:
+            self._active.forget(active)
+            await self._blobs.delete(payload_name(job.id))
+            return await self.status(recorded, base_url)
+        self._post(ev.JobQueued(job.id, job.model, claim=self._entitlements.claim(job.owner, time.time())))
         metrics.JOBS_ACCEPTED.labels(job.model).inc()
         return frame
+
+    async def _recorded(self, job: Job) -> Job:
+        """
+        Raises:
+            StoreUnavailable: it is surely not on record.
+        """
+        add = partial(self._records.add_job, job, by=self._entitlements.actor(job.owner))
+        try:
+            return await add()
+        except StoreUnavailable as error:
+            if not error.in_doubt:
+                raise
+            # It may be on record, and then a successor of this gateway would run it: so it is asked for until it surely is.
+            return await self._durably(add)
+
+    def check_quota(self, user: UserName) -> None:
+        """
+        Raises:
+            OverLimit: a quota leaves no room for another job of this user.
+        """
+        self._entitlements.admission.check(user, time.time())
 
     async def find(self, job_id: str, identity: Identity) -> Job:
         """
@@ -232,27 +268,16 @@ class Fabric:
         active = self._active.get(job.id)
         if active is not None:
             return active.frame
-        if job.state is JobState.COMPLETED:
-            if await self._blobs.size(result_name(job.id, job.attempts)) is None:
-                gone = NotFound(errors.RESULT_GONE, "This job's result is no longer kept.")
-                return StatusFrame(job.id, ClientStatus.ERROR, gone.detail, meta=job.meta)
-            return StatusFrame(
-                job.id, ClientStatus.COMPLETED, job.description, self.result_link(job, base_url), job.meta
-            )
-        return StatusFrame(job.id, _STATUS_OF_STATE[job.state], job.description, meta=job.meta or None)
+        return await self._results.frame(job, base_url)
 
-    def result_link(self, job: Job, base_url: str) -> str:
-        name = result_name(job.id, job.attempts)
-        return base_url + self.signer.path("get", name, time.time() + LINK_VALID_S)
-
-    async def cancel(self, job: Job) -> None:
+    async def cancel(self, job: Job, by: UserName) -> None:
         """Have the job end; that this was asked for is durable when this returns.
 
         Raises:
             Refused: the job has already ended.
         """
         try:
-            asked = await self._records.ask_cancel(job.id)
+            asked = await self._records.ask_cancel(job.id, by=self._entitlements.actor(by))
         except StoreUnavailable:
             # A job that runs wild is stopped even so; only that this was asked for may be forgotten.
             self._post(ev.CancelAsked(job.id))
@@ -261,11 +286,48 @@ class Fabric:
             raise Refused(errors.STATE_CONFLICT, f"The job {job.id} has already ended.")
         self._post(ev.CancelAsked(job.id))
 
-    def deploy(self, model: ModelId) -> None:
-        self._post(ev.DeployAsked(self._known_model(model)))
+    async def deploy(self, model: ModelId, by: UserName) -> None:
+        await self._note("model.deploy_asked", self._known_model(model), by)
+        self._post(ev.DeployAsked(model))
 
-    def evict(self, model: ModelId) -> None:
-        self._post(ev.EvictAsked(self._known_model(model)))
+    async def evict(self, model: ModelId, by: UserName) -> None:
+        await self._note("model.evict_asked", self._known_model(model), by)
+        self._post(ev.EvictAsked(model))
+
+    async def drain(self, by: UserName) -> None:
+        """Begin no more jobs, until :meth:`resume` or the next start: what runs, ends; what waits, waits."""
+        await self._note("fabric.drain_asked", "", by)
+        await self.begin_drain()
+
+    async def begin_drain(self) -> None:
+        """Returns when nothing begins any more, and those who wait have been told."""
+        self._drained.clear()
+        draining = asyncio.get_running_loop().create_future()
+        self._post(_Drain(draining))
+        await draining
+
+    async def drained(self) -> None:
+        """Returns when no job runs any more, after :meth:`begin_drain`."""
+        await self._drained.wait()
+
+    async def resume(self, by: UserName) -> None:
+        await self._note("fabric.resumed", "", by)
+        self._post(ev.DrainEnded())
+
+    async def _note(self, action: str, subject: str, by: UserName) -> None:
+        await self._records.note(action, subject, by=self._entitlements.actor(by))
+
+    @property
+    def draining(self) -> bool:
+        return self._scheduler.draining
+
+    def running(self) -> int:
+        """How many jobs run now."""
+        return self._scheduler.running()
+
+    def result_retired(self, job: Job) -> None:
+        """A job's result is not kept any more."""
+        self._entitlements.admission.ledger.stores(job.owner, -(job.result_bytes or 0))
 
     def _known_model(self, model: ModelId) -> ModelId:
         if model not in self.catalogue:
@@ -440,6 +502,8 @@ class Fabric:
     async def _decide(self, event: ev.Event) -> None:
         for action in self._scheduler.handle(event, time.monotonic()):
             await self._carry_out(action)
+        if self._scheduler.draining and not self._scheduler.running():
+            self._drained.set()
 
     async def _carry_out(self, action: ev.Action) -> None:
         match action:
@@ -448,10 +512,8 @@ class Fabric:
             case ev.RequeueJob(job=job, attempt=attempt):
                 await self._durably(partial(self._records.lose_attempt, job, attempt))
                 active = self._active[job]
-                active.job = replace(active.job, state=JobState.QUEUED)
-                self._active[job].tell(
-                    ClientStatus.QUEUED, "The try was interrupted; it will be tried again."
-                )
+                self._active.enter(active, JobState.QUEUED)
+                active.tell(ClientStatus.QUEUED, "The try was interrupted; it will be tried again.")
             case ev.FailJob(job=job, error=kind, sentence=sentence, attempt=attempt):
                 await self._fail(job, EdifError(kind, sentence), attempt)
             case ev.CancelJob(job=job, attempt=attempt):
@@ -466,9 +528,10 @@ class Fabric:
             case ev.StopReplica(agent=agent, replica=replica):
                 self._agents.send(agent, link.StopReplica(replica))
             case ev.TellWaiting(job=job, position=position, loading=loading):
-                self._active[job].tell_waiting(position, loading=loading, any_agent=bool(self._agents))
+                active = self._active[job]
+                active.tell_waiting(self._positions.wait(active, position, loading=loading))
             case ev.TellPositions(model=model):
-                self._stale_positions.add(model)
+                self._positions.moved(model)
 
     async def _begin(self, action: ev.BeginAttempt) -> None:
         now = time.time()
@@ -479,7 +542,7 @@ class Fabric:
         # attempt is not on record, so it is unwanted when the agent returns, and the job is tried afresh.
         recording = asyncio.create_task(self._durably(partial(self._records.begin_attempt, attempt)))
         active = self._active[action.job]
-        active.job = replace(active.job, attempts=action.attempt, state=JobState.RUNNING)
+        self._active.enter(active, JobState.RUNNING, attempts=action.attempt)
         limits = self.config.limits
         expires = now + limits.time_s + 24 * 3600
         self._agents.send(
@@ -504,20 +567,16 @@ class Fabric:
             self._agents.send(action.agent, link.CancelAttempt(action.job, action.attempt))
             self._post(ev.AttemptRefused(action.job))
 
-    async def _watch_users(self) -> None:
-        """Notice within a second that the fabric is no longer open to all."""
+    async def _watch_people(self) -> None:
+        """Notice within a second what an operator changed, and which quotas are used up or fresh again."""
         while True:
-            await asyncio.sleep(USERS_EVERY_S)
+            await asyncio.sleep(PEOPLE_EVERY_S)
             with contextlib.suppress(StoreUnavailable):
-                await self._look_for_users()
+                await self._look_at_people()
 
-    async def _look_for_users(self) -> None:
-        self._sealing.any_user = await self._records.any_user()
-        for deployment in self.catalogue:
-            model, slots = ModelId(deployment.spec.id), self._sealing.slots(deployment)
-            if self._slots.get(model) != slots:
-                self._slots[model] = slots
-                self._post(ev.SlotsChanged(model, slots))
+    async def _look_at_people(self) -> None:
+        for event in await self._entitlements.look(time.time()):
+            self._post(event)
 
     async def _fail(
         self, job_id: JobId, error: EdifError, attempt: int | None, state: JobState = JobState.FAILED
@@ -533,19 +592,22 @@ class Fabric:
         self, active: ActiveJob, ending: Ending, attempt: int | None, outcome: AttemptOutcome | None
     ) -> None:
         """Record the ending, once, and tell it."""
-        job = active.job
+        job, now = active.job, time.time()
         recorded = await self._durably(
-            partial(self._records.end_job, job.id, ending, now=time.time(), attempt=attempt, outcome=outcome)
+            partial(self._records.end_job, job.id, ending, now=now, attempt=attempt, outcome=outcome)
         )
-        self._active.pop(job.id, None)
         if not recorded:
+            self._active.forget(active)
             log.warning("fabric.second_ending", job=job.id, state=ending.state)
             return
+        self._active.end(active, ending, self._entitlements.people.group_of(job.owner), now)
+        self._entitlements.spent(job.owner)
         metrics.JOBS_ENDED.labels(job.model, ending.state.value).inc()
         log.info(
             "job.ended", job=job.id, owner=job.owner, model=job.model, state=ending.state.value, **ending.meta
         )
-        await self._tell_ending(active, ending)
+        await self._results.tell(active, ending)
+        await self._blobs.delete(payload_name(job.id))
 
     @staticmethod
     async def _durably(write: Callable[[], Awaitable[T]]) -> T:
@@ -558,42 +620,13 @@ class Fabric:
                 await asyncio.sleep(STORE_RETRY_S)
 
     # -- what clients are told -------------------------------------------------------------------------
-    async def _tell_ending(self, active: ActiveJob, ending: Ending) -> None:
-        if active.subscriber is None:
-            return
-        job_id = active.job.id
-        if ending.state is not JobState.COMPLETED:
-            active.subscriber.tell(
-                StatusFrame(job_id, ClientStatus.ERROR, ending.description, meta=ending.meta)
-            )
-            return
-        frame = StatusFrame(job_id, ClientStatus.COMPLETED, ending.description, meta=ending.meta)
-        if ending.result_bytes is not None and ending.result_bytes <= self.config.push_bytes:
-            result = await self._blobs.read(result_name(job_id, active.job.attempts))
-            active.subscriber.push(encode_push(frame, result))
-            return
-        active.subscriber.tell(
-            StatusFrame(
-                job_id,
-                frame.status,
-                frame.description,
-                self.result_link(active.job, active.base_url),
-                frame.meta,
-            )
-        )
-
     def note(self, job_id: JobId, text: str) -> None:
         if (active := self._active.get(job_id)) is not None:
             active.note(text)
 
     async def _refresh_positions(self) -> None:
-        """Let waiting jobs age, and tell moved positions, at most once a second for each model."""
+        """Let waiting jobs age, and tell moved positions, at most once a second."""
         while True:
             await asyncio.sleep(POSITIONS_EVERY_S)
             self._post(ev.Tick())
-            models, self._stale_positions = self._stale_positions, set()
-            for model in models:
-                loading = self._scheduler.loading(model)
-                for position, job in enumerate(self._scheduler.queue(model), start=1):
-                    if (active := self._active.get(job)) is not None:
-                        active.tell_waiting(position, loading=loading, any_agent=bool(self._agents))
+            self._positions.refresh(time.monotonic())

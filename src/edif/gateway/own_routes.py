@@ -33,7 +33,13 @@ async def health(request: Request) -> dict[str, Any]:
     edge = edge_of(request)
     if not edge.fabric.alive:
         raise EdifError(errors.INTERNAL, "The gateway's runtime is not running.")
-    return {"version": __version__, "agents": len(edge.fabric.agents()), "accepting": True}
+    return {
+        "version": __version__,
+        "agents": len(edge.fabric.agents()),
+        "accepting": True,
+        "draining": edge.fabric.draining,
+        "running": edge.fabric.running(),
+    }
 
 
 @router.get("/jobs")
@@ -59,8 +65,10 @@ async def show_job(request: Request, job_id: str) -> dict[str, Any]:
 
 @router.post("/jobs/{job_id}/cancel", status_code=202)
 async def cancel_job(request: Request, job_id: str) -> dict[str, Any]:
-    edge, job = await _own_job(request, job_id)
-    await edge.fabric.cancel(job)
+    edge = edge_of(request)
+    identity = await edge.auth.identify(request)
+    job = await edge.fabric.find(job_id, identity)
+    await edge.fabric.cancel(job, identity.name)
     return {"id": job.id, "cancelling": True}
 
 
@@ -74,17 +82,33 @@ async def list_models(request: Request) -> dict[str, Any]:
 @router.post("/models/{model:path}/deploy", status_code=202)
 async def deploy(request: Request, model: str) -> dict[str, Any]:
     edge = edge_of(request)
-    await edge.auth.identify_operator(request)
-    edge.fabric.deploy(ModelId(model))
+    operator = await edge.auth.identify_operator(request)
+    await edge.fabric.deploy(ModelId(model), operator.name)
     return {"model": model, "deploying": True}
 
 
 @router.post("/models/{model:path}/evict", status_code=202)
 async def evict(request: Request, model: str) -> dict[str, Any]:
     edge = edge_of(request)
-    await edge.auth.identify_operator(request)
-    edge.fabric.evict(ModelId(model))
+    operator = await edge.auth.identify_operator(request)
+    await edge.fabric.evict(ModelId(model), operator.name)
     return {"model": model, "evicting": True}
+
+
+@router.post("/drain", status_code=202)
+async def drain(request: Request) -> dict[str, Any]:
+    edge = edge_of(request)
+    operator = await edge.auth.identify_operator(request)
+    await edge.fabric.drain(operator.name)
+    return {"draining": True, "running": edge.fabric.running()}
+
+
+@router.post("/resume", status_code=202)
+async def resume(request: Request) -> dict[str, Any]:
+    edge = edge_of(request)
+    operator = await edge.auth.identify_operator(request)
+    await edge.fabric.resume(operator.name)
+    return {"draining": False, "running": edge.fabric.running()}
 
 
 @router.get("/agents")

@@ -1,6 +1,7 @@
 """``edif gateway``: puts the gateway together, runs it, and takes it apart."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -28,7 +29,7 @@ from edif.launch.data_folder import DataFolder
 from edif.launch.leading import keep_leading, leading
 from edif.launch.models import catalogue_of
 from edif.launch.renewal import FollowingContext
-from edif.launch.server import listen, make_server, own_url
+from edif.launch.server import GatewayServer, listen, make_server, own_url
 from edif.launch.tls import server_context, server_files
 from edif.models.catalogue import Catalogue
 from edif.records.store import RecordStore
@@ -98,6 +99,7 @@ async def _serve(
             lease_s=settings.lease_s,
             store_id=folder.store_id(),
             keep_deployed=tuple(ModelId(each.spec.id) for each in catalogue),
+            contact=settings.contact,
         ),
         records=records,
         blobs=blobs,
@@ -138,12 +140,25 @@ async def _serve(
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(fabric.run()),
-                tasks.create_task(keep_tidy(records, blobs, periods, lambda job: None)),
+                tasks.create_task(keep_tidy(records, blobs, periods, fabric.result_retired)),
                 tasks.create_task(keep_leading(records, standby=settings.standby)),
             ]
+            server.on_terminate = lambda: background.append(
+                tasks.create_task(_drain(fabric, server, settings.drain_s))
+            )
             await server.serve(sockets=[sock])
             for task in background:
                 task.cancel()
     except* SetupError as group:
         raise group.exceptions[0] from None
     await edge.hub.close()
+
+
+async def _drain(fabric: Fabric, server: GatewayServer, drain_s: float) -> None:
+    """Let the jobs that run end, for so long; then end the server. What runs on, runs on at its agent."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(drain_s):
+            await fabric.begin_drain()
+            await fabric.drained()
+    log.info("gateway.drained", running=fabric.running())
+    server.should_exit = True

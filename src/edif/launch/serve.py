@@ -26,6 +26,7 @@ _READY_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 15.0
 _RESTART_PAUSE_S = 0.5
 _TRIES = 5
+_QUICK_DRAIN_S = 1.0
 _QUICK_S = 5.0
 
 
@@ -44,14 +45,15 @@ class _Service:
         return None if self.process is None else self.process.wait()
 
     def stop(self) -> None:
-        self._signal(signal.SIGTERM)
+        """End it, and at once: a gateway leaves its running jobs to the agent."""
+        self.signal(signal.SIGINT if self.name == "gateway" else signal.SIGTERM)
         if not select.select([self.pidfd], [], [], _STOP_TIMEOUT_S)[0]:
-            self._signal(signal.SIGKILL)
+            self.signal(signal.SIGKILL)
             select.select([self.pidfd], [], [], _STOP_TIMEOUT_S)
         self.reap()
         os.close(self.pidfd)
 
-    def _signal(self, number: int) -> None:
+    def signal(self, number: int) -> None:
         try:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
@@ -79,7 +81,8 @@ class Supervisor:
 
         Args:
             on_ready: called with the gateway's URL once it answers.
-            on_wait: called with a sentence if, with ``standby``, another fabric's end is waited for.
+            on_wait: called with a sentence when something is waited for: with ``standby`` the end of another fabric, at the
+                end the jobs that still run.
 
         Raises:
             SetupError: a service cannot be started.
@@ -100,11 +103,26 @@ class Supervisor:
                 on_ready(self._url)
                 self._watch()
             except _Stopped:
-                return
+                self._drain(on_wait)
             finally:
                 for name in ("agent", "gateway"):
                     if name in self._services:
                         self._services.pop(name).stop()
+
+    def _drain(self, on_wait: Callable[[str], None]) -> None:
+        """Have the gateway end when no job runs any more, or when it has waited long enough, or is told to once more."""
+        gateway = self._services.get("gateway")
+        if gateway is None:
+            return
+        os.read(self._wake, 1)
+        gateway.signal(signal.SIGTERM)
+        if select.select([self._wake, gateway.pidfd], [], [], _QUICK_DRAIN_S)[0]:
+            return
+        patience_s = self._settings.drain_s
+        on_wait(
+            f"Jobs that run may end, for up to {patience_s:.0f} s. Ctrl-C stops at once: they are tried again at the next start."
+        )
+        select.select([self._wake, gateway.pidfd], [], [], patience_s + _STOP_TIMEOUT_S)
 
     def _adopt_or_clear(self) -> None:
         """Services of a supervisor that was killed: the gateway is replaced, a fitting agent taken over."""

@@ -2,8 +2,11 @@
 
 import asyncio
 import resource
+import signal
 import socket
 import ssl
+from collections.abc import Callable
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -52,12 +55,24 @@ def own_url(settings: Settings, sock: socket.socket) -> str:
 
 
 class GatewayServer(uvicorn.Server):
-    """uvicorn's server on one socket, with a context for TLS that it need not make from files."""
+    """uvicorn's server on one socket, with a context for TLS that it need not make from files.
+
+    Attributes:
+        on_terminate: called at the first SIGTERM, in place of ending at once; a second one, or SIGINT, ends it.
+    """
 
     def __init__(self, config: GuardedConfig, tls: ssl.SSLContext | None, handshake_timeout_s: float) -> None:
         super().__init__(config)
         self._tls = tls
         self._handshake_timeout_s = handshake_timeout_s
+        self.on_terminate: Callable[[], None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGTERM and self.on_terminate is not None:
+            then, self.on_terminate = self.on_terminate, None
+            asyncio.get_running_loop().call_soon_threadsafe(then)
+            return
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         assert sockets is not None
@@ -76,7 +91,7 @@ class GatewayServer(uvicorn.Server):
         self.started = True
 
 
-def make_server(settings: Settings, app: Starlette, tls: ssl.SSLContext | None) -> uvicorn.Server:
+def make_server(settings: Settings, app: Starlette, tls: ssl.SSLContext | None) -> GatewayServer:
     """The server over the application; it is run on a socket of :func:`listen`."""
     door = Door(
         ConnectionLimits(

@@ -91,7 +91,7 @@ async def test_a_job_is_stopped_though_the_mocked_full_store_cannot_remember_its
 ) -> None:
     """Whoever asked is told that it is not on record; a job that runs wild ends all the same."""
 
-    async def full(_: JobId) -> bool:
+    async def full(_: JobId, *, by: str) -> bool:
         raise StoreUnavailable(errors.STORAGE_FULL, "The disk is full.")
 
     agent.join()
@@ -102,7 +102,7 @@ async def test_a_job_is_stopped_though_the_mocked_full_store_cannot_remember_its
     found = await records.job(job)
     assert found is not None
     with pytest.raises(StoreUnavailable):
-        await fabric.cancel(found)
+        await fabric.cancel(found, ANONYMOUS)
     assert (await agent.hears(link.CancelAttempt)).job == job
 
 

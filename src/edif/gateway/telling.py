@@ -1,0 +1,111 @@
+"""What clients are told of their jobs: how far they are while they wait, how they ended, where the result lies."""
+
+import time
+
+from edif.blobs.links import LinkSigner
+from edif.blobs.store import BlobStore, result_name
+from edif.core import errors
+from edif.core.errors import NotFound
+from edif.core.ids import ModelId
+from edif.core.job import ClientStatus, Ending, Job, JobState
+from edif.gateway.active import ActiveJob, ActiveJobs, Wait
+from edif.gateway.agents import AgentLinks
+from edif.gateway.entitlements import Entitlements
+from edif.scheduler.decide import Scheduler
+from edif.wire.client_protocol import StatusFrame, encode_push
+
+LINK_VALID_S = 24 * 3600.0
+ESTIMATES_EVERY_S = 10.0
+
+_STATUS_OF_STATE = {
+    JobState.QUEUED: ClientStatus.QUEUED,
+    JobState.RUNNING: ClientStatus.RUNNING,
+    JobState.COMPLETED: ClientStatus.COMPLETED,
+    JobState.FAILED: ClientStatus.ERROR,
+    JobState.CANCELLED: ClientStatus.ERROR,
+}
+
+
+class Results:
+    """Endings, with the result or the way to it.
+
+    Args:
+        push_bytes: results up to this size are also sent on the status socket.
+    """
+
+    def __init__(self, blobs: BlobStore, signer: LinkSigner, push_bytes: int) -> None:
+        self._blobs = blobs
+        self._signer = signer
+        self._push_bytes = push_bytes
+
+    def link(self, job: Job, base_url: str) -> str:
+        name = result_name(job.id, job.attempts)
+        return base_url + self._signer.path("get", name, time.time() + LINK_VALID_S)
+
+    async def frame(self, job: Job, base_url: str) -> StatusFrame:
+        """The last status of a job as it is on record, with a fresh link when there is a result."""
+        if job.state is not JobState.COMPLETED:
+            return StatusFrame(job.id, _STATUS_OF_STATE[job.state], job.description, meta=job.meta or None)
+        if await self._blobs.size(result_name(job.id, job.attempts)) is None:
+            gone = NotFound(errors.RESULT_GONE, "This job's result is no longer kept.")
+            return StatusFrame(job.id, ClientStatus.ERROR, gone.detail, meta=job.meta)
+        return StatusFrame(
+            job.id, ClientStatus.COMPLETED, job.description, self.link(job, base_url), job.meta
+        )
+
+    async def tell(self, active: ActiveJob, ending: Ending) -> None:
+        """Tell the ending to whoever listens, a small result at once with it."""
+        if active.subscriber is None:
+            return
+        job_id = active.job.id
+        if ending.state is not JobState.COMPLETED:
+            active.subscriber.tell(
+                StatusFrame(job_id, ClientStatus.ERROR, ending.description, meta=ending.meta)
+            )
+            return
+        frame = StatusFrame(job_id, ClientStatus.COMPLETED, ending.description, meta=ending.meta)
+        if ending.result_bytes is not None and ending.result_bytes <= self._push_bytes:
+            result = await self._blobs.read(result_name(job_id, active.job.attempts))
+            active.subscriber.push(encode_push(frame, result))
+            return
+        link = self.link(active.job, active.base_url)
+        active.subscriber.tell(StatusFrame(job_id, frame.status, frame.description, link, frame.meta))
+
+
+class Positions:
+    """Tells those who wait their place and when they are expected to begin, whenever it has changed."""
+
+    def __init__(
+        self, scheduler: Scheduler, active: ActiveJobs, agents: AgentLinks, entitlements: Entitlements
+    ) -> None:
+        self._scheduler = scheduler
+        self._active = active
+        self._agents = agents
+        self._entitlements = entitlements
+        self._stale: set[ModelId] = set()
+        self._estimated = 0.0
+
+    def moved(self, model: ModelId) -> None:
+        self._stale.add(model)
+
+    def wait(self, active: ActiveJob, position: int, *, loading: bool, in_s: float | None = None) -> Wait:
+        return Wait(
+            position,
+            in_s,
+            loading=loading,
+            any_agent=bool(self._agents),
+            draining=self._scheduler.draining,
+            held_back=self._entitlements.waiting_for(active.job.owner, time.time()),
+        )
+
+    def refresh(self, now: float, *, all_models: bool = False) -> None:
+        """Tell what moved since the last call; estimates, which move by themselves, every ten seconds."""
+        models, self._stale = self._stale, set()
+        if all_models or now - self._estimated > ESTIMATES_EVERY_S:
+            self._estimated = now
+            models = {view.model for view in self._scheduler.view() if view.queued}
+        for model in models:
+            loading = self._scheduler.loading(model)
+            for position, start in enumerate(self._scheduler.forecast(model, now), start=1):
+                if (active := self._active.get(start.job)) is not None:
+                    active.tell_waiting(self.wait(active, position, loading=loading, in_s=start.in_s))
