@@ -142,5 +142,5 @@ def running_postgres() -> Iterator[PostgresServer]:
         yield server
     finally:
         if server.process is not None:
-            server.stop()
+            server.stop(signal.SIGQUIT)  # its data is not wanted any more
         shutil.rmtree(folder)

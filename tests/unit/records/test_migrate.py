@@ -1,4 +1,4 @@
-"""A data folder's schema: made, upgraded, and refused when it cannot be used."""
+"""A record store's schema: made, upgraded from each release, and refused when it cannot be used."""
 
 import asyncio
 import os
@@ -14,22 +14,32 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from edif.core import errors
 from edif.core.errors import SetupError
+from edif.core.job import JobState
+from edif.core.users import Role
 from edif.records import migrate
 from edif.records.migrate import open_store, upgrade
 from edif.records.schema import metadata
 from edif.records.sqlite import DATABASE_NAME, open_engine
 from tests.unit.helpers import open_descriptors
-from tests.unit.records.factories import a_job
+from tests.unit.records.factories import StoreFactory, a_job
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
+REVISIONS = [
+    script.revision
+    for script in reversed(list(ScriptDirectory.from_config(migrate._config()).walk_revisions()))
+]
+
+
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[sa.Engine]:
-    engine = open_engine(tmp_path / DATABASE_NAME, writing=True)
+def engine(factory: StoreFactory, tmp_path: Path) -> Iterator[sa.Engine]:
+    """Of the thread that writes, on the database that ``factory.open(tmp_path)`` opens."""
+    engine = migrate._database(tmp_path, factory.url_of(tmp_path), leading=False).engine(writing=True)
     yield engine
     engine.dispose()
 
@@ -74,28 +84,52 @@ def test_names_of_constraints_are_those_of_the_schema(engine: sa.Engine) -> None
             }
 
 
-def test_upgrading_twice_changes_nothing(engine: sa.Engine, tmp_path: Path) -> None:
+def test_upgrading_twice_changes_nothing(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path / DATABASE_NAME, writing=True)
     with engine.begin() as connection:
         upgrade(connection)
     before = (tmp_path / DATABASE_NAME).read_bytes()
     with engine.begin() as connection:
         upgrade(connection)
     assert (tmp_path / DATABASE_NAME).read_bytes() == before
+    engine.dispose()
 
 
-async def test_store_that_is_opened_again_keeps_its_records(tmp_path: Path) -> None:
-    store = await open_store(tmp_path / "deep" / "data")
+async def test_store_that_is_opened_again_keeps_its_records(factory: StoreFactory, tmp_path: Path) -> None:
+    store = await factory.open(tmp_path / "deep" / "data")
     job = await store.add_job(a_job())
     await store.close()
-    again = await open_store(tmp_path / "deep" / "data")
+    again = await factory.open(tmp_path / "deep" / "data")
     assert await again.job(job.id) == job
     await again.close()
 
 
-async def test_several_processes_may_open_a_fresh_folder_at_once(tmp_path: Path) -> None:
-    stores = await asyncio.gather(*(open_store(tmp_path) for _ in range(4)))
+OPENED = """
+import asyncio, sys
+from pathlib import Path
+from edif.records.migrate import open_store
+
+async def main():
+    sys.stdin.readline()
+    await (await open_store(Path(sys.argv[1]), sys.argv[2])).close()
+
+asyncio.run(main())
+"""
+
+
+async def test_several_processes_may_open_a_fresh_store_at_once(
+    factory: StoreFactory, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", OPENED, str(tmp_path), factory.url_of(tmp_path)]
+    processes = [subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) for _ in range(3)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.close()
+    stores = await asyncio.gather(*(factory.open(tmp_path) for _ in range(3)))
+    assert [process.wait() for process in processes] == [0, 0, 0]
     job = await stores[0].add_job(a_job())
-    assert await stores[3].job(job.id) == job
+    assert await stores[2].job(job.id) == job
     for store in stores:
         await store.close()
 
@@ -105,23 +139,81 @@ def test_new_data_folder_is_its_owners_alone(tmp_path: Path) -> None:
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
 
 
-async def test_jobs_of_the_first_schema_are_kept(tmp_path: Path) -> None:
-    engine = open_engine(tmp_path / DATABASE_NAME, writing=True)
+# -- from each released schema ---------------------------------------------------------------------------
+FIRST_ROWS: dict[str, list[dict[str, object]]] = {
+    "users": [{"name": "ada", "role": "operator", "email": None, "created_at": 1.5}],
+    "api_keys": [{"id": "id1", "user": "ada", "digest": "digest1", "created_at": 2.5}],
+    "jobs": [
+        {
+            "id": f"j{number}",
+            "owner": "ada",
+            "model": "m",
+            "model_key": "k",
+            "client_key": client_key,
+            "compress": True,
+            "env": "{}",
+            "payload_bytes": 2**40,
+            "created_at": float(number),
+            "state": state,
+            "attempts": number,
+            "description": "Gr\u00fc\u00dfe",
+            "meta": '{"run_s":1.5}',
+            "blobs_deleted": False,
+        }
+        for number, (state, client_key) in enumerate(
+            [("queued", "once"), ("running", None), ("completed", None)]
+        )
+    ],
+    "attempts": [
+        {
+            "job": f"j{number}",
+            "number": number,
+            "agent": "a1",
+            "replica": "r1",
+            "started_at": 3.5,
+            "lease_until": 4.5,
+            "outcome": outcome,
+        }
+        for number, outcome in ((1, None), (2, "completed"))
+    ],
+}
+"""What a store of the first release could hold, by table."""
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_records_of_every_released_schema_are_kept(
+    revision: str, factory: StoreFactory, engine: sa.Engine, tmp_path: Path
+) -> None:
     config = migrate._config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        connection.exec_driver_sql(
-            "INSERT INTO jobs (id, owner, model, model_key, compress, env, payload_bytes, created_at, state,"
-            " attempts, description, meta, blobs_deleted)"
-            " VALUES ('j1', 'ada', 'm', 'k', 1, '{}', 3, 1.0, 'queued', 0, '', '{}', 0)"
-        )
+        command.upgrade(config, revision)
+        old = sa.MetaData()
+        old.reflect(connection)
+        for table, rows in FIRST_ROWS.items():
+            connection.execute(sa.insert(old.tables[table]), rows)
     engine.dispose()
-    store = await open_store(tmp_path)
-    (job,) = await store.unfinished_jobs()
-    assert (job.id, job.cancel_asked) == ("j1", False)
-    assert await store.ask_cancel(job.id)
+    store = await factory.open(tmp_path)
+    waiting, running = await store.unfinished_jobs()
+    assert (waiting.id, waiting.state, waiting.cancel_asked) == ("j0", JobState.QUEUED, False)
+    assert (running.description, running.meta, running.payload_bytes) == (
+        "Gr\u00fc\u00dfe",
+        {"run_s": 1.5},
+        2**40,
+    )
+    current = await store.current_attempt(running.id)
+    assert current is not None
+    assert (current.number, current.lease_until) == (1, 4.5)
+    assert await store.ask_cancel(running.id)
+    assert await store.lose_attempt(running.id, 1)
+    assert (await store.add_job(a_job(client_key="once"))).id == waiting.id
+    assert [(user.name, user.role) for user in await store.users()] == [("ada", Role.OPERATOR)]
+    key = await store.key_by_digest("digest1")
+    assert key is not None
+    assert key.usable(99.0)
     await store.close()
+    with engine.begin() as connection:
+        assert differences(connection) == []
 
 
 # -- a migration that is killed ------------------------------------------------------------------------
@@ -129,10 +221,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import sqlalchemy as sa
-from edif.records.migrate import upgrade
-from edif.records.sqlite import open_engine
+from edif.records import migrate
 
-engine, left = open_engine(Path(sys.argv[1]), writing=True), int(sys.argv[2])
+database = migrate._database(Path(sys.argv[1]), sys.argv[2], leading=False)
+engine, left = database.engine(writing=True), int(sys.argv[3])
 
 @sa.event.listens_for(engine, "after_cursor_execute")
 def count(connection, cursor, statement, *_):
@@ -143,20 +235,22 @@ def count(connection, cursor, statement, *_):
             os.kill(os.getpid(), signal.SIGKILL)
 
 with engine.begin() as connection:
-    upgrade(connection)
+    migrate.upgrade(connection)
 """
 
 
 @pytest.mark.parametrize("statements", [0, 2, 6])
-async def test_migration_that_was_killed_half_way_is_done_again(tmp_path: Path, statements: int) -> None:
+async def test_migration_that_was_killed_half_way_is_done_again(
+    factory: StoreFactory, tmp_path: Path, statements: int
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / DATABASE_NAME), str(statements)],
+        [sys.executable, "-c", KILLED, str(tmp_path), factory.url_of(tmp_path), str(statements)],
         cwd=ROOT,
         capture_output=True,
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    store = await open_store(tmp_path)
+    store = await factory.open(tmp_path)
     await store.add_job(a_job())
     await store.close()
 
@@ -181,6 +275,17 @@ async def test_store_of_a_newer_release_is_refused_and_left_alone(tmp_path: Path
         (version,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     connection.close()
     assert version == "9999"
+
+
+async def test_database_of_a_newer_release_is_refused(
+    factory: StoreFactory, engine: sa.Engine, tmp_path: Path
+) -> None:
+    await (await factory.open(tmp_path)).close()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SetupError) as error:
+        await factory.open(tmp_path)
+    assert error.value.kind is errors.DATA_NEWER
 
 
 async def test_folder_below_a_file_is_refused(tmp_path: Path) -> None:
