@@ -4,7 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import capacity, clients, footprint, isolation, latency, sealed_memory
+from bench import capacity, clients, footprint, isolation, latency, sealed_memory, shares
 
 MEASUREMENTS = {
     "footprint": footprint.measure,
@@ -13,6 +13,7 @@ MEASUREMENTS = {
     "capacity": capacity.measure,
     "isolation": isolation.measure,
     "sealed_memory": sealed_memory.measure,
+    "shares": shares.measure,
 }
 
 
