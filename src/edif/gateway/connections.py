@@ -27,6 +27,7 @@ _MAX_HEADERS = 100
 _MAX_LINE_BYTES = (
     8000  # of the address or of one header; the WebSocket library ends at 8192 without an answer
 )
+_SPANS_AFTER_ANSWER = 5  # a client that is refused early may send its body to the end before it reads why
 _LINGER_S = 1.0  # for what a refused client still sends: closing on it would destroy the answer
 
 
@@ -128,6 +129,7 @@ class GuardedHttp(HttpToolsProtocol):
         self._head_bytes = 0
         self._unparsed_bytes = 0
         self._body_bytes = 0
+        self._spans_after_answer = 0
         self._refusal: EdifError | None = None
 
     # -- the connection --------------------------------------------------------------------------------
@@ -232,6 +234,7 @@ class GuardedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_timer()
         self._phase = _Phase.BODY
+        self._spans_after_answer = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -249,10 +252,13 @@ class GuardedHttp(HttpToolsProtocol):
 
     def _check_body(self) -> None:
         self._timer = None
-        if self.cycle.response_complete:
-            self.transport.close()  # answered without its body, which comes nonetheless
+        self._spans_after_answer += self.cycle.response_complete
+        if self._spans_after_answer > _SPANS_AFTER_ANSWER:
+            self.transport.close()
         elif self._we_are_slow or self._body_bytes >= self._least_bytes:
             self._watch_body()
+        elif self.cycle.response_complete:
+            self.transport.close()
         else:
             self._refuse(
                 Refused(
