@@ -228,7 +228,8 @@ async def test_cancel(fabric: Fabric, client: Replayer, where: str) -> None:
     job = await client.submit("hello") if where == "queued" else blocker
     await asyncio.sleep(0.3)
     if where == "queued":
-        await client.cancel(job)  # a command takes seconds on a busy machine, and the blocker's time is limited
+        # Without the command line: it takes seconds on a busy machine, and the blocker's time is limited.
+        await client.cancel(job)
     else:
         assert fabric.edif("jobs", "cancel", job) == {"id": job, "cancelling": True}
     end = await client.poll(job)

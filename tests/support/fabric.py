@@ -23,7 +23,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
     """This process's environment without anything that would steer a client or a fabric."""
     unwanted = ("EDIF_", "NDIF_", "HF_", "NNSIGHT_", "PYTEST_", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
-    return {**kept, "EDIF_THREADS": "1", **extra}
+    return {**kept, "EDIF_THREADS": "1", "EDIF_DRAIN_S": "1", **extra}
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Fabric:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
-            code = self.process.wait(timeout=30)
+            code = self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             self.kill()
             raise

@@ -187,12 +187,17 @@ class ActiveJobs:
         self._ledger.moves(active.job.owner, active.job.state, state)
         active.job = replace(active.job, state=state, **changes)
 
-    def end(self, active: ActiveJob, ending: Ending, group: GroupName | None, now: float) -> None:
-        """The job has ended on record, at ``now`` (Unix seconds); it is not active any more."""
-        owner, kept = active.job.owner, ending.result_bytes or 0
+    def charge(self, active: ActiveJob, ending: Ending, group: GroupName | None, now: float) -> None:
+        """The job has used what its ending says, by ``now`` (Unix seconds)."""
+        result_bytes = ending.result_bytes or 0
+        self._ledger.spends(
+            active.job.owner, group, day_of(now), seconds=ending.seconds, result_bytes=result_bytes
+        )
+
+    def end(self, active: ActiveJob, ending: Ending) -> None:
+        """The job has ended on record; it is not active any more, and its result is stored."""
         self.forget(active)
-        self._ledger.stores(owner, kept)
-        self._ledger.spends(owner, group, day_of(now), seconds=ending.seconds, result_bytes=kept)
+        self._ledger.stores(active.job.owner, ending.result_bytes or 0)
 
     def forget(self, active: ActiveJob) -> None:
         """The job was not recorded after all, or another gateway has ended it."""

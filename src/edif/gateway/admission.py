@@ -1,13 +1,14 @@
 """Whether a user may send another job now, and whether those that wait may run: quotas, of the user and the group."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from edif.core import errors
 from edif.core.errors import OverLimit
 from edif.core.ids import UserName
 from edif.core.people import People
-from edif.core.quota import HELD, SPENT, Measure, Scope, UsedUp, first_used_up
+from edif.core.quota import HELD, SPENT, Measure, Quota, Scope, UsedUp, first_used_up, frees_at
 from edif.gateway.ledger import Ledger
 
 _WHAT = {
@@ -52,6 +53,15 @@ class Admission:
         """The quota for whose sake this user's waiting jobs may not begin."""
         return next(self._used_up(user, SPENT, now), None)
 
+    def view(self, user: UserName, now: float) -> dict[str, Any]:
+        """Limit, use and hour of freeing of each measure, for the user and for the group (None without one)."""
+        group = self.people.group_of(user)
+        own = _view(self.people.user_quotas(user), self.ledger.user_uses(user, now), now)
+        if group is None:
+            return {"user": own, "group": None}
+        uses = self.ledger.group_uses(group, now)
+        return {"user": own, "group": _view(self.people.group_quotas(group), uses, now)}
+
     def _used_up(self, user: UserName, measures: tuple[Measure, ...], now: float) -> Iterator[UsedUp]:
         if own := self.people.user_quotas(user):
             used = self.ledger.user_uses(user, now)
@@ -78,6 +88,19 @@ class Admission:
 
     def _whom_to_ask(self) -> str | None:
         return f"If you need more, ask {self._contact}." if self._contact else None
+
+
+def _view(
+    quotas: Mapping[Measure, Quota], used: Mapping[Measure, float], now: float
+) -> dict[str, dict[str, float | None]]:
+    return {
+        measure.value: {
+            "limit": quotas[measure].amount if measure in quotas else None,
+            "used": used[measure],
+            "frees_at": frees_at(measure, now),
+        }
+        for measure in Measure
+    }
 
 
 def _amount(value: float, measure: Measure) -> str:

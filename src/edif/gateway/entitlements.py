@@ -100,10 +100,11 @@ class Entitlements:
         )
         return claim
 
-    def spent(self, user: UserName) -> None:
-        """This user's quotas, and those of the group, may be used up now, or their jobs be gone."""
-        group = self.people.group_of(user)
-        self._stale |= {user} if group is None else self._companions(user)
+    def spent(self, user: UserName, now: float) -> list[ev.Event]:
+        """This user's quotas, and those of the group, may be used up now: what the scheduler has to know."""
+        if self.people.quotas:
+            self._stale |= {user} if self.people.group_of(user) is None else self._companions(user)
+        return list(self._changed_claims(now))
 
     def _companions(self, user: UserName) -> set[UserName]:
         group = self.people.group_of(user)

@@ -253,6 +253,10 @@ class Fabric:
         """
         self._entitlements.admission.check(user, time.time())
 
+    def uses(self, user: UserName) -> dict[str, Any]:
+        """What the user and the group may use and use, for ``GET /edif/v1/quota``."""
+        return self._entitlements.admission.view(user, time.time())
+
     async def find(self, job_id: str, identity: Identity) -> Job:
         """
         Raises:
@@ -483,12 +487,21 @@ class Fabric:
                 )
                 await self._decide(ev.AttemptLost(job_id, message.attempt, message.sentence))
             else:
+                ending = active.ending(message)
+                await self._charge(active, ending)
                 # The replica gets its next job while this one's end is being recorded.
                 await asyncio.gather(
-                    self._end(active, active.ending(message), message.attempt, outcome),
+                    self._end(active, ending, message.attempt, outcome),
                     self._decide(ev.AttemptOver(job_id, message.attempt, message.usage.run_s)),
                 )
         self._agents.send(agent, link.OutcomeRecorded(message.job, message.attempt))
+
+    async def _charge(self, active: ActiveJob, ending: Ending) -> None:
+        """Count what the job used, before the next one is chosen: a quota that is used up now holds it."""
+        owner, now = active.job.owner, time.time()
+        self._active.charge(active, ending, self._entitlements.people.group_of(owner), now)
+        for event in self._entitlements.spent(owner, now):
+            await self._decide(event)
 
     async def _believed_outcome(self, message: link.AttemptEnded) -> AttemptOutcome:
         """What the agent says, but a completed attempt without a result in the store is a lost one."""
@@ -600,8 +613,7 @@ class Fabric:
             self._active.forget(active)
             log.warning("fabric.second_ending", job=job.id, state=ending.state)
             return
-        self._active.end(active, ending, self._entitlements.people.group_of(job.owner), now)
-        self._entitlements.spent(job.owner)
+        self._active.end(active, ending)
         metrics.JOBS_ENDED.labels(job.model, ending.state.value).inc()
         log.info(
             "job.ended", job=job.id, owner=job.owner, model=job.model, state=ending.state.value, **ending.meta

@@ -95,6 +95,14 @@ async def evict(request: Request, model: str) -> dict[str, Any]:
     return {"model": model, "evicting": True}
 
 
+@router.get("/quota")
+async def quota(request: Request) -> dict[str, Any]:
+    """What the caller and the caller's group may use and use, by measure; ``frees_at`` in Unix seconds."""
+    edge = edge_of(request)
+    identity = await edge.auth.identify(request)
+    return edge.fabric.uses(identity.name)
+
+
 @router.post("/drain", status_code=202)
 async def drain(request: Request) -> dict[str, Any]:
     edge = edge_of(request)

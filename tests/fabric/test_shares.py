@@ -1,0 +1,375 @@
+"""Many people on one fabric: shares, classes, quotas, draining, and what an operator sees and does, on real processes."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edif.core import errors
+from tests.support.fabric import Fabric, start_fabric
+from tests.support.models import GPT2_ID
+from tests.support.replay import Replayer
+
+CONTACT = "hpc@example.org"
+
+
+@pytest.fixture(scope="module")
+def fabric(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
+    """Users, two of them in a group, and one slot: who goes first can be seen."""
+    data = tmp_path_factory.mktemp("shares") / "data"
+    unstarted = Fabric(None, data, "", {})  # type: ignore[arg-type]  # only its command line is used
+    unstarted.edif("groups", "add", "lab")
+    for name, more in (("ada", ("--group", "lab")), ("bob", ()), ("eve", ("--group", "lab")), ("gil", ())):
+        unstarted.edif("users", "add", name, *more)
+    running = start_fabric(
+        data,
+        *("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--isolation", "shared"),
+        EDIF_CONTACT=CONTACT,
+    )
+    running.wait_running(GPT2_ID)
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def keys(fabric: Fabric) -> dict[str, str]:
+    return {
+        name: fabric.edif("keys", "create", "--user", name)["key"] for name in ("ada", "bob", "eve", "gil")
+    }
+
+
+@pytest.fixture
+async def people(fabric: Fabric, blobs: Path, keys: dict[str, str]) -> AsyncIterator[dict[str, Replayer]]:
+    async with AsyncExitStack() as stack:
+        yield {
+            name: await stack.enter_async_context(Replayer(fabric.url, blobs, key=key))
+            for name, key in keys.items()
+        }
+
+
+async def eventually(true: Callable[[], Awaitable[bool]], timeout_s: float = 30.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not await true():
+            await asyncio.sleep(0.05)
+
+
+async def described(client: Replayer, job: str) -> str:
+    return str((await client.get(f"/response/{job}")).json()["description"])
+
+
+def says(client: Replayer, job: str, text: str) -> Callable[[], Awaitable[bool]]:
+    async def said() -> bool:
+        return text in await described(client, job)
+
+    return said
+
+
+async def running(client: Replayer, name: str) -> str:
+    """A job that runs now."""
+    job = await client.submit(name)
+
+    async def runs() -> bool:
+        return bool((await client.get(f"/response/{job}")).json()["status"] == "RUNNING")
+
+    await eventually(runs)
+    return job
+
+
+@asynccontextmanager
+async def gate(client: Replayer) -> AsyncIterator[None]:
+    """The one slot is taken while entered: what is sent meanwhile waits, however slow the machine is."""
+    blocker = await running(client, "endless")
+    yield
+    await client.cancel(blocker)
+    await client.poll(blocker)
+
+
+async def used(client: Replayer) -> dict[str, Any]:
+    answer = await client.get("/edif/v1/quota")
+    answer.raise_for_status()
+    seen: dict[str, Any] = answer.json()
+    return seen
+
+
+@asynccontextmanager
+async def quota(
+    fabric: Fabric, member: Replayer, measure: str, amount: str, *whose: str
+) -> AsyncIterator[None]:
+    """A quota that holds while entered; the gateway has seen it by then, as ``member`` does."""
+
+    async def limited() -> bool:
+        seen = await used(member)
+        return any(seen[each][measure]["limit"] is not None for each in ("user", "group") if seen[each])
+
+    fabric.edif("quota", "set", measure, amount, *whose)
+    try:
+        await eventually(limited)
+        yield
+    finally:
+        fabric.edif("quota", "unset", measure, *whose)
+
+
+def order_of_ends(fabric: Fabric, jobs: list[str]) -> list[str]:
+    ended = {job["id"]: job["ended_at"] for job in fabric.edif("jobs", "list", "--limit", "500")}
+    return sorted(jobs, key=lambda job: ended[job])
+
+
+# -- shares --------------------------------------------------------------------------------------------
+async def test_a_flood_of_one_user_does_not_hold_up_another(
+    fabric: Fabric, people: dict[str, Replayer]
+) -> None:
+    async with gate(people["gil"]):
+        flood = [await people["ada"].submit("hello") for _ in range(20)]
+        single = await people["bob"].submit("hello")
+    for job in flood:
+        await people["ada"].poll(job)
+    await people["bob"].poll(single)
+    assert order_of_ends(fabric, [*flood, single]).index(single) <= 1
+
+
+async def test_a_higher_class_goes_first_and_a_change_is_seen_by_jobs_that_wait(
+    fabric: Fabric, people: dict[str, Replayer]
+) -> None:
+    ada, bob, eve = (people[name] for name in ("ada", "bob", "eve"))
+    async with gate(people["gil"]):
+        last = await eve.submit("hello")
+        normal = [await bob.submit("hello") for _ in range(3)]
+        first = await ada.submit("hello")
+        for name, priority in (("ada", "high"), ("eve", "low")):
+            fabric.edif("users", "change", name, "--priority", priority)
+        await eventually(says(ada, first, "Position 1 "))
+        await eventually(says(eve, last, "Position 5 "))
+    for client, job in ((ada, first), (eve, last), *((bob, job) for job in normal)):
+        assert (await client.poll(job))["status"] == "COMPLETED"
+    assert order_of_ends(fabric, [first, *normal, last]) == [first, *normal, last]
+    for name in ("ada", "eve"):
+        fabric.edif("users", "change", name, "--priority", "")
+
+
+async def test_who_waits_is_told_the_place_and_the_expected_time(people: dict[str, Replayer]) -> None:
+    bob = people["bob"]
+    async with gate(people["gil"]):
+        waiting = [await bob.submit("hello") for _ in range(2)]
+        await eventually(says(bob, waiting[1], "Position 2 in the queue of tiny/gpt2; expected to begin in "))
+    for job in waiting:
+        await bob.poll(job)
+
+
+# -- quotas --------------------------------------------------------------------------------------------
+async def test_a_full_queue_is_refused_until_there_is_a_place(
+    fabric: Fabric, people: dict[str, Replayer]
+) -> None:
+    ada = people["ada"]
+    async with quota(fabric, ada, "queued_jobs", "2", "--user", "ada"):
+        async with gate(people["gil"]):
+            waiting = [await ada.submit("hello") for _ in range(2)]
+            refused = await ada.post("hello")
+            assert refused.status_code == 429
+            assert refused.json()["code"] == errors.QUOTA_USED_UP.code
+            assert "Your quota, 2 jobs in the queue, is used up (2 now)." in refused.json()["detail"]
+            assert CONTACT in refused.json()["detail"]
+            await ada.cancel(waiting[0])
+            await ada.poll(waiting[0])
+            waiting.append(await ada.submit("hello"))
+        for job in waiting[1:]:
+            assert (await ada.poll(job))["status"] == "COMPLETED"
+
+
+async def test_a_used_up_quota_of_a_group_holds_its_jobs_and_no_others(
+    fabric: Fabric, people: dict[str, Replayer]
+) -> None:
+    """Eve has spent nothing herself: what her group spends binds her too, and a raised quota lets her job go."""
+    ada, bob, eve = (people[name] for name in ("ada", "bob", "eve"))
+    spent = (await used(ada))["group"]["seconds_per_day"]["used"]
+    async with quota(fabric, ada, "seconds_per_day", f"{spent + 0.5:.3f}", "--group", "lab"):
+        spender = await running(ada, "slow")
+        held = await eve.submit("hello")
+        await ada.poll(spender)
+        await eventually(says(eve, held, "The quota of your group lab"))
+        assert "This job waits until then." in await described(eve, held)
+        assert (await eve.post("hello")).status_code == 429
+        assert (await bob.run("hello")).status == "COMPLETED"
+        assert (await eve.get(f"/response/{held}")).json()["status"] == "QUEUED"
+    assert (await eve.poll(held))["status"] == "COMPLETED"
+
+
+async def test_at_most_so_many_jobs_of_a_user_run_and_the_others_go_on(
+    fabric: Fabric, people: dict[str, Replayer]
+) -> None:
+    ada = people["ada"]
+    async with quota(fabric, ada, "running_jobs", "0", "--user", "ada"):
+        held = await ada.submit("hello")
+        assert (await people["bob"].run("hello")).status == "COMPLETED"
+        assert (await ada.get(f"/response/{held}")).json()["status"] == "QUEUED"
+    assert (await ada.poll(held))["status"] == "COMPLETED"
+
+
+async def test_everyone_sees_what_they_may_use_and_use(fabric: Fabric, people: dict[str, Replayer]) -> None:
+    async with quota(fabric, people["bob"], "stored_bytes", "1GiB", "--each-user"):
+        mine = await used(people["bob"])
+        assert mine["user"]["stored_bytes"]["limit"] == 2**30
+        assert mine["user"]["queued_jobs"] == {"limit": None, "used": 0, "frees_at": None}
+        assert mine["group"] is None
+        async with gate(people["gil"]):
+            job = await people["bob"].submit("hello")
+            assert (await used(people["bob"]))["user"]["queued_jobs"]["used"] == 1
+        await people["bob"].poll(job)
+        assert (await used(people["bob"]))["user"]["queued_jobs"]["used"] == 0
+    assert set((await used(people["ada"]))["group"]) == set((await used(people["ada"]))["user"])
+
+
+# -- what an operator sees -----------------------------------------------------------------------------
+async def test_acts_and_usage_are_on_record_by_person(fabric: Fabric, people: dict[str, Replayer]) -> None:
+    outcome = await people["ada"].run("hello")
+    acts = fabric.edif("audit", "list", "--about", "ada", "--limit", "10000")
+    mine = [(act["action"], act["actor_name"]) for act in acts if act["subject"] == outcome.id]
+    assert mine == [("job.accepted", "ada")]
+    assert "user.signed_in" in {act["action"] for act in acts}
+    (ended,) = [
+        act for act in fabric.edif("audit", "list", "--about", outcome.id) if "completed" in act["action"]
+    ]
+    assert ended["actor"] == "fabric"
+    assert fabric.edif("audit", "verify")["faults"] == []
+    (row,) = [row for row in fabric.edif("usage", "--by", "user") if row["user"] == "ada"]
+    assert row["jobs"] >= 1
+    assert row["seconds"] > 0
+    assert row["tokens"] > 0
+
+
+async def test_everything_about_a_person_is_exported_and_erased(
+    fabric: Fabric, blobs: Path, people: dict[str, Replayer]
+) -> None:
+    fabric.edif("users", "add", "tom", "--email", "tom@example.org")
+    key = fabric.edif("keys", "create", "--user", "tom")["key"]
+    async with Replayer(fabric.url, blobs, key=key) as tom:
+        job = await tom.submit("hello")
+        end = await tom.poll(job)
+        exported = fabric.edif("users", "export", "tom")
+        assert [each["id"] for each in exported["jobs"]] == [job]
+        assert exported["user"]["email"] == "tom@example.org"
+        assert "digest" not in json.dumps(exported["keys"])
+        pseudonym = fabric.edif("users", "erase", "tom", "--yes")["pseudonym"]
+        assert (await tom.post("hello")).json()["code"] in (errors.KEY_UNKNOWN.code, errors.KEY_REVOKED.code)
+        assert (await people["ada"].get("/edif/v1/health")).status_code == 200
+        answer = await tom._http.get(end["data"])
+        assert answer.json()["code"] == errors.RESULT_GONE.code
+    shown = fabric.edif("jobs", "show", job)
+    assert shown["owner"] == pseudonym
+    assert "tom" not in json.dumps(fabric.edif("usage"))
+    assert "Nothing is on record" in fabric.edif("users", "export", "tom", check=False)
+    assert fabric.edif("audit", "verify")["faults"] == []
+
+
+# -- draining ------------------------------------------------------------------------------------------
+@pytest.fixture
+def own(models: dict[str, Path], tmp_path: Path) -> Iterator[Callable[..., Fabric]]:
+    """Starts fabrics without users on data folders of the test; ends those that still run."""
+    started: list[Fabric] = []
+
+    def start(data: Path = tmp_path / "data", **environment: str) -> Fabric:
+        fabric = start_fabric(data, "--model", f"{GPT2_ID}={models[GPT2_ID]}", **environment)
+        started.append(fabric)
+        return fabric
+
+    yield start
+    for fabric in started:
+        if fabric.process.poll() is None:
+            fabric.stop()
+
+
+async def test_a_drained_fabric_begins_nothing_takes_everything_and_goes_on_when_told(
+    own: Callable[..., Fabric], blobs: Path
+) -> None:
+    fabric = own()
+    fabric.wait_running(GPT2_ID)
+    async with Replayer(fabric.url, blobs) as client:
+        async with gate(client):
+            assert fabric.edif("drain") == {"draining": True, "running": 1}
+            waits = await client.submit("hello")
+        await eventually(says(client, waits, "The fabric begins no jobs for a while"))
+        status: dict[str, Any] = fabric.edif("status")
+        assert (status["draining"], status["running"]) == (True, 0)
+        fabric.edif("resume")
+        assert (await client.poll(waits))["status"] == "COMPLETED"
+    acts = [act["action"] for act in fabric.edif("audit", "list", "--limit", "1000")]
+    assert acts.index("fabric.drain_asked") < acts.index("fabric.resumed")
+
+
+@pytest.mark.slow
+async def test_a_stop_lets_running_jobs_end_and_keeps_those_that_wait(
+    own: Callable[..., Fabric], blobs: Path
+) -> None:
+    fabric = own(EDIF_DRAIN_S="30")
+    fabric.wait_running(GPT2_ID)
+    async with Replayer(fabric.url, blobs) as client:
+        runs = await running(client, "slow")
+        waits = await client.submit("hello")
+        assert fabric.stop() == 0
+    jobs = {job["id"]: job for job in _jobs_on_record(fabric)}
+    assert (jobs[runs]["state"], jobs[runs]["attempts"]) == ("completed", 1)
+    assert (jobs[waits]["state"], jobs[waits]["attempts"]) == ("queued", 0)
+    again = own()
+    async with Replayer(again.url, blobs) as client:
+        assert (await client.poll(waits))["status"] == "COMPLETED"
+        assert len(await client.fetch(await client.poll(runs))) > 0
+
+
+def _jobs_on_record(fabric: Fabric) -> list[dict[str, Any]]:
+    jobs: list[dict[str, Any]] = fabric.edif("users", "export", "local")["jobs"]
+    return jobs
+
+
+@pytest.mark.slow
+async def test_a_second_signal_stops_at_once_and_the_job_is_tried_again(
+    own: Callable[..., Fabric], blobs: Path
+) -> None:
+    fabric = own(EDIF_DRAIN_S="3000")
+    fabric.wait_running(GPT2_ID)
+    async with Replayer(fabric.url, blobs) as client:
+        runs = await running(client, "endless")
+        fabric.process.send_signal(signal.SIGTERM)
+        assert fabric.process.stdout is not None
+        line = await asyncio.to_thread(_line_with, fabric, "Jobs that run may end")
+        assert "3000 s" in line
+        assert fabric.stop() == 0
+    (job,) = _jobs_on_record(fabric)
+    assert (job["id"], job["state"]) == (runs, "running"), "the next start takes it up"
+
+
+def _line_with(fabric: Fabric, text: str) -> str:
+    assert fabric.process.stdout is not None
+    for line in fabric.process.stdout:
+        if text in line.decode():
+            return line.decode()
+    raise AssertionError(f"nothing was said with {text!r}")
+
+
+# -- backups -------------------------------------------------------------------------------------------
+@pytest.mark.slow
+async def test_a_backup_of_a_running_fabric_becomes_a_fabric(
+    own: Callable[..., Fabric], blobs: Path, tmp_path: Path
+) -> None:
+    fabric = own()
+    fabric.wait_running(GPT2_ID)
+    async with Replayer(fabric.url, blobs) as client:
+        done = await client.submit("hello")
+        result = await client.fetch(await client.poll(done))
+        blocker = await running(client, "endless")
+        waits = await client.submit("hello")
+        fabric.edif("backup", str(tmp_path / "b.tar.zst"))
+        await client.cancel(blocker)
+        await client.poll(waits)
+    assert fabric.stop() == 0
+    restored = Fabric(None, tmp_path / "again", "", {})  # type: ignore[arg-type]  # only its command line is used
+    assert restored.edif("restore", str(tmp_path / "b.tar.zst"))["jobs"] == 3
+    again = own(tmp_path / "again")
+    async with Replayer(again.url, blobs) as client:
+        assert await client.fetch(await client.poll(done)) == result
+        await client.cancel(blocker)
+        assert (await client.poll(blocker))["status"] == "ERROR"
+        assert await client.fetch(await client.poll(waits)) == result
