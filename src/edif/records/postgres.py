@@ -72,6 +72,7 @@ class Postgres:
         self._parameters = _parameters(url)
         self._leading = leading
         self._name = f"edif writer {secrets.token_hex(8)}"
+        self._complaints: set[tuple[Doing, str]] = set()
 
     def engine(self, *, writing: bool) -> sa.Engine:
         def connect() -> psycopg.Connection[Any]:
@@ -99,7 +100,7 @@ class Postgres:
             )
         if not isinstance(error, OperationalError | InterfaceError | InternalError):
             return error
-        log.warning("records.unavailable", doing=doing.name.lower(), reason=first_line(error))
+        self._complain(doing, first_line(error))
         unavailable = _unavailable(error, doing)
         unavailable.__cause__ = error
         return unavailable
@@ -116,6 +117,13 @@ class Postgres:
         if self._leading:
             self._take_the_lead(connection)
         connection.commit()
+        self._complaints.clear()
+
+    def _complain(self, doing: Doing, reason: str) -> None:
+        """Log what is wrong: once, until there is a connection again."""
+        if (doing, reason) not in self._complaints:
+            self._complaints.add((doing, reason))
+            log.warning("records.unavailable", doing=doing.name.lower(), reason=reason)
 
     def _take_the_lead(self, connection: psycopg.Connection[Any]) -> None:
         for _ in range(_FORMER_TRIES):
