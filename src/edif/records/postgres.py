@@ -75,21 +75,16 @@ class Postgres:
         self._complaints: set[tuple[Doing, str]] = set()
 
     def engine(self, *, writing: bool) -> sa.Engine:
-        def connect() -> psycopg.Connection[Any]:
-            name = self._name if writing else "edif reader"
-            # The driver gets the parameters from here, so that SQLAlchemy, which logs, does not know them.
-            return psycopg.connect(**{**_CLIENT_SIDE, **self._parameters, "application_name": name})
-
+        # The driver gets the parameters from us, so that SQLAlchemy, which logs, does not know them.
         engine = sa.create_engine(
             "postgresql+psycopg://",
-            creator=connect,
+            creator=self._connect_to_write if writing else lambda: self._connect("edif reader"),
             pool_size=1 if writing else READERS,
             max_overflow=0,
             use_native_hstore=False,
             isolation_level="READ COMMITTED" if writing else "AUTOCOMMIT",
         )
         if writing:
-            sa.event.listen(engine, "connect", self._settle)
             sa.event.listen(engine, "begin", _wait_for_other_writers)
         return engine
 
@@ -112,12 +107,21 @@ class Postgres:
             "See that the server runs, and that `record_store` names it and a database that exists.",
         )
 
-    def _settle(self, connection: psycopg.Connection[Any], _: Any) -> None:
-        connection.execute(_SERVER_SIDE)
-        if self._leading:
-            self._take_the_lead(connection)
-        connection.commit()
+    def _connect(self, name: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(**{**_CLIENT_SIDE, **self._parameters, "application_name": name})
+
+    def _connect_to_write(self) -> psycopg.Connection[Any]:
+        connection = self._connect(self._name)
+        try:
+            connection.execute(_SERVER_SIDE)
+            if self._leading:
+                self._take_the_lead(connection)
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
         self._complaints.clear()
+        return connection
 
     def _complain(self, doing: Doing, reason: str) -> None:
         """Log what is wrong: once, until there is a connection again."""
