@@ -23,7 +23,13 @@ def blobs(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """One PostgreSQL for all tests that do not stop it; each takes a database of its own."""
+def postgres_server() -> Iterator[PostgresServer]:
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests that do not stop it; each takes databases of its own."""
+    yield postgres_server
+    postgres_server.use_again()

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class PostgresServer:
     programs: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
+    _taken: list[str] = field(default_factory=list)
+    _free: list[str] = field(default_factory=list)
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres:{ESCAPED_PASSWORD}@127.0.0.1:{self.port}/{database}"
@@ -54,11 +56,24 @@ class PostgresServer:
         return psycopg.connect(self.url(database), autocommit=True)
 
     def new_database(self) -> str:
-        """The URL of a fresh, empty database."""
-        name = f"edif{next(_numbers)}"
-        with self.connect() as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[arg-type]
+        """The URL of an empty database."""
+        if self._free:
+            name = self._free.pop()
+            with self.connect(name) as connection:
+                connection.execute("DROP SCHEMA public CASCADE")
+                connection.execute("CREATE SCHEMA public")
+                connection.execute(f'ALTER DATABASE "{name}" RESET ALL')  # type: ignore[arg-type]
+        else:
+            name = f"edif{next(_numbers)}"
+            with self.connect() as connection:
+                connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[arg-type]
+        self._taken.append(name)
         return self.url(name)
+
+    def use_again(self) -> None:
+        """The databases made until now are wanted no more. To make one takes longer than to empty it."""
+        self._free += self._taken
+        self._taken.clear()
 
     def start(self) -> None:
         data = str(self.folder / "data")

@@ -72,23 +72,19 @@ class Postgres:
         self._parameters = _parameters(url)
         self._leading = leading
         self._name = f"edif writer {secrets.token_hex(8)}"
+        self._complaints: set[tuple[Doing, str]] = set()
 
     def engine(self, *, writing: bool) -> sa.Engine:
-        def connect() -> psycopg.Connection[Any]:
-            name = self._name if writing else "edif reader"
-            # The driver gets the parameters from here, so that SQLAlchemy, which logs, does not know them.
-            return psycopg.connect(**{**_CLIENT_SIDE, **self._parameters, "application_name": name})
-
+        # The driver gets the parameters from us, so that SQLAlchemy, which logs, does not know them.
         engine = sa.create_engine(
             "postgresql+psycopg://",
-            creator=connect,
+            creator=self._connect_to_write if writing else lambda: self._connect("edif reader"),
             pool_size=1 if writing else READERS,
             max_overflow=0,
             use_native_hstore=False,
             isolation_level="READ COMMITTED" if writing else "AUTOCOMMIT",
         )
         if writing:
-            sa.event.listen(engine, "connect", self._settle)
             sa.event.listen(engine, "begin", _wait_for_other_writers)
         return engine
 
@@ -99,7 +95,7 @@ class Postgres:
             )
         if not isinstance(error, OperationalError | InterfaceError | InternalError):
             return error
-        log.warning("records.unavailable", doing=doing.name.lower(), reason=first_line(error))
+        self._complain(doing, first_line(error))
         unavailable = _unavailable(error, doing)
         unavailable.__cause__ = error
         return unavailable
@@ -111,11 +107,27 @@ class Postgres:
             "See that the server runs, and that `record_store` names it and a database that exists.",
         )
 
-    def _settle(self, connection: psycopg.Connection[Any], _: Any) -> None:
-        connection.execute(_SERVER_SIDE)
-        if self._leading:
-            self._take_the_lead(connection)
-        connection.commit()
+    def _connect(self, name: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(**{**_CLIENT_SIDE, **self._parameters, "application_name": name})
+
+    def _connect_to_write(self) -> psycopg.Connection[Any]:
+        connection = self._connect(self._name)
+        try:
+            connection.execute(_SERVER_SIDE)
+            if self._leading:
+                self._take_the_lead(connection)
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+        self._complaints.clear()
+        return connection
+
+    def _complain(self, doing: Doing, reason: str) -> None:
+        """Log what is wrong: once, until there is a connection again."""
+        if (doing, reason) not in self._complaints:
+            self._complaints.add((doing, reason))
+            log.warning("records.unavailable", doing=doing.name.lower(), reason=reason)
 
     def _take_the_lead(self, connection: psycopg.Connection[Any]) -> None:
         for _ in range(_FORMER_TRIES):

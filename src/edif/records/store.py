@@ -16,7 +16,7 @@ class JobStore(Protocol):
     """Jobs and their attempts."""
 
     async def add_job(self, job: Job, *, by: str = FABRIC) -> Job:
-        """Record a new job; if its owner already has one with the same ``client_key``, return that one."""
+        """Record a new job, or return the one that has its id, or its owner and ``client_key``, already."""
         ...
 
     async def job(self, job_id: JobId) -> Job | None: ...
@@ -32,11 +32,14 @@ class JobStore(Protocol):
         ...
 
     async def begin_attempt(self, attempt: Attempt) -> bool:
-        """QUEUED -> RUNNING under a new attempt; False if the job is not queued any more."""
+        """QUEUED -> RUNNING under a new attempt; False if the job is not queued any more.
+
+        An attempt is the same one, asked for again, if job, number, agent, replica and start are the same.
+        """
         ...
 
     async def lose_attempt(self, job_id: JobId, number: int) -> bool:
-        """RUNNING -> QUEUED: the current attempt was lost; False if ``number`` is not the current one."""
+        """RUNNING -> QUEUED: the current attempt was lost; False if ``number`` is not the current one, nor was until now."""
         ...
 
     async def end_job(
@@ -52,7 +55,8 @@ class JobStore(Protocol):
 
         An attempt that is still open when its job ends without it, is lost.
 
-        Returns False, and changes nothing, if the job has already ended or the attempt is not current.
+        Returns False, and changes nothing, if the job has already ended, with other values or at another time, or the
+        attempt is not current.
         """
         ...
 

@@ -1,8 +1,8 @@
 """The one thread that writes to the record store (docs/decisions/0002).
 
-It takes all writes that wait, does them in one transaction (each in a savepoint of its own, so that one that
-fails leaves the others alone) and syncs once: under load many jobs share the price of one commit, and a call
-returns only when its effect is on disk.
+It takes all writes that wait, does them in one transaction (should one fail: once more, each in a savepoint
+of its own, so that it leaves the others alone) and syncs once: under load many jobs share the price of one commit,
+and a call returns only when its effect is on disk.
 """
 
 import asyncio
@@ -20,14 +20,13 @@ from edif.records.database import Doing, cut_off
 _MAX_BATCH = 64
 
 T = TypeVar("T")
+_Work = Callable[[sa.Connection], Any]
+_Outcome = tuple[Any, Exception | None]
 
 
 class _Waiting(NamedTuple):
-    work: Callable[[sa.Connection], Any]
+    work: _Work
     future: asyncio.Future[Any]
-
-
-_Outcome = tuple[Any, Exception | None]
 
 
 class Writer:
@@ -89,43 +88,52 @@ class Writer:
             with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
                 loop.call_soon_threadsafe(_answer, answers)
 
-    def _transaction(
-        self, works: list[Callable[[sa.Connection], Any]], *, again: bool = True
-    ) -> list[_Outcome]:
-        """All works in one transaction; the outcome of each."""
+    def _transaction(self, works: list[_Work], *, apart: bool = False, again: bool = True) -> list[_Outcome]:
+        """All works in one transaction; the outcome of each.
+
+        Args:
+            works: they can be done anew, for what they did is undone when the transaction fails.
+            apart: whether each has a savepoint of its own, so that one that fails leaves the others alone.
+            again: whether to try once more when the connection is gone.
+        """
         outcomes: list[_Outcome] = []
         doing = Doing.WRITING
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
             with self._connection.begin():
-                outcomes += [self._one(self._connection, work, alone=len(works) == 1) for work in works]
+                for work in works:
+                    outcomes.append(
+                        self._apart(self._connection, work) if apart else (work(self._connection), None)
+                    )
                 doing = Doing.COMMITTING
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
             self._disconnect()
-            if again and doing is Doing.WRITING and cut_off(error):
-                # As a rule since the last transaction, e.g. by a restart of the server; in any case nothing was done.
-                return self._transaction(works, again=False)
+            if doing is Doing.WRITING and again and cut_off(error):  # as a rule since the last transaction
+                return self._transaction(works, apart=apart, again=False)
+            if doing is Doing.WRITING and not apart and len(works) > 1 and not _concerns_all(error):
+                return self._transaction(works, apart=True, again=again)
             return [(None, self._told(error, doing))] * len(works)
         return outcomes
+
+    def _apart(self, connection: sa.Connection, work: _Work) -> _Outcome:
+        try:
+            with connection.begin_nested():
+                return work(connection), None
+        except Exception as error:
+            if _concerns_all(error):
+                raise
+            return None, self._told(error, Doing.WRITING)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
-    def _one(
-        self, connection: sa.Connection, work: Callable[[sa.Connection], Any], *, alone: bool
-    ) -> _Outcome:
-        if alone:
-            return work(connection), None
-        try:
-            with connection.begin_nested():
-                return work(connection), None
-        except (OperationalError, InterfaceError):
-            raise  # a full disk, a lock, a lost connection: the transaction is over, for all of them
-        except Exception as error:  # noqa: BLE001 - its caller is told; the others are not touched
-            return None, self._told(error, Doing.WRITING)
+
+def _concerns_all(error: Exception) -> bool:
+    """Whether the transaction is over: a full disk, a lock, a lost connection."""
+    return isinstance(error, OperationalError | InterfaceError)
 
 
 def _answer(answers: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:

@@ -10,7 +10,7 @@ from tests.servers.postgres import PostgresServer
 from tests.unit.records.factories import StoreFactory
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def factory(request: pytest.FixtureRequest) -> StoreFactory:
     if request.param == "sqlite":
         return StoreFactory("sqlite")

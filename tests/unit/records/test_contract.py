@@ -7,7 +7,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
 from hypothesis import settings as with_settings
 
 from edif.core.ids import JobId, UserName
@@ -136,7 +136,9 @@ async def test_unfinished_jobs_have_no_upper_number(store: RecordStore) -> None:
     assert len(await store.unfinished_jobs()) == 130
 
 
-@with_settings(max_examples=max(SIZES.examples // 6, 10))
+@with_settings(
+    max_examples=max(SIZES.examples // 6, 10), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_any_text_and_any_json_survive(
     factory: StoreFactory, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

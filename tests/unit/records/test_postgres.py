@@ -341,3 +341,11 @@ async def test_own_session_of_which_only_the_server_knows_does_not_keep_the_lead
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s", [LEADING]
         ).fetchone()
     assert holders == (1,)
+
+
+async def test_who_may_not_lead_leaves_no_session_behind(url: str, opened: Opened) -> None:
+    await opened(leading=True)
+    for _ in range(3):
+        with pytest.raises(LeadLost):
+            await opened(leading=True)
+    assert end_sessions(url) == 1, "the leader's own"
