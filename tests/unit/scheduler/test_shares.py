@@ -222,7 +222,7 @@ def test_a_higher_class_goes_first() -> None:
 def test_a_lower_class_waits_for_its_patience_and_then_for_one_job_of_each_other(
     others: int, slots: int, patience_s: float, cost_s: float
 ) -> None:
-    high = [flood(f"h{n}", 30 * slots, cost_s, priority=1) for n in range(others)]
+    high = [flood(f"h{n}", 12 * slots, cost_s, priority=1) for n in range(others)]
     low = flood("low", 1, priority=0, bursts=((0.5, 1),))
     service = Service([*high, low], slots=slots, patience_s=patience_s).play()
     began = next(at for job, at in service.waits.items() if job.startswith("low"))
@@ -231,7 +231,7 @@ def test_a_lower_class_waits_for_its_patience_and_then_for_one_job_of_each_other
     assert began <= 0.5 + patience_s + cost_s + bound
     strict = Service([*high, low], slots=slots, patience_s=inf).play()
     assert (
-        next(at for job, at in strict.waits.items() if job.startswith("low")) >= 30 * others * cost_s - cost_s
+        next(at for job, at in strict.waits.items() if job.startswith("low")) >= 12 * others * cost_s - cost_s
     )
 
 
