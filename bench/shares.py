@@ -225,7 +225,7 @@ _ROWS = (
     "decisions / s",
     "one decision, p50, µs",
     "one decision, p99, µs",
-    "forecast of 1,000 starts, median (most), ms",
+    "forecast of 500 starts, median (most), ms",
     "memory, MiB",
 )
 

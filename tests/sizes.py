@@ -18,7 +18,8 @@ class Sizes:
         world_steps: steps of one such world.
         random_worlds: further worlds of the scheduler, played by a plain random driver.
         replay_worlds: worlds whose decisions are compared between processes.
-        kills: processes that are killed right after a write returned.
+        simulated_jobs: jobs of the simulated site that shares some replicas.
+    kills: processes that are killed right after a write returned.
         gateway_kills: gateways that are killed right after they acknowledged a job.
         sealed_jobs: jobs in cells, one in twenty of them an attacker.
         racers: tasks that try the same thing at the same time.
@@ -32,6 +33,7 @@ class Sizes:
     world_steps: int
     random_worlds: int
     replay_worlds: int
+    simulated_jobs: int
     kills: int
     gateway_kills: int
     sealed_jobs: int
@@ -47,6 +49,7 @@ REDUCED = Sizes(
     world_steps=50,
     random_worlds=150,
     replay_worlds=15,
+    simulated_jobs=6_000,
     kills=3,
     gateway_kills=3,
     sealed_jobs=60,
@@ -61,6 +64,7 @@ FULL = Sizes(
     world_steps=120,
     random_worlds=20_000,
     replay_worlds=300,
+    simulated_jobs=100_000,
     kills=60,
     gateway_kills=40,
     sealed_jobs=2_000,

@@ -31,18 +31,17 @@ class Claims:
     _running_groups: dict[str, int] = field(default_factory=dict)
 
     def note(self, claim: Claim) -> bool:
-        """Take the newest word. Returns whether it says something new."""
+        """Take the newest word. Returns whether it differs from an earlier one."""
         user = Entitlement(claim.user_weight, claim.user_most_running)
         group = Entitlement(claim.group_weight, claim.group_most_running)
-        known = (
-            self._users.get(claim.user) == user
-            and self._groups.get(claim.group) == group
-            and self._group_of[claim.user] == claim.group
+        changed = (
+            self._users.get(claim.user, user) != user
+            or self._groups.get(claim.group, group) != group
+            or self._group_of.get(claim.user, claim.group) != claim.group
         )
-        if not known:
-            self._users[claim.user], self._groups[claim.group] = user, group
-            self._group_of[claim.user] = claim.group
-        return not known
+        self._users[claim.user], self._groups[claim.group] = user, group
+        self._group_of[claim.user] = claim.group
+        return changed
 
     def user(self, user: str) -> Entitlement:
         return self._users[user]

@@ -21,7 +21,7 @@ from edif.scheduler.shares import Shares, Ticket
 
 PATIENCE_S = 600.0
 """A job that has waited so long in its class competes in the highest from then on."""
-MOST_FORECAST = 1000
+MOST_FORECAST = 500
 """Jobs of one model whose start is worked out; it bounds what a forecast costs (docs/benchmarks.md)."""
 
 
@@ -82,11 +82,12 @@ class Scheduler:
         ]
 
     def queue(self, model: ModelId) -> tuple[JobId, ...]:
-        """The jobs that wait for this model, next one first."""
-        return tuple(each.job for each in self.forecast(model, self._now))
+        """The jobs that wait for this model, next one first; those beyond the forecast by class and arrival."""
+        first = dict.fromkeys(each.job for each in self.forecast(model, self._now))
+        return (*first, *(job for job in self._models[model].shares.by_class() if job not in first))
 
     def forecast(self, model: ModelId, now: float) -> list[ExpectedStart]:
-        """The jobs that wait for this model, next one first, and when each is expected to begin."""
+        """The next jobs of this model in their order, at most ``MOST_FORECAST``, and when each is expected to begin."""
         shares = self._models[model].shares
         free, running = self._fleet.working(model)
         if self._draining:

@@ -10,8 +10,7 @@ from edif.scheduler.shares import Shares
 
 @dataclass(frozen=True, slots=True)
 class ExpectedStart:
-    """``in_s`` is None when it cannot be told: beyond the jobs that are worked out, without a replica, or when a
-    limit stands in the way that jobs on other models use up."""
+    """``in_s`` is in seconds from now; None while the model has no replica that takes jobs."""
 
     job: JobId
     in_s: float | None
@@ -20,14 +19,16 @@ class ExpectedStart:
 def forecast(
     shares: Shares, now: float, free: int, remaining_s: Mapping[JobId, float], most: int
 ) -> list[ExpectedStart]:
-    """Every waiting job, next one first: the law itself, run on a copy with every job at its expected cost.
+    """The waiting jobs, next one first: the law itself, run on a copy with every job at its expected cost.
+
+    Jobs that nothing lets begin are left out: those whose limit is used up by jobs on other models.
 
     Args:
         shares: the model's jobs; left as they are.
         now: monotonic seconds.
         free: slots that are free.
         remaining_s: expected seconds until the end of each running job whose slot then becomes free.
-        most: jobs beyond so many are given in order of class and arrival, without an estimate.
+        most: how many are worked out.
     """
     trial = shares.copy()
     known = bool(free or remaining_s)
@@ -49,4 +50,4 @@ def forecast(
             free += 1
         else:
             break
-    return found + [ExpectedStart(job, None) for job in trial.by_class()]
+    return found

@@ -76,7 +76,7 @@ class Shares:
 
     Args:
         claims: weights and limits; shared by all models, whose jobs count for the same limits.
-        patience_s: how long a job waits in its class before it moves to the highest.
+        patience_s: how long a job waits in its class before it moves to the highest; above zero.
     """
 
     def __init__(self, claims: Claims, patience_s: float) -> None:
@@ -204,7 +204,6 @@ class Shares:
             if ticket.aged:
                 to = max(to, ticket.priority)
             self._move(job, ticket._replace(priority=to, group=claim.group))
-
         self._refresh_everywhere(claim.user, claim.group)
 
     def _of(self, user: str) -> list[JobId]:

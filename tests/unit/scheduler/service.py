@@ -24,9 +24,6 @@ class CostsThatNeverLearn(Costs):
     def observe(self, user: str, cost_s: float) -> None:
         pass
 
-    def copy(self) -> Costs:
-        return CostsThatNeverLearn()
-
 
 @dataclass(frozen=True)
 class Person:
@@ -68,6 +65,7 @@ class Flow:
 
     weight: float
     limit: int | None = None
+    held_back: bool = False  # a limit, its own or its users', may stand in the way
     run: int = 0
     able: bool = False
     running: int = 0
@@ -106,6 +104,10 @@ class Service:
         self.groups = {
             g: Flow(self.group_weights.get(g, 1.0), self.group_limits.get(g)) for g in sorted(groups)
         }
+        for person in self.people:
+            user, group = self.users[person.name], self.groups[person.group]
+            user.held_back = user.limit is not None
+            group.held_back |= group.limit is not None or user.held_back
         self.waiting: dict[str, dict[int, Job]] = {each.name: {} for each in self.people}
         self.jobs: dict[JobId, Job] = {}
         self.log: list[Dispatch] = []
@@ -162,6 +164,8 @@ class Service:
         job.arrival = self.arrivals
         self.shares.join(job.name, self.claims[job.person.name], job.arrival, self.now)
         self.waiting[job.person.name][job.arrival] = job
+        for flow in (self.users[job.person.name], self.groups[job.person.group]):
+            flow.longest_s = max(flow.longest_s, self.shares._costs.expected(job.person.name))
         if self.cancel_every and len(self.waits) % self.cancel_every == 0:
             user = max(self.waiting, key=lambda name: (len(self.waiting[name]), name))
             last = self.waiting[user].pop(max(self.waiting[user]))
@@ -308,7 +312,7 @@ class Bound:
         if name not in self.served:
             self.served.add(name)
             self.weights += flow.weight
-            self.others_s += flow.longest_s * (1 if flow.limit is None else 2) + 3 * flow.worst_error_s
+            self.others_s += flow.longest_s * (2 if flow.held_back else 1) + 3 * flow.worst_error_s
 
     def kept(self) -> bool:
         flow = self.flow

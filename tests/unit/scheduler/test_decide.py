@@ -6,7 +6,7 @@ from edif.core import errors
 from edif.core.ids import AgentId, JobId, ModelId, ReplicaId
 from edif.core.job import MAX_ATTEMPTS
 from edif.scheduler import events as ev
-from edif.scheduler.decide import Scheduler
+from edif.scheduler.decide import PATIENCE_S, Scheduler
 
 ONE, TWO = ModelId("m/one"), ModelId("m/two")
 A, B = AgentId("a"), AgentId("b")
@@ -418,3 +418,85 @@ def test_validate_notices_a_lost_job(running: Scheduler) -> None:
     running._fleet.replica(R1).jobs.clear()
     with pytest.raises(AssertionError, match="neither queued nor running"):
         running.validate()
+
+
+# -- shares --------------------------------------------------------------------------------------------
+ANN, BOB = ev.Claim("ann"), ev.Claim("bob")
+J4, J5 = JobId("j4"), JobId("j5")
+
+
+def test_a_second_user_does_not_wait_behind_the_flood_of_the_first(up: Scheduler) -> None:
+    told(up, *(ev.JobQueued(job, ONE, claim=ANN) for job in (J1, J2, J3)))
+    assert told(up, ev.JobQueued(J4, ONE, claim=BOB)) == [
+        ev.TellWaiting(J4, 3, loading=False),
+        ev.TellPositions(ONE),
+    ]
+    assert up.queue(ONE) == (J4, J2, J3)
+    assert told(up, ev.AttemptOver(J1, 1, 2.0))[0] == ev.BeginAttempt(J4, 1, A, R1)
+
+
+def test_what_a_job_cost_counts_for_the_next_choice(up: Scheduler) -> None:
+    told(up, ev.SlotsChanged(ONE, 2), ev.JobQueued(J1, ONE, claim=ANN), ev.JobQueued(J2, ONE, claim=BOB))
+    told(up, *(ev.JobQueued(job, ONE, claim=ANN) for job in (J3, J4)), ev.JobQueued(J5, ONE, claim=BOB))
+    assert told(up, ev.AttemptOver(J1, 1, 60.0))[0] == ev.BeginAttempt(J5, 1, A, R1)
+
+
+def test_an_operators_word_holds_for_what_waits(up: Scheduler) -> None:
+    told(up, *(ev.JobQueued(job, ONE, claim=ANN) for job in (J1, J2)), ev.JobQueued(J3, ONE, claim=BOB))
+    assert told(up, ev.ClaimChanged(ev.Claim("bob", user_most_running=0))) == [ev.TellPositions(ONE)]
+    assert told(up, ev.AttemptOver(J1, 1, 1.0))[0] == ev.BeginAttempt(J2, 1, A, R1)
+    assert told(up, ev.AttemptOver(J2, 1, 1.0)) == []
+    assert up.queue(ONE) == (J3,)
+    assert told(up, ev.ClaimChanged(BOB)) == [ev.BeginAttempt(J3, 1, A, R1)]
+
+
+def test_a_limit_counts_jobs_on_all_models_and_its_end_is_noticed_on_all(up: Scheduler) -> None:
+    told(up, ev.DeployAsked(TWO), ev.ReplicaBecameReady(R2))
+    limited = ev.Claim("ann", user_most_running=1)
+    told(up, ev.JobQueued(J1, ONE, claim=limited))
+    assert told(up, ev.JobQueued(J2, TWO, claim=limited)) == [ev.TellWaiting(J2, 1, loading=False)]
+    assert told(up, ev.AttemptOver(J1, 1, 1.0)) == [ev.BeginAttempt(J2, 1, A, R2)]
+
+
+def test_a_limit_is_free_again_when_the_replica_under_the_job_dies(up: Scheduler) -> None:
+    told(up, ev.DeployAsked(TWO), ev.ReplicaBecameReady(R2))
+    limited = ev.Claim("ann", user_most_running=1)
+    told(up, ev.JobQueued(J1, ONE, claim=limited), ev.JobQueued(J2, TWO, claim=limited))
+    assert ev.BeginAttempt(J2, 1, A, R2) in told(up, ev.ReplicaFailed(R1, "It died."))
+    assert up.queue(ONE) == (J1,)
+
+
+def test_time_alone_lifts_a_job_that_has_waited_long_enough(up: Scheduler) -> None:
+    urgent = ev.Claim("bob", priority=1)
+    told(up, ev.JobQueued(J1, ONE, claim=urgent), ev.JobQueued(J2, ONE, claim=ANN))
+    told(up, ev.JobQueued(J3, ONE, claim=urgent), ev.JobQueued(J4, ONE, claim=urgent))
+    assert up.queue(ONE) == (J3, J4, J2)
+    assert up.handle(ev.Tick(), PATIENCE_S - 1) == []
+    assert up.handle(ev.Tick(), PATIENCE_S) == [ev.TellPositions(ONE)]
+    assert up.queue(ONE) == (J2, J3, J4)
+
+
+def test_a_start_is_expected_when_those_before_have_had_their_time(up: Scheduler) -> None:
+    told(up, ev.JobQueued(J1, ONE), ev.AttemptOver(J1, 1, 8.0))
+    told(up, *(ev.JobQueued(job, ONE) for job in (J2, J3, J4)))
+    assert [(each.job, each.in_s) for each in up.forecast(ONE, 3.0)] == [(J3, 5.0), (J4, 13.0)]
+    assert [each.in_s for each in up.forecast(ONE, 30.0)] == [0.0, 8.0]
+
+
+# -- draining ------------------------------------------------------------------------------------------
+def test_while_the_fabric_drains_what_runs_ends_and_what_waits_waits(running: Scheduler) -> None:
+    assert told(running, ev.DrainAsked()) == []
+    assert running.draining
+    assert told(running, ev.JobQueued(J2, ONE)) == [ev.TellWaiting(J2, 1, loading=False)]
+    assert [each.in_s for each in running.forecast(ONE, 0.0)] == [None]
+    assert told(running, ev.JobQueued(J3, ONE), ev.CancelAsked(J3))[0] == ev.CancelJob(J3)
+    assert (running.running(), told(running, ev.AttemptOver(J1, 1)), running.running()) == (1, [], 0)
+    assert told(running, ev.DrainEnded()) == [ev.BeginAttempt(J2, 1, A, R1)]
+    assert not running.draining
+
+
+def test_no_replica_is_started_while_the_fabric_drains(scheduler: Scheduler) -> None:
+    told(scheduler, ev.DrainAsked(), ev.AgentJoined(A))
+    assert told(scheduler, ev.DeployAsked(ONE)) == []
+    assert told(scheduler, ev.JobQueued(J1, TWO)) == [ev.TellWaiting(J1, 1, loading=True)]
+    assert told(scheduler, ev.DrainEnded()) == [ev.StartReplica(A, R1, ONE), ev.StartReplica(A, R2, TWO)]

@@ -7,18 +7,19 @@ import pytest
 from hypothesis import given, settings
 
 from edif.core.ids import JobId
-from edif.scheduler.claims import Claims
+from edif.scheduler.claims import Claims, Entitlement
 from edif.scheduler.events import Claim
+from edif.scheduler.fair import Flow
 from edif.scheduler.forecast import forecast
-from edif.scheduler.shares import Shares
+from edif.scheduler.shares import Shares, Ticket
 from tests.sizes import SIZES
 from tests.unit.scheduler.service import Person, Service
 
 weights = st.sampled_from([0.5, 1.0, 2.0, 5.0])
 costs = st.lists(st.sampled_from([0.05, 0.3, 1.0, 2.5, 12.0]), min_size=1, max_size=4).map(tuple)
-bursts = st.lists(st.tuples(st.integers(0, 40).map(float), st.integers(1, 12)), min_size=1, max_size=2).map(
-    tuple
-)
+bursts = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.0, 5.0, 30.0]), st.sampled_from([1, 4, 15, 40])), min_size=1, max_size=3
+).map(tuple)
 limits = st.one_of(st.none(), st.none(), st.integers(1, 3))
 
 
@@ -71,6 +72,59 @@ def flood(name: str, jobs: int = 60, cost_s: float = 1.0, **more: object) -> Per
 def served(service: Service, name: str, decisions: int) -> float:
     """Seconds of service that the first decisions gave."""
     return sum(each.cost_s for each in service.log[:decisions] if each.user == name)
+
+
+# -- the bounds are able to fail ----------------------------------------------------------------------
+def by_arrival(shares: Shares) -> JobId | None:
+    waiting = shares.by_arrival()
+    if not waiting:
+        return None
+    shares._begin(waiting[0])
+    return waiting[0]
+
+
+def without_weights(claims: Claims, user: str) -> Entitlement:
+    return Entitlement(1.0, claims._users[user].most_running)
+
+
+def with_idle_time_as_credit(flow: Flow, floor: float) -> Flow:
+    return Flow(flow.weight, flow.clock, 0.0, 0.0, flow.backlog + 1)
+
+
+def without_corrections(shares: Shares, job: JobId, cost_s: float) -> Ticket:
+    return END(shares, job, shares.charged(job))
+
+
+END = Shares._end
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "broken"),
+    [
+        (Shares, "take", by_arrival),
+        (Claims, "user", without_weights),
+        (Flow, "back", with_idle_time_as_credit),
+        (Shares, "_end", without_corrections),
+    ],
+)
+def test_the_bounds_notice_what_is_unfair(
+    owner: type, method: str, broken: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Order of arrival, ignored weights, hoarded idle time and missing corrections; one scene shows each."""
+
+    def scene() -> Service:
+        people = [
+            flood("long", 60, 4.0),
+            flood("short", 400, 0.25),
+            flood("heavy", 120, 1.0, weight=4.0),
+            flood("back", 80, 1.0, bursts=((0.0, 1), (60.0, 79))),
+        ]
+        return Service(people, slots=1, learns=False)
+
+    assert scene().play().check_shares() > 1000
+    monkeypatch.setattr(owner, method, broken)
+    with pytest.raises(AssertionError, match="got too little"):
+        scene().play().check_shares()
 
 
 # -- shares --------------------------------------------------------------------------------------------
@@ -163,12 +217,12 @@ def test_a_higher_class_goes_first() -> None:
     assert [each.user for each in service.log] == ["low"] * 3 + ["high"] * 10 + ["low"] * 7
 
 
-@given(st.integers(1, 5), st.sampled_from([1, 3]), st.floats(1, 30), st.sampled_from([0.5, 1.0, 4.0]))
+@given(st.integers(1, 5), st.sampled_from([1, 3]), st.floats(1, 10), st.sampled_from([0.5, 1.0, 4.0]))
 @settings(max_examples=SIZES.examples)
 def test_a_lower_class_waits_for_its_patience_and_then_for_one_job_of_each_other(
     others: int, slots: int, patience_s: float, cost_s: float
 ) -> None:
-    high = [flood(f"h{n}", 80 * slots, cost_s, priority=1) for n in range(others)]
+    high = [flood(f"h{n}", 12 * slots, cost_s, priority=1) for n in range(others)]
     low = flood("low", 1, priority=0, bursts=((0.5, 1),))
     service = Service([*high, low], slots=slots, patience_s=patience_s).play()
     began = next(at for job, at in service.waits.items() if job.startswith("low"))
@@ -177,7 +231,7 @@ def test_a_lower_class_waits_for_its_patience_and_then_for_one_job_of_each_other
     assert began <= 0.5 + patience_s + cost_s + bound
     strict = Service([*high, low], slots=slots, patience_s=inf).play()
     assert (
-        next(at for job, at in strict.waits.items() if job.startswith("low")) >= 80 * others * cost_s - cost_s
+        next(at for job, at in strict.waits.items() if job.startswith("low")) >= 12 * others * cost_s - cost_s
     )
 
 
@@ -308,9 +362,7 @@ def test_a_forecast_changes_nothing_and_is_cut_where_it_is_told() -> None:
         shares.join(JobId(f"j{number:02}"), claim, number, 0.0)
     whole = forecast(shares, 0.0, 1, {}, most=100)
     cut = forecast(shares, 0.0, 1, {}, most=5)
-    assert cut[:5] == whole[:5]
-    assert [each.in_s for each in cut[5:]] == [None] * 15
-    assert {each.job for each in cut} == {each.job for each in whole}
+    assert cut == whole[:5]
     assert [shares.take() for _ in range(20)] == [each.job for each in whole]
 
 
@@ -326,7 +378,7 @@ def test_without_a_replica_the_order_is_told_and_no_time() -> None:
     ]
 
 
-def test_a_job_whose_limit_is_used_up_elsewhere_comes_last_without_a_time() -> None:
+def test_a_job_whose_limit_is_used_up_elsewhere_has_no_expected_start() -> None:
     claims = Claims()
     here, elsewhere = Shares(claims, inf), Shares(claims, inf)
     limited = Claim("limited", user_most_running=1)
@@ -337,4 +389,4 @@ def test_a_job_whose_limit_is_used_up_elsewhere_comes_last_without_a_time() -> N
     here.join(JobId("held"), limited, 1, 0.0)
     here.join(JobId("goes"), Claim("free"), 2, 0.0)
     told = forecast(here, 0.0, 1, {}, most=100)
-    assert [(each.job, each.in_s) for each in told] == [("goes", 0.0), ("held", None)]
+    assert [(each.job, each.in_s) for each in told] == [("goes", 0.0)]
