@@ -48,14 +48,15 @@ def create_app(edge: Edge, records: RecordStore) -> Starlette:
     return app
 
 
-def _answer(request: Request, error: Exception) -> Response:
+# Handlers are coroutines, though they wait for nothing: Starlette would run plain functions in the threads that files need.
+async def _answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, EdifError)
     if request.url.path.startswith("/hub/"):
         return hub_routes.hub_error(request, error)
     return answer_error(request, error)
 
 
-def _http_exception(request: Request, error: Exception) -> Response:
+async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     # A 404 may come from the application below, which is asked where no route above fits wholly.
     if error.status_code == 405 or (error.status_code == 404 and _has_other_method(request)):
@@ -82,7 +83,7 @@ def _methods_of(path: str) -> str:
     return ", ".join(sorted({method for method, pattern in _PATHS if pattern.fullmatch(path)}))
 
 
-def _invalid(request: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])

@@ -130,7 +130,7 @@ def answer_unknown_route(request: Request, _: Exception) -> Response:
     return json_answer(error_body(unknown), unknown.kind.http_status)
 
 
-def answer_crash(request: Request, error: Exception) -> Response:
+async def answer_crash(request: Request, error: Exception) -> Response:
     """A fault of ours: the log has all of it, the client learns that it is not theirs."""
     if isinstance(error, ClientDisconnect):
         return Response(status_code=499)
