@@ -24,6 +24,7 @@ class Sizes:
         sealed_jobs: jobs in cells, one in twenty of them an attacker.
         racers: tasks that try the same thing at the same time.
         races: rounds of each race.
+        api_examples: requests made from the description of each route.
         derandomize: whether every run tries the same examples.
     """
 
@@ -39,6 +40,7 @@ class Sizes:
     sealed_jobs: int
     racers: int
     races: int
+    api_examples: int
     derandomize: bool
 
 
@@ -55,6 +57,7 @@ REDUCED = Sizes(
     sealed_jobs=60,
     racers=12,
     races=3,
+    api_examples=20,
     derandomize=True,
 )
 FULL = Sizes(
@@ -70,6 +73,7 @@ FULL = Sizes(
     sealed_jobs=2_000,
     racers=40,
     races=50,
+    api_examples=1_000,
     derandomize=False,
 )
 

@@ -288,3 +288,15 @@ async def test_a_flood_is_told_when_to_come_back(gateway: Gateway) -> None:
     assert {answer.status_code for answer in answers} == {200, 429}
     assert int(refused[0].headers["retry-after"]) == 1
     assert "127.0.0.7" in refused[0].json()["detail"]
+
+
+# -- what the operator sees ----------------------------------------------------------------------------
+async def test_refusals_and_connections_are_counted(gateway: Gateway) -> None:
+    async with connection(gateway) as bad:
+        bad.writer.write(b"GET /" + b"a" * 9000)
+        assert (await bad.refusal())[1] is errors.URL_TOO_LONG
+    async with httpx.AsyncClient(base_url=gateway.url) as http:
+        lines = (await http.get("/edif/v1/metrics")).text.splitlines()
+    counted = dict(line.rsplit(" ", 1) for line in lines if line.startswith("edif_"))
+    assert float(counted['edif_refused_total{code="url_too_long"}']) >= 1
+    assert 1 <= float(counted["edif_connections"]) <= 3 * PER_ADDRESS

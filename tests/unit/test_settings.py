@@ -33,6 +33,16 @@ def refusal(**flags: Any) -> SetupError:
     return refused.value
 
 
+@pytest.mark.parametrize("network", ["proxy.example", "10.0.0.0/33", ""])
+def test_a_proxy_that_is_no_network_is_told_at_the_start(network: str) -> None:
+    assert "trusted_proxies" in refusal(trusted_proxies=(network,)).sentence
+
+
+def test_certificates_are_found_from_whichever_folder_a_service_works_in(tmp_path: Path) -> None:
+    assert load(None, tls_cert="chain.pem").tls_cert == tmp_path / "chain.pem"
+    assert load(None, tls_key="~/key.pem").tls_key == Path.home() / "key.pem"
+
+
 # -- precedence ----------------------------------------------------------------------------------------
 def test_flag_before_environment_before_file_before_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -3,12 +3,14 @@
 import re
 import time
 
+import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
 from edif.blobs.store import KINDS
 from edif.core import errors
 from edif.core.errors import NotFound
+from edif.gateway.description import BYTES, Answer, Asks, Operation, Parameter
 from edif.gateway.edge import bounded_body, edge_of, json_answer
 
 router = APIRouter(prefix="/edif/v1/blobs")
@@ -54,3 +56,45 @@ def _check(request: Request, purpose: str, name: str) -> None:
     edge_of(request).fabric.signer.check(
         purpose, name, query.get("expires", ""), query.get("signature", ""), time.time()
     )
+
+
+class Stored(msgspec.Struct):
+    size_bytes: int
+
+
+_PARTS = (
+    Parameter("kind", "What it is.", {"enum": sorted(KINDS)}, "path", required=True),
+    Parameter("purpose", "What it is signed for.", {"enum": ["get", "put"]}, required=True),
+    Parameter("expires", "Until when, in Unix seconds.", {"type": "string"}, required=True),
+    Parameter("signature", "HMAC of the rest.", {"type": "string"}, required=True),
+)
+_PATH = "/edif/v1/blobs/{kind}/{blob_id}"
+
+described = [
+    *(
+        Operation(
+            method,
+            _PATH,
+            "A payload or result, by signed link.",
+            Asks.LINK,
+            (
+                Answer("All of it.", media=BYTES, headers=("etag", "accept-ranges")),
+                Answer("The range that was asked for.", status=206, media=BYTES),
+            ),
+            fails=(errors.RESULT_GONE,),
+            parameters=(*_PARTS, Parameter("range", "Bytes, to resume.", {"type": "string"}, "header")),
+            plain_fails=((400, "The range does not parse."), (416, "The range lies outside.")),
+        )
+        for method in ("GET", "HEAD")
+    ),
+    Operation(
+        "PUT",
+        _PATH,
+        "Store a result: for node agents, by signed link.",
+        Asks.LINK,
+        (Answer("It is stored.", Stored),),
+        fails=(errors.BODY_TOO_LARGE, errors.STORAGE_FULL),
+        parameters=_PARTS,
+        takes=(BYTES, {}),
+    ),
+]

@@ -1,7 +1,7 @@
 """The routes of the nnsight 0.8 client: ``docs/protocol.md`` describes each."""
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from python_multipart.multipart import parse_options_header
@@ -21,10 +21,11 @@ from edif.core.limits import MIB
 from edif.core.users import Identity
 from edif.gateway.auth import KEY_HEADER
 from edif.gateway.callers import caller
+from edif.gateway.description import JSON, Answer, Asks, Operation, Parameter
 from edif.gateway.edge import Edge, base_url, bounded_body, edge_of, json_answer, refuse_socket
 from edif.models.model_key import format_model_key
 from edif.wire import client_protocol
-from edif.wire.client_protocol import ZSTD_MAGIC, ClientVersions, Envelope, encode_frame
+from edif.wire.client_protocol import ZSTD_MAGIC, ClientVersions, Envelope, StatusFrame, encode_frame
 from edif.wire.zstd import declared_size
 
 _ENVELOPE_BYTES = MIB
@@ -208,6 +209,30 @@ async def _open_route(request: Request) -> Edge:
     return edge
 
 
+class DeploymentView(msgspec.Struct):
+    deployment_level: Literal["HOT", "WARM"]
+    application_state: Literal["RUNNING", "DEPLOYING", "NOT_STARTED"]
+    model_key: str
+    repo_id: str
+    task: str
+    revision: str | None
+    trust_remote_code: bool
+
+
+class Deployments(msgspec.Struct):
+    deployments: dict[str, DeploymentView]
+
+
+class Environment(msgspec.Struct):
+    python_version: str
+    packages: dict[str, str]
+
+
+class WhoAmI(msgspec.Struct):
+    email: str | None
+    tags: list[str]
+
+
 # Plain routes: these handlers read the request themselves, and /request is the one that is in a hurry.
 routes: list[BaseRoute] = [
     Route("/ping", ping),
@@ -217,4 +242,77 @@ routes: list[BaseRoute] = [
     Route("/status", status),
     Route("/env", env),
     Route("/whoami", whoami),
+]
+
+described = [
+    Operation("GET", "/ping", "Whether anybody answers.", Asks.ANYBODY, (Answer("Yes.", Literal["pong"]),)),
+    Operation(
+        "POST",
+        "/request",
+        "Hand in a job.",
+        Asks.KEY,
+        (Answer("It is on disk, and will end whatever happens.", StatusFrame),),
+        fails=(
+            errors.CLIENT_TOO_OLD,
+            errors.CLIENT_UNSUPPORTED,
+            errors.PYTHON_UNSUPPORTED,
+            errors.STORAGE_LOW,
+            errors.STORAGE_FULL,
+            errors.BODY_NOT_MULTIPART,
+            errors.BODY_TRUNCATED,
+            errors.BODY_TOO_LARGE,
+            errors.ENVELOPE_INVALID,
+            errors.MODEL_KEY_INVALID,
+            errors.MODEL_NOT_SERVED,
+            errors.ENV_NOT_ALLOWED,
+            errors.SESSION_UNKNOWN,
+            errors.PAYLOAD_NOT_ZSTD,
+            errors.PAYLOAD_BOMB,
+        ),
+        parameters=(
+            Parameter("nnsight-version", "The client's version.", {"type": "string"}, "header"),
+            Parameter("python-version", "The client's Python.", {"type": "string"}, "header"),
+            Parameter("idempotency-key", "The same job when it is sent again.", {"type": "string"}, "header"),
+        ),
+        takes=(
+            "multipart/form-data",
+            {
+                "type": "object",
+                "properties": {
+                    "data": {
+                        "type": "string",
+                        "contentMediaType": JSON,
+                        "description": "model_key, session_id, compress, env: docs/protocol.md.",
+                    },
+                    "blob": {"type": "string", "format": "binary", "description": "What nnsight serialised."},
+                },
+                "required": ["data", "blob"],
+            },
+        ),
+    ),
+    Operation(
+        "GET",
+        "/response/{job_id}",
+        "A job's last status.",
+        Asks.KEY,
+        (Answer("The status; `data` is a link to the result once there is one.", StatusFrame),),
+        fails=(errors.JOB_UNKNOWN, errors.RESULT_GONE),
+    ),
+    Operation(
+        "GET",
+        "/status",
+        "Which models are served.",
+        Asks.ANYBODY_OR_KEY,
+        (Answer("By model and replica.", Deployments),),
+    ),
+    Operation(
+        "GET",
+        "/env",
+        "What the workers run.",
+        Asks.ANYBODY_OR_KEY,
+        (Answer("Python and packages.", Environment),),
+    ),
+    Operation(
+        "GET", "/whoami", "Whose key this is.", Asks.KEY, (Answer("`email` is null if nobody's.", WhoAmI),)
+    ),
 ]

@@ -6,12 +6,12 @@ a request may do is decided in the routes. Readers that do not read are the kern
 """
 
 import asyncio
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -19,9 +19,12 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from edif.core import errors
 from edif.core.addresses import Network, neighbourhood, parse_address
 from edif.core.errors import EdifError, OverLimit, Refused
+from edif.telemetry.metrics import CONNECTIONS, REFUSED
 from edif.wire.client_protocol import error_body
 
-log = structlog.get_logger()
+# uvicorn writes a line for each request that does not parse: a stranger could fill the disk. They are counted instead.
+_log = logging.getLogger("uvicorn.error.requests")
+_log.setLevel(logging.ERROR)
 
 _MAX_HEADERS = 100
 _MAX_LINE_BYTES = (
@@ -79,11 +82,13 @@ class Door:
                 f"There are {self.limits.connections_per_address} connections from {here} open, the most for one address.",
             )
         self._all += 1
+        CONNECTIONS.inc()
         self._from[here] += 1
 
     def leave(self, host: str) -> None:
         here = neighbourhood(host)
         self._all -= 1
+        CONNECTIONS.dec()
         self._from[here] -= 1
         if not self._from[here]:
             del self._from[here]
@@ -121,6 +126,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     def __init__(self, config: GuardedConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
+        self.logger = _log
         self._door = config.door
         self._limits = config.door.limits
         self._inside = False
@@ -281,7 +287,7 @@ class GuardedHttp(HttpToolsProtocol):
         """Say why, where that can still be said, and end the connection."""
         self._stop_timer()
         self._phase = _Phase.REFUSED
-        log.info("gateway.connection_refused", client=_host(self), code=error.code)
+        REFUSED.labels(error.code).inc()
         in_answer = bool(self.pipeline) or (not self._answered and self.cycle.response_started)
         if not self._answered:
             self.cycle.disconnected = True

@@ -19,6 +19,7 @@ from edif.gateway.fabric import Fabric
 from edif.gateway.hub import HubMirror
 from edif.gateway.rates import RateLimiter
 from edif.gateway.subscribers import Subscribers
+from edif.telemetry.metrics import REFUSED
 from edif.wire.client_protocol import error_body
 
 log = structlog.get_logger()
@@ -112,6 +113,7 @@ def answer_error(_: Request, error: Exception) -> Response:
 
 
 def _answer_of(error: EdifError) -> Response:
+    REFUSED.labels(error.code).inc()
     answer = json_answer(error_body(error), error.kind.http_status)
     if isinstance(error, OverLimit) and error.retry_after_s is not None:
         answer.headers["retry-after"] = str(error.retry_after_s)
@@ -128,7 +130,7 @@ def answer_unknown_route(request: Request, _: Exception) -> Response:
     return json_answer(error_body(unknown), unknown.kind.http_status)
 
 
-def answer_crash(request: Request, error: Exception) -> Response:
+async def answer_crash(request: Request, error: Exception) -> Response:
     """A fault of ours: the log has all of it, the client learns that it is not theirs."""
     if isinstance(error, ClientDisconnect):
         return Response(status_code=499)

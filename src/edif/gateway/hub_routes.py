@@ -3,12 +3,15 @@
 Source: ``huggingface_hub`` 1.x and 2.x, ``HfApi.model_info``, ``hf_hub_download`` and ``list_repo_tree``.
 """
 
+from typing import Any
+
 import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from edif.core import errors
 from edif.core.errors import EdifError
+from edif.gateway.description import BYTES, Answer, Asks, Operation
 from edif.gateway.edge import Edge, answer_error, edge_of, json_answer
 
 router = APIRouter(prefix="/hub")
@@ -84,3 +87,43 @@ def hub_error(request: Request, error: EdifError) -> Response:
     if error.code in _HUB_CODES:
         answer.headers["x-error-code"] = _HUB_CODES[error.code]
     return answer
+
+
+_FAILS = (
+    errors.HUB_REPO_UNKNOWN,
+    errors.HUB_ENTRY_UNKNOWN,
+    errors.HUB_UPSTREAM_FAILED,
+)
+
+described = [
+    Operation(
+        "GET",
+        "/hub/api/models/{repo}",
+        "A repository, also with /revision/REV or /tree/REV behind it, as the Hub describes it.",
+        Asks.KEY,
+        (Answer("An object; the tree is a list.", dict[str, Any] | list[dict[str, Any]]),),
+        fails=_FAILS,
+    ),
+    *(
+        Operation(
+            method,
+            "/hub/{repo}/resolve/{revision}/{name}",
+            "One metadata file.",
+            Asks.KEY,
+            (Answer("The file.", media=BYTES, headers=("etag", "x-repo-commit")),),
+            fails=(*_FAILS, errors.HUB_NO_WEIGHTS),
+        )
+        for method in ("GET", "HEAD")
+    ),
+    *(
+        Operation(
+            method,
+            "/hub/{path}",
+            "All else of a Hub, which the mirror does not have.",
+            Asks.KEY,
+            (),
+            fails=(errors.HUB_ENTRY_UNKNOWN,),
+        )
+        for method in ("GET", "HEAD", "POST")
+    ),
+]

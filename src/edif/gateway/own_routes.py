@@ -1,9 +1,10 @@
 """eDIF's own routes, below ``/edif/v1``: jobs for their owners, everything for operators."""
 
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, fields
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+import msgspec
+from fastapi import APIRouter, Query, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
@@ -11,7 +12,8 @@ from edif import __version__
 from edif.core import errors
 from edif.core.errors import EdifError
 from edif.core.ids import ModelId
-from edif.core.job import Job, JobState
+from edif.core.job import Attempt, ClientStatus, Job, JobState
+from edif.gateway.description import Answer, Asks, Operation, Parameter
 from edif.gateway.edge import Edge, base_url, edge_of
 from edif.records.store import RecordStore
 
@@ -43,12 +45,14 @@ async def health(request: Request) -> dict[str, Any]:
 
 
 @router.get("/jobs")
-async def list_jobs(request: Request, state: str | None = None, limit: int = 100) -> dict[str, Any]:
+async def list_jobs(
+    request: Request, state: JobState | None = None, limit: Annotated[int, Query(ge=1, le=_MAX_LISTED)] = 100
+) -> dict[str, Any]:
     edge = edge_of(request)
     identity = await edge.auth.identify(request)
-    states = [JobState(state)] if state in set(JobState) else []
+    states = [] if state is None else [state]
     owner = None if identity.operator else identity.name
-    jobs = await _records(request).jobs(owner=owner, states=states, limit=min(max(limit, 1), _MAX_LISTED))
+    jobs = await _records(request).jobs(owner=owner, states=states, limit=limit)
     return {"jobs": [job_view(job) for job in jobs]}
 
 
@@ -142,3 +146,139 @@ async def _own_job(request: Request, job_id: str) -> tuple[Edge, Job]:
 def _records(request: Request) -> RecordStore:
     records: RecordStore = request.app.state.records
     return records
+
+
+# -- how they are described ----------------------------------------------------------------------------
+_VIEWED = [(field.name, field.type) for field in fields(Job) if field.name != "client_key"]
+JobView = msgspec.defstruct("JobView", _VIEWED)
+JobDetail = msgspec.defstruct(
+    "JobDetail",
+    [*_VIEWED, ("status", ClientStatus), ("status_description", str), ("tries", list[Attempt])],
+)
+Jobs = msgspec.defstruct("Jobs", [("jobs", list[JobView])])  # type: ignore[valid-type]
+
+
+class Health(msgspec.Struct):
+    version: str
+    agents: int
+    accepting: bool
+
+
+class Cancelling(msgspec.Struct):
+    id: str
+    cancelling: bool
+
+
+class ServedModel(msgspec.Struct):
+    model: str
+    revision: str | None
+    task: str
+    dtype: str
+    trust_remote_code: bool
+    isolation: Literal["sealed", "shared"]
+    jobs_at_once: int
+    state: Literal["RUNNING", "DEPLOYING", "NOT_STARTED"]
+    replicas: int
+    queued: int
+
+
+class Models(msgspec.Struct):
+    models: list[ServedModel]
+
+
+class Deploying(msgspec.Struct):
+    model: str
+    deploying: bool
+
+
+class Evicting(msgspec.Struct):
+    model: str
+    evicting: bool
+
+
+class JoinedAgent(msgspec.Struct):
+    agent: str
+    host: str
+    pid: int
+    running: int
+
+
+class Agents(msgspec.Struct):
+    agents: list[JoinedAgent]
+
+
+described = [
+    Operation(
+        "GET",
+        "/edif/v1/health",
+        "Whether the fabric works.",
+        Asks.ANYBODY,
+        (Answer("It does; 500 if its runtime does not run.", Health),),
+    ),
+    Operation(
+        "GET",
+        "/edif/v1/openapi.json",
+        "This description.",
+        Asks.ANYBODY,
+        (Answer("OpenAPI 3.1.", dict[str, Any]),),
+    ),
+    Operation(
+        "GET",
+        "/edif/v1/jobs",
+        "Own jobs, newest first; everyone's for an operator.",
+        Asks.KEY,
+        (Answer("The jobs.", Jobs),),
+        fails=(errors.REQUEST_INVALID,),
+        parameters=(
+            Parameter("state", "Only those in this state.", {"enum": sorted(JobState)}),
+            Parameter(
+                "limit",
+                "How many.",
+                {"type": "integer", "minimum": 1, "maximum": _MAX_LISTED, "default": 100},
+            ),
+        ),
+    ),
+    Operation(
+        "GET",
+        "/edif/v1/jobs/{job_id}",
+        "One job with its tries.",
+        Asks.KEY,
+        (Answer("The job.", JobDetail),),
+        fails=(errors.JOB_UNKNOWN,),
+    ),
+    Operation(
+        "POST",
+        "/edif/v1/jobs/{job_id}/cancel",
+        "Cancel a job, wherever it is.",
+        Asks.KEY,
+        (Answer("It is on record that the job is to end.", Cancelling, 202),),
+        fails=(errors.JOB_UNKNOWN, errors.STATE_CONFLICT),
+    ),
+    Operation(
+        "GET", "/edif/v1/models", "Served models and their state.", Asks.KEY, (Answer("The models.", Models),)
+    ),
+    Operation(
+        "POST",
+        "/edif/v1/models/{model}/deploy",
+        "Bring a model up and keep it up.",
+        Asks.OPERATOR,
+        (Answer("It is being brought up.", Deploying, 202),),
+        fails=(errors.MODEL_NOT_SERVED,),
+    ),
+    Operation(
+        "POST",
+        "/edif/v1/models/{model}/evict",
+        "Take a model down after its running job.",
+        Asks.OPERATOR,
+        (Answer("It is being taken down.", Evicting, 202),),
+        fails=(errors.MODEL_NOT_SERVED,),
+    ),
+    Operation("GET", "/edif/v1/agents", "Node agents.", Asks.OPERATOR, (Answer("The agents.", Agents),)),
+    Operation(
+        "GET",
+        "/edif/v1/metrics",
+        "Metrics for Prometheus.",
+        Asks.OPERATOR,
+        (Answer("Its text format.", media="text/plain"),),
+    ),
+]

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Request
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from edif.core import errors
 from edif.core.errors import Refused
+from edif.gateway.description import BYTES, JSON, Answer, Asks, Operation, Parameter
 from edif.gateway.edge import bounded_body, edge_of, refuse_socket
 from edif.models.metadata import MAX_METADATA_BYTES
 from edif.wire import link
@@ -90,7 +92,44 @@ async def publish_model(request: Request, repo: str) -> dict[str, int]:
     edge = edge_of(request)
     edge.auth.check_worker(request)
     body = b"".join([chunk async for chunk in bounded_body(request, MAX_METADATA_BYTES)])
-    names = msgspec.json.decode(body, type=FileNames).files
+    try:
+        names = msgspec.json.decode(body, type=FileNames).files
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise Refused(errors.REQUEST_INVALID, "The body is not a list of `files`.") from error
     edge.hub.publish(repo, names, request.headers.get(UPLOAD_HEADER, ""))
     edge.fabric.metadata_arrived(repo)
     return {"files": len(names)}
+
+
+class Received(msgspec.Struct):
+    size_bytes: int
+
+
+class Published(msgspec.Struct):
+    files: int
+
+
+_UPLOAD = Parameter(UPLOAD_HEADER, "The upload that a file belongs to.", {"type": "string"}, "header")
+
+described = [
+    Operation(
+        "PUT",
+        "/edif/v1/worker/hub/{repo}/files/{name}",
+        "Send one metadata file of a model.",
+        Asks.WORKER,
+        (Answer("It waits to be published.", Received),),
+        fails=(errors.REQUEST_INVALID, errors.BODY_TOO_LARGE),
+        parameters=(_UPLOAD,),
+        takes=(BYTES, {}),
+    ),
+    Operation(
+        "POST",
+        "/edif/v1/worker/hub/{repo}/files",
+        "Serve the files that were sent.",
+        Asks.WORKER,
+        (Answer("They are served.", Published),),
+        fails=(errors.REQUEST_INVALID, errors.BODY_TOO_LARGE),
+        parameters=(_UPLOAD,),
+        takes=(JSON, msgspec.json.schema_components([FileNames])[1]["FileNames"]),
+    ),
+]

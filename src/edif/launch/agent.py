@@ -53,7 +53,11 @@ async def _main(settings: Settings) -> None:
             "Set EDIF_WORKER_TOKEN to the content of worker.token in the gateway's data folder.",
         )
     with folder.hold("agent"):
-        folder.note("agent", {"pid": os.getpid(), "gateway": urls[0], "started_at": time.time()})
+        certificate = None if settings.tls_cert is None else str(settings.tls_cert)
+        folder.note(
+            "agent",
+            {"pid": os.getpid(), "gateway": urls[0], "certificate": certificate, "started_at": time.time()},
+        )
         agent = Agent(
             AgentConfig(
                 agent_id=folder.seat(),

@@ -134,7 +134,9 @@ class Supervisor:
             return
         service = _found("agent", agent["pid"])
         same_address = gateway is not None and agent["gateway"] == gateway["url"]
-        if same_address and self._settings.port in (0, _port_of(agent["gateway"])):
+        certificate = self._settings.tls_cert and str(self._settings.tls_cert)
+        same_trust = agent.get("certificate") == certificate
+        if same_address and same_trust and self._settings.port in (0, _port_of(agent["gateway"])):
             # The agent dials the address it knows, so the new gateway takes that port again.
             self._settings = self._settings.model_copy(update={"port": _port_of(agent["gateway"])})
             self._services["agent"] = service

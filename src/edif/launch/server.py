@@ -35,7 +35,7 @@ def listen(settings: Settings) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # Every accepted connection inherits these two. The kernel ends one whose reader takes nothing (tcp(7)), whether
     # it downloads, listens for statuses or was closed on our side; and it holds no more of an answer than it can send.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.stall_timeout_s * 1000))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _milliseconds(settings.stall_timeout_s))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     try:
         sock.bind((host, port))
@@ -44,6 +44,11 @@ def listen(settings: Settings) -> socket.socket:
         sock.close()
         raise SetupError(errors.PORT_TAKEN, f"Cannot listen on {host}:{port}: {error.strerror}.") from error
     return sock
+
+
+def _milliseconds(seconds: float) -> int:
+    """As the kernel takes them: at least one, for zero would be no limit."""
+    return max(1, min(int(seconds * 1000), 2**31 - 1))
 
 
 def own_url(settings: Settings, sock: socket.socket) -> str:

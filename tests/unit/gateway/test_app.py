@@ -41,6 +41,7 @@ async def test_status_of_a_route(client: httpx.AsyncClient, method: str, path: s
     answer = await client.request(method, path)
     assert answer.status_code == status
     assert status == 200 or answer.json()["code"]
+    assert status != 405 or answer.headers["allow"] == {"/request": "POST"}.get(path, "GET")
 
 
 @pytest.mark.parametrize("path", ["/status", "/edif/v1/models"])
