@@ -87,7 +87,7 @@ def _own_certificate(settings: Settings, folder: DataFolder, url: str) -> Path |
 
 
 def _trusting_only(certificate: Path) -> ssl.SSLContext:
-    """Trust in the first certificate of the file and in nothing that it, or another of the file, has signed.
+    """Trust in the first certificate of the file, and in nothing that another one of the file has signed.
 
     Its name is not compared: who shows it has its key, which says more than a name.
     """
