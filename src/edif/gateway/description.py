@@ -36,6 +36,8 @@ _KEY = (
     errors.RATE_LIMITED,
 )
 
+_STORE = (errors.STORAGE_FULL, errors.STORE_UNREACHABLE, errors.LEAD_LOST)
+
 
 class Asks(Enum):
     """Who may ask: the security schemes of the document, and the errors that come with each."""
@@ -43,8 +45,8 @@ class Asks(Enum):
     ANYBODY = ()
     ANYBODY_OR_KEY = (*_KEY,)
     """Open and limited by address; with a key when the operator has closed it."""
-    KEY = (*_KEY, errors.STORAGE_FULL)
-    OPERATOR = (*_KEY, errors.STORAGE_FULL, errors.ROLE_TOO_LOW)
+    KEY = (*_KEY, *_STORE)
+    OPERATOR = (*_KEY, *_STORE, errors.ROLE_TOO_LOW)
     WORKER = (errors.KEY_UNKNOWN, errors.RATE_LIMITED)
     LINK = (errors.LINK_INVALID,)
 

@@ -12,6 +12,7 @@ from edif import __version__
 from edif.core import errors
 from edif.core.errors import EdifError
 from edif.core.ids import ModelId
+from edif.core.quota import Measure
 from edif.core.job import Attempt, ClientStatus, Job, JobState
 from edif.gateway.description import Answer, Asks, Operation, Parameter
 from edif.gateway.edge import Edge, base_url, edge_of
@@ -162,6 +163,8 @@ class Health(msgspec.Struct):
     version: str
     agents: int
     accepting: bool
+    draining: bool
+    running: int
 
 
 class Cancelling(msgspec.Struct):
@@ -194,6 +197,22 @@ class Deploying(msgspec.Struct):
 class Evicting(msgspec.Struct):
     model: str
     evicting: bool
+
+
+class Allowance(msgspec.Struct):
+    limit: float | None
+    used: float
+    frees_at: float | None
+
+
+class Allowances(msgspec.Struct):
+    user: dict[Measure, Allowance]
+    group: dict[Measure, Allowance] | None
+
+
+class Draining(msgspec.Struct):
+    draining: bool
+    running: int
 
 
 class JoinedAgent(msgspec.Struct):
@@ -272,6 +291,27 @@ described = [
         Asks.OPERATOR,
         (Answer("It is being taken down.", Evicting, 202),),
         fails=(errors.MODEL_NOT_SERVED,),
+    ),
+    Operation(
+        "GET",
+        "/edif/v1/quota",
+        "What the caller and the caller's group may use, and use.",
+        Asks.KEY,
+        (Answer("By measure; hours of freeing in Unix seconds.", Allowances),),
+    ),
+    Operation(
+        "POST",
+        "/edif/v1/drain",
+        "Begin no more jobs; what runs, ends, what waits, waits.",
+        Asks.OPERATOR,
+        (Answer("Nothing begins any more.", Draining, 202),),
+    ),
+    Operation(
+        "POST",
+        "/edif/v1/resume",
+        "Begin jobs again.",
+        Asks.OPERATOR,
+        (Answer("Jobs begin again.", Draining, 202),),
     ),
     Operation("GET", "/edif/v1/agents", "Node agents.", Asks.OPERATOR, (Answer("The agents.", Agents),)),
     Operation(
