@@ -178,6 +178,21 @@ def test_what_the_fabric_lost_is_not_charged() -> None:
     assert served(with_losses, "a", 30) == pytest.approx(served(with_losses, "b", 30), abs=2)
 
 
+def test_a_user_whose_attempt_was_lost_is_as_well_placed_as_before() -> None:
+    shares = Shares(claims := Claims(), inf)
+    for user in ("a", "b", "c"):
+        claims.note(Claim(user))
+    shares.join(JobId("c1"), Claim("c"), 0, 0.0)
+    assert shares.take() == "c1"  # runs all the while, so that clocks are kept
+    shares.join(JobId("a1"), Claim("a"), 1, 0.0)
+    for _ in range(3):
+        assert shares.take() == "a1"
+        shares.restore(JobId("a1"))
+        shares.validate()
+    shares.join(JobId("b1"), Claim("b"), 2, 0.0)
+    assert shares.take() == "a1"
+
+
 # -- limits --------------------------------------------------------------------------------------------
 def test_a_user_at_the_limit_is_passed_over_and_the_others_take_the_slots() -> None:
     service = two(flood("limited", 20, most_running=1), flood("free"), slots=4).play()
