@@ -268,6 +268,7 @@ described = [
             errors.SESSION_UNKNOWN,
             errors.PAYLOAD_NOT_ZSTD,
             errors.PAYLOAD_BOMB,
+            errors.QUOTA_USED_UP,
         ),
         parameters=(
             Parameter("nnsight-version", "The client's version.", {"type": "string"}, "header"),

@@ -12,8 +12,8 @@ from edif import __version__
 from edif.core import errors
 from edif.core.errors import EdifError
 from edif.core.ids import ModelId
-from edif.core.quota import Measure
 from edif.core.job import Attempt, ClientStatus, Job, JobState
+from edif.core.quota import Measure
 from edif.gateway.description import Answer, Asks, Operation, Parameter
 from edif.gateway.edge import Edge, base_url, edge_of
 from edif.records.store import RecordStore
