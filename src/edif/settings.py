@@ -206,6 +206,12 @@ class Settings(BaseSettings):
         description="How long an agent may be away before its jobs move.",
     )
 
+    patience_s: float = Field(
+        default=600.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a job waits behind higher priorities before it goes with the highest.",
+    )
     drain_s: float = Field(
         default=30.0,
         ge=0,

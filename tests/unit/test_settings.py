@@ -265,6 +265,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "record_retention_s": SECONDS,
     "log_retention_s": SECONDS,
     "contact": TEXT,
+    "patience_s": SECONDS,
     "drain_s": SECONDS,
     "min_free_bytes": st.integers(0, 2**50),
     "lease_s": SECONDS,

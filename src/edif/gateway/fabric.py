@@ -32,7 +32,7 @@ from edif.gateway.telling import Positions, Results
 from edif.models.catalogue import Catalogue, Deployment
 from edif.records.store import RecordStore
 from edif.scheduler import events as ev
-from edif.scheduler.decide import Scheduler
+from edif.scheduler.decide import PATIENCE_S, Scheduler
 from edif.telemetry import metrics
 from edif.wire import link
 from edif.wire.client_protocol import StatusFrame
@@ -56,6 +56,7 @@ class FabricConfig:
         lease_s: how long an agent may be away before its attempts are given to others.
         store_id: names the blob folder, so that agents on the same machine can recognise it.
         keep_deployed: models that are brought up at once and kept up.
+        patience_s: how long a job waits behind higher classes before it goes with the highest.
         contact: whom users can ask for more quota.
     """
 
@@ -64,6 +65,7 @@ class FabricConfig:
     lease_s: float
     store_id: str
     keep_deployed: tuple[ModelId, ...] = ()
+    patience_s: float = PATIENCE_S
     contact: str | None = None
 
 
@@ -115,7 +117,8 @@ class Fabric:
         self._records = records
         self._blobs = blobs
         prefix = f"r{secrets.token_hex(3)}"
-        self._scheduler = Scheduler((ModelId(each.spec.id) for each in catalogue), prefix)
+        models = (ModelId(each.spec.id) for each in catalogue)
+        self._scheduler = Scheduler(models, prefix, config.patience_s)
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._sealing = Sealing(config.limits)
         self._entitlements = Entitlements(records, catalogue, self._sealing, config.contact)

@@ -17,6 +17,7 @@ from edif.launch.renewal import FollowingContext
 from edif.launch.tls import client_context, client_files
 from edif.settings import Settings, environment
 from edif.telemetry import logs
+from edif.telemetry.log_files import LogFile
 from edif.worker.agent import Agent, AgentConfig, GatewayAddress
 
 log = structlog.get_logger()
@@ -69,11 +70,13 @@ async def _main(settings: Settings) -> None:
             )
         )
         task = asyncio.create_task(agent.run())
+        tending = asyncio.create_task(LogFile(folder.log("agent"), settings.log_retention_s).tend())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, agent.stop)
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        tending.cancel()
         log.info("agent.stopped")
 
 

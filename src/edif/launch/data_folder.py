@@ -47,6 +47,10 @@ class DataFolder:
     def run(self) -> Path:
         return self.root / "run"
 
+    def log(self, name: str) -> Path:
+        """Where the supervisor has the service of this name write its log."""
+        return self.run / "logs" / f"{name}.log"
+
     def prepare(self) -> None:
         """Create the folder and what must be in it.
 

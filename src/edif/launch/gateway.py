@@ -35,6 +35,7 @@ from edif.models.catalogue import Catalogue
 from edif.records.store import RecordStore
 from edif.settings import Settings
 from edif.telemetry import logs
+from edif.telemetry.log_files import LogFile
 
 log = structlog.get_logger()
 
@@ -99,6 +100,7 @@ async def _serve(
             lease_s=settings.lease_s,
             store_id=folder.store_id(),
             keep_deployed=tuple(ModelId(each.spec.id) for each in catalogue),
+            patience_s=settings.patience_s,
             contact=settings.contact,
         ),
         records=records,
@@ -142,6 +144,7 @@ async def _serve(
                 tasks.create_task(fabric.run()),
                 tasks.create_task(keep_tidy(records, blobs, periods, fabric.result_retired)),
                 tasks.create_task(keep_leading(records, standby=settings.standby)),
+                tasks.create_task(LogFile(folder.log("gateway"), settings.log_retention_s).tend()),
             ]
             server.on_terminate = lambda: background.append(
                 tasks.create_task(_drain(fabric, server, settings.drain_s))

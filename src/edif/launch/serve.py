@@ -72,7 +72,6 @@ class Supervisor:
         self._settings = settings.model_copy(update={"data": self._folder.root})
         self._services: dict[str, _Service] = {}
         self._quick_leaves = 0
-        self._logs = self._folder.run / "logs"
         self._url = ""
         self._wake = -1
 
@@ -88,7 +87,7 @@ class Supervisor:
             SetupError: a service cannot be started.
         """
         self._folder.prepare()
-        self._logs.mkdir(exist_ok=True)
+        self._folder.log("gateway").parent.mkdir(exist_ok=True)
         catalogue_of(self._settings)  # what is wrong with the models is better said here than in a log
         standby = self._settings.standby
         if standby and self._folder.held("supervisor"):
@@ -162,16 +161,18 @@ class Supervisor:
                 raise _Stopped
         self._services.pop("gateway").stop()
         raise SetupError(
-            errors.INTERNAL, "The gateway did not come up in time.", f"See {self._logs}/gateway.log."
+            errors.INTERNAL, "The gateway did not come up in time.", f"See {self._folder.log('gateway')}."
         )
 
     def _last_words(self, name: str) -> SetupError:
         """The error with which a service ended, from the last line of its log."""
-        lines = (self._logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
+        lines = self._folder.log(name).read_text(errors="replace").strip().splitlines()
         match = re.fullmatch(r"Error: (.+) \[(\w+)\]", lines[-1]) if lines else None
         kind = errors.catalogue().get(match[2]) if match else None
         if match is None or kind is None:
-            return SetupError(errors.INTERNAL, f"The {name} ends as soon as it starts.", f"See {self._logs}.")
+            return SetupError(
+                errors.INTERNAL, f"The {name} ends as soon as it starts.", f"See {self._folder.log(name)}."
+            )
         return SetupError(kind, match[1], "")
 
     def _start_agent(self) -> None:
@@ -183,7 +184,7 @@ class Supervisor:
         variables = {**environment(), **self._settings.as_environment(), **extra, "EDIF_LOG_JSON": "true"}
         if name == "agent":
             variables = {key: value for key, value in variables.items() if not _for_the_database(key)}
-        with (self._logs / f"{name}.log").open("ab") as output:
+        with self._folder.log(name).open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - our own program, no shell
                 [sys.executable, "-m", "edif", name],
                 env=variables,
