@@ -204,7 +204,7 @@ class Fabric:
             if not error.in_doubt:
                 await self._blobs.delete(payload_name(job.id))
                 raise
-            # It may be on record, and then an earlier gateway's successor would run it: so it is asked for until it surely is.
+            # It may be on record, and would then run one day: so it is asked for until it surely is, before anything is told.
             recorded = await self._durably(partial(self._records.add_job, job))
         if recorded.id != job.id:
             await self._blobs.delete(payload_name(job.id))
