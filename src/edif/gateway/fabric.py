@@ -246,7 +246,7 @@ class Fabric:
         except StoreUnavailable as error:
             if not error.in_doubt:
                 raise
-            # It may be on record, and then a successor of this gateway would run it: so it is asked for until it surely is.
+            # It may be on record, and would then run one day: so it is asked for until it surely is, before anything is told.
             return await self._durably(add)
 
     def check_quota(self, user: UserName) -> None:

@@ -117,8 +117,9 @@ async def _hold_if_free(stack: contextlib.AsyncExitStack, folder: DataFolder) ->
     """
     for _ in range(_HOLD_TRIES):
         try:
-            return await _hold(stack, folder)
+            await _hold(stack, folder)
         except SetupError:
             await asyncio.sleep(_HOLD_PAUSE_S)
+        else:
+            return
     log.warning("gateway.folder_held", folder=str(folder.root))
-    return None

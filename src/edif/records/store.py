@@ -1,4 +1,4 @@
-"""The port to the record store. ``sql_store.py`` implements it; one contract suite runs on all of them."""
+"""The port to the record store. ``sql_store.py`` implements it; one contract suite runs on both database systems."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol

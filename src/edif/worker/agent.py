@@ -141,7 +141,7 @@ class Agent:
             for gateway in self._config.gateways:
                 if await self._visit(gateway, first=failures == 0):
                     failures = 0
-                    break  # the same one is tried first again: as a rule it comes back
+                    break  # it may come back, or another may lead now: all are tried, from the first one on
             await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
             failures += 1
 
