@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,9 +13,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from edif.core import errors
+from edif.core.audit import faults
 from edif.core.errors import LeadLost, Refused, SetupError, StoreUnavailable
+from edif.core.ids import GroupName
 from edif.core.job import AttemptOutcome, JobState
-from edif.core.users import ApiKey, Role, User
+from edif.core.quota import Measure, Scope
+from edif.core.users import ApiKey, Group, Role, User
 from edif.records.migrate import open_store
 from edif.records.sql_store import SqlRecordStore
 from tests.servers.cutter import Cut, Cutter, cutter
@@ -175,6 +179,7 @@ async def test_every_write_in_doubt_is_told_as_such_and_may_be_asked_again(
     store = await opened(network.url, leading=True)
     one, two, keyed = a_job(), a_job(), a_job(client_key="k")
     attempt, again = an_attempt(one.id), an_attempt(one.id, 2)
+    group = Group(GroupName("lab"), 1.0)
     user, key = User(ADA, Role.RESEARCHER, 1.0), ApiKey("id", ADA, "digest", 1.0)
     ended = {"now": 5.0, "attempt": 2, "outcome": AttemptOutcome.COMPLETED}
     writes: list[tuple[Callable[[], Awaitable[object]], object]] = [
@@ -191,6 +196,9 @@ async def test_every_write_in_doubt_is_told_as_such_and_may_be_asked_again(
         (lambda: store.add_user(user), True),
         (lambda: store.add_key(key), None),
         (lambda: store.revoke_key("id", 7.0), True),
+        (lambda: store.add_group(group), True),
+        (lambda: store.change_user(replace(user, group=group.name)), True),
+        (lambda: store.set_quota(Scope.GROUP, group.name, Measure.QUEUED_JOBS, 5.0), None),
     ]
     for write, answer in writes:
         network.next_cut = how
@@ -206,7 +214,11 @@ async def test_every_write_in_doubt_is_told_as_such_and_may_be_asked_again(
     }
     outcomes = [each.outcome for each in await store.attempts(one.id)]
     assert outcomes == [AttemptOutcome.LOST, AttemptOutcome.COMPLETED]
-    assert await store.expired_blobs(99.0) == [two.id]
+    assert [job.id for job in await store.expired_blobs(99.0)] == [two.id]
+    assert sum(row.jobs for row in await store.usage()) == 2
+    acts = await store.audit()
+    assert [act.entry.action for act in acts].count("job.completed") == 2
+    assert not list(faults(acts))
 
 
 async def test_all_that_share_a_commit_in_doubt_are_told(opened: Opened, network: Cutter) -> None:
