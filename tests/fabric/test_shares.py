@@ -334,7 +334,7 @@ async def test_a_second_signal_stops_at_once_and_the_job_is_tried_again(
         runs = await running(client, "endless")
         fabric.process.send_signal(signal.SIGTERM)
         assert fabric.process.stdout is not None
-        line = await asyncio.to_thread(_line_with, fabric, "Jobs that run may end")
+        line = await asyncio.to_thread(_line_with, fabric, "Waiting for jobs that run")
         assert "3000 s" in line
         assert fabric.stop() == 0
     (job,) = _jobs_on_record(fabric)

@@ -195,5 +195,5 @@ def _welcome(settings: Settings, url: str, *, keys_needed: bool) -> str:
         f"eDIF is listening at {url} and brings its models up.\n\n"
         f"In the shell where you work:\n\n    {variables}\n\n"
         f"In a file, say hello.py:\n\n{textwrap.indent(program, '    ')}\n\n"
-        f"Data: {settings.data.resolve()}. Stop with Ctrl-C; jobs that run are kept and tried again."
+        f"Data: {settings.data.resolve()}. Stop with Ctrl-C: jobs that run may end first, and all others are kept for the next start."
     )

@@ -26,7 +26,7 @@ _READY_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 15.0
 _RESTART_PAUSE_S = 0.5
 _TRIES = 5
-_QUICK_DRAIN_S = 1.0
+_QUICK_DRAIN_S = 3.0
 _QUICK_S = 5.0
 
 
@@ -119,7 +119,7 @@ class Supervisor:
             return
         patience_s = self._settings.drain_s
         on_wait(
-            f"Jobs that run may end, for up to {patience_s:.0f} s. Ctrl-C stops at once: they are tried again at the next start."
+            f"Waiting for jobs that run, for up to {patience_s:.0f} s. Ctrl-C stops at once: they are tried again at the next start."
         )
         select.select([self._wake, gateway.pidfd], [], [], patience_s + _STOP_TIMEOUT_S)
 

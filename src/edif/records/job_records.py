@@ -173,9 +173,8 @@ class JobRecords(Access):
             if attempt is None:
                 connection.execute(_abandon_attempt, {"job_id": job_id})
             usage_records.add(connection, job_id, ending, now)
-            audit_records.append(
-                connection, f"job.{ending.state.value}", job_id, FABRIC, error=ending.error_code or ""
-            )
+            reason = {} if ending.error_code is None else {"error": ending.error_code}
+            audit_records.append(connection, f"job.{ending.state.value}", job_id, FABRIC, **reason)
             return True
 
         return await self._write(work)
