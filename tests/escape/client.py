@@ -46,9 +46,14 @@ def main(plan_file: str) -> None:
 
 
 def fabric_as_a_target(plan: dict[str, Any]) -> dict[str, Any]:
-    """The fabric's processes and secrets, and the blobs of the neighbour's first job."""
+    """The fabric's processes and secrets, the result of the neighbour's first job, and a payload.
+
+    That job's own payload went when it had ended: what lies in its place is planted.
+    """
     data = Path(plan["data"])
-    payload, result = (first_file(data / "blobs" / kind) for kind in ("payload", "result"))
+    result = first_file(data / "blobs" / "result")
+    payload = data / "blobs" / "payload" / result.name.rpartition("-")[0]
+    payload.write_bytes(os.urandom(64))
     secrets = [(data / name).read_text() for name in SECRETS]
     secrets += [blob.read_bytes()[16:48].hex() for blob in (payload, result)]
     return {

@@ -78,7 +78,8 @@ def _headers(key: str) -> dict[str, str]:
 
 def test_jobs_of_others_do_not_exist(outcome: Outcome) -> None:
     fabric = outcome.fabric
-    jobs = [path.name for path in (fabric.data / "blobs" / "payload").rglob("*") if path.is_file()]
+    results = [path.name for path in (fabric.data / "blobs" / "result").rglob("*") if path.is_file()]
+    jobs = [name.rpartition("-")[0] for name in results]
     with httpx.Client(base_url=fabric.url) as http:
         for job in jobs[:3]:
             status = f"/response/{job}"
