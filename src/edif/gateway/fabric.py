@@ -220,7 +220,7 @@ class Fabric:
             self.check_quota(job.owner)
             self._active.add(active)
             recorded = await self._recorded(job)
-        except EdifError:
+        except Exception:
             self._active.forget(active)
             await self._blobs.delete(payload_name(job.id))
             raise
@@ -245,6 +245,10 @@ class Fabric:
                 raise
             # It may be on record, and then a successor of this gateway would run it: so it is asked for until it surely is.
             return await self._durably(add)
+
+    async def sent_before(self, owner: UserName, client_key: str) -> Job | None:
+        """The job that an earlier request of this user with this key became."""
+        return await self._records.job_of_key(owner, client_key)
 
     def check_quota(self, user: UserName) -> None:
         """

@@ -21,6 +21,10 @@ class JobStore(Protocol):
 
     async def job(self, job_id: JobId) -> Job | None: ...
 
+    async def job_of_key(self, owner: UserName, client_key: str) -> Job | None:
+        """The job that this owner sent with this key."""
+        ...
+
     async def jobs(
         self, *, owner: UserName | None = None, states: Sequence[JobState] = (), limit: int = 100
     ) -> list[Job]:

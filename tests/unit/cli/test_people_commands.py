@@ -15,6 +15,7 @@ from edif.core.audit import GENESIS
 from edif.core.errors import EdifError, ErrorCode
 from edif.core.job import AttemptOutcome, JobState
 from edif.records.migrate import open_store
+from edif.records.sql_store import SqlRecordStore
 from edif.records.sqlite import DATABASE_NAME
 from edif.records.store import RecordStore
 from tests.unit.cli.conftest import Edif
@@ -255,3 +256,24 @@ def test_a_log_cut_off_with_its_end_is_found_out_by_what_was_kept(edif: Edif, da
     changed(data, f"UPDATE audit_head SET number = 1, hash = '{before['hash']}'")
     edif("audit", "verify")  # by itself it is sound
     assert refused(edif, "audit", "verify", "--expect", f"2:{kept['hash']}") is errors.AUDIT_BROKEN
+
+
+def test_a_log_that_grows_while_it_is_verified_is_whole(
+    edif: Edif, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fabric that runs appends between any two looks at the log."""
+    edif("users", "add", "ada")
+    looks = {"audit": SqlRecordStore.audit, "audit_end": SqlRecordStore.audit_end}
+
+    def growing(name: str) -> Callable[..., Awaitable[object]]:
+        async def look(store: SqlRecordStore, **asked: int) -> object:
+            found = await looks[name](store, **asked)
+            if (await looks["audit_end"](store))[0] < 20:
+                await store.note("something.done", "")
+            return found
+
+        return look
+
+    for name in looks:
+        monkeypatch.setattr(SqlRecordStore, name, growing(name))
+    assert edif("audit", "verify")["faults"] == []
