@@ -14,7 +14,7 @@ from edif.cli.people import public_key
 from edif.cli.store import me, with_store
 from edif.core import errors
 from edif.core.errors import EdifError, Refused
-from edif.core.ids import UserName, new_user_id
+from edif.core.ids import ERASED, UserName, new_user_id
 from edif.core.job import JobState
 from edif.records.store import RecordStore
 from edif.settings import load
@@ -95,6 +95,6 @@ async def _erase(store: RecordStore, name: UserName, folder: Path) -> UserName:
     for job_id in stored:
         await delete_blobs(blobs, job_id)
     await store.mark_blobs_deleted(stored)
-    pseudonym = UserName(f"erased-{new_user_id() if user is None else user.id}")
+    pseudonym = UserName(f"{ERASED}{new_user_id() if user is None else user.id}")
     await store.erase_user(name, pseudonym, by=me())
     return pseudonym

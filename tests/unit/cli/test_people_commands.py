@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from edif.cli.main import app
 from edif.core import errors
 from edif.core.audit import GENESIS
 from edif.core.errors import EdifError, ErrorCode
@@ -154,6 +156,43 @@ def test_quotas_are_listed_and_taken_away(edif: Edif) -> None:
     }
     edif("quota", "unset", "queued_jobs", "--user", "ada")
     assert {each["scope"] for each in edif("quota", "list")} == {"group", "each_user"}
+
+
+@pytest.mark.parametrize(
+    ("measure", "text"),
+    [
+        ("queued_jobs", "0.5"),
+        ("running_jobs", "9" * 400),
+        ("seconds_per_day", "9" * 306 + "d"),
+        ("stored_bytes", "9" * 400),
+        ("stored_bytes", "inf"),
+    ],
+)
+def test_amounts_that_nothing_can_reach_or_count_are_refused(edif: Edif, measure: str, text: str) -> None:
+    assert refused(edif, "quota", "set", measure, text, "--each-user") is errors.REQUEST_INVALID
+    assert edif("quota", "list") == []
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "1e308"])
+@pytest.mark.parametrize("noun", ["users", "groups"])
+def test_weights_are_numbers_that_shares_can_be_divided_by(data: Path, noun: str, weight: str) -> None:
+    words = [noun, "add", "lab", f"--weight={weight}", "--data", str(data)]
+    assert CliRunner().invoke(app, words).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["operator", "local", "erased-u123", "a b", "a:b", "", "a" * 101, "ada\n"])
+def test_names_that_mean_something_else_or_cannot_be_told_apart_are_refused(edif: Edif, name: str) -> None:
+    assert refused(edif, "users", "add", name) is errors.REQUEST_INVALID
+
+
+@pytest.mark.parametrize("name", ["[red]", "a b", "a:b", "", "a" * 101, "lab\n"])
+def test_groups_are_named_as_people_are(edif: Edif, name: str) -> None:
+    assert refused(edif, "groups", "add", name) is errors.REQUEST_INVALID
+
+
+def test_tables_show_what_was_written(edif: Edif) -> None:
+    edif("users", "add", "ada", "--email", "[red]ada@example.org")
+    assert "[red]ada" in edif.printed("users", "list")  # type: ignore[attr-defined]
 
 
 # -- usage ---------------------------------------------------------------------------------------------
