@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 
 from edif.core.audit import actor_user
-from edif.core.ids import ModelId, UserName
+from edif.core.ids import ANONYMOUS, LOCAL, ModelId, UserName
 from edif.core.people import People
 from edif.core.quota import Measure, Quota, day_of, month_begins
 from edif.core.users import Priority
@@ -115,10 +115,13 @@ class Entitlements:
         used_up = self.admission.held_back(user, now)
         return None if used_up is None else self.admission.sentence(used_up)
 
-    def actor(self, user: UserName) -> str:
-        """How the audit log names someone whom the gateway knows: people by id, whoever has no name by what they are."""
-        known = self.people.users.get(user)
-        return f"local:{user}" if known is None else actor_user(known.id)
+    async def actor(self, user: UserName) -> str:
+        """How the audit log names someone whom the gateway let in: people by id, never by name, others by what they are."""
+        if user in (ANONYMOUS, LOCAL):
+            return f"local:{user}"
+        # Who was added or removed a moment ago is not among the people yet, or not any more.
+        known = self.people.users.get(user) or await self._records.user(user)
+        return "user:removed" if known is None else actor_user(known.id)
 
 
 def _most_running(quota: Quota | None) -> int | None:

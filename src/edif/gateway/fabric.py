@@ -237,7 +237,7 @@ class Fabric:
         Raises:
             StoreUnavailable: it is surely not on record.
         """
-        add = partial(self._records.add_job, job, by=self._entitlements.actor(job.owner))
+        add = partial(self._records.add_job, job, by=await self._entitlements.actor(job.owner))
         try:
             return await add()
         except StoreUnavailable as error:
@@ -285,7 +285,7 @@ class Fabric:
             Refused: the job has already ended.
         """
         try:
-            asked = await self._records.ask_cancel(job.id, by=self._entitlements.actor(by))
+            asked = await self._records.ask_cancel(job.id, by=await self._entitlements.actor(by))
         except StoreUnavailable:
             # A job that runs wild is stopped even so; only that this was asked for may be forgotten.
             self._post(ev.CancelAsked(job.id))
@@ -323,7 +323,7 @@ class Fabric:
         self._post(ev.DrainEnded())
 
     async def _note(self, action: str, subject: str, by: UserName) -> None:
-        await self._records.note(action, subject, by=self._entitlements.actor(by))
+        await self._records.note(action, subject, by=await self._entitlements.actor(by))
 
     @property
     def draining(self) -> bool:
