@@ -184,8 +184,8 @@ class UsageStore(Protocol):
         """Rows of these days (as ``core.quota.day_of`` counts them), oldest first."""
         ...
 
-    async def stored_bytes(self) -> dict[UserName, int]:
-        """Bytes of the payloads of unfinished jobs, and of results that have not been deleted, by owner."""
+    async def result_bytes(self) -> dict[UserName, int]:
+        """Bytes of the results that have not been deleted, by owner."""
         ...
 
     async def held(self) -> Held:
