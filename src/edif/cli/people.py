@@ -44,6 +44,10 @@ def users_add(
     group: InGroup = None,
     weight: Weight = None,
     priority: Class = None,
+    returning: Annotated[
+        bool,
+        typer.Option("--returning", help="The person who had this name before: gets jobs and usage back."),
+    ] = False,
     data: Data = None,
     config: Config = None,
     as_json: AsJson = False,
@@ -62,6 +66,12 @@ def users_add(
 
     async def add(store: RecordStore) -> tuple[bool, bool]:
         await _check_group(store, user.group)
+        if not returning and await store.user(user.name) is None and await store.on_record(user.name):
+            raise EdifError(
+                errors.USER_EXISTS,
+                f"Somebody was removed whose jobs, usage or keys are on record as {name!r}.",
+                f"Erase them first: edif users erase {name}. If it is the same person again: --returning.",
+            )
         return not await store.any_user(), await store.add_user(user, by=me())
 
     first, added = with_store(config, data, add)

@@ -118,6 +118,10 @@ class PeopleStore(Protocol):
 
     async def user(self, name: UserName) -> User | None: ...
 
+    async def on_record(self, name: UserName) -> bool:
+        """Whether jobs, usage or keys are on record under this name, be there such a user or not."""
+        ...
+
     async def remove_user(self, name: UserName, now: float, *, by: str = FABRIC) -> bool:
         """Remove a user, revoke the keys, and drop the user's quotas; jobs stay. False if there is no such user."""
         ...

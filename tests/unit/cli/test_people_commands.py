@@ -195,6 +195,60 @@ def test_tables_show_what_was_written(edif: Edif) -> None:
     assert "[red]ada" in edif.printed("users", "list")  # type: ignore[attr-defined]
 
 
+# -- privacy -------------------------------------------------------------------------------------------
+def test_a_name_is_free_again_when_its_person_is_erased(edif: Edif, data: Path) -> None:
+    edif("users", "add", "ada")
+    used(data, ("ada", "2026-11-01", 1.0))
+    edif("users", "remove", "ada")
+    assert refused(edif, "users", "add", "ada") is errors.USER_EXISTS
+    edif("users", "add", "ada", "--returning")
+    assert len(edif("users", "export", "ada")["jobs"]) == 1
+    edif("users", "erase", "ada", "--yes")
+    edif("users", "add", "ada")
+    export = edif("users", "export", "ada")
+    assert (export["jobs"], export["usage"], export["keys"], export["quotas"]) == ([], [], [], [])
+
+
+def test_an_export_has_quotas_tries_and_acts(edif: Edif, data: Path) -> None:
+    edif("users", "add", "ada", "--email", "ada@example.org")
+    edif("quota", "set", "queued_jobs", "5", "--user", "ada")
+    used(data, ("ada", "2026-11-01", 1.0))
+    export = edif("users", "export", "ada")
+    assert [each["amount"] for each in export["quotas"]] == [5]
+    assert [each["number"] for each in export["jobs"][0]["tries"]] == [1]
+    assert [each["entry"]["action"] for each in export["audit"]] == ["user.added", "quota.set"]
+
+
+@pytest.mark.parametrize("left", ["usage", "a key"])
+def test_whoever_was_removed_can_be_erased_when_the_jobs_are_forgotten(
+    edif: Edif, data: Path, left: str
+) -> None:
+    edif("users", "add", "ada")
+    if left == "a key":
+        edif("keys", "create", "--user", "ada")
+    else:
+        used(data, ("ada", "2026-11-01", 1.0))
+        changed(data, "DELETE FROM attempts")
+        changed(data, "DELETE FROM jobs")
+    edif("users", "remove", "ada")
+    pseudonym = edif("users", "erase", "ada", "--yes")["pseudonym"]
+    assert [row["user"] for row in edif("usage", "--by", "user")] == ([pseudonym] if left == "usage" else [])
+    assert refused(edif, "users", "export", "ada") is errors.USER_UNKNOWN
+
+
+def test_no_table_has_the_name_of_who_was_erased(edif: Edif, data: Path) -> None:
+    edif("groups", "add", "lab")
+    edif("users", "add", "adalovelace", "--email", "a@adalovelace.org", "--group", "lab")
+    edif("keys", "create", "--user", "adalovelace")
+    edif("quota", "set", "queued_jobs", "5", "--user", "adalovelace")
+    used(data, ("adalovelace", "2026-11-01", 1.0))
+    edif("users", "erase", "adalovelace", "--yes")
+    with sqlite3.connect(data / DATABASE_NAME) as connection:
+        dump = "\n".join(connection.iterdump())
+    connection.close()
+    assert "adalovelace" not in dump
+
+
 # -- usage ---------------------------------------------------------------------------------------------
 def test_usage_is_added_up_by_what_is_asked_for(edif: Edif, data: Path) -> None:
     used(
