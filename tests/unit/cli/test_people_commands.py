@@ -249,6 +249,19 @@ def test_no_table_has_the_name_of_who_was_erased(edif: Edif, data: Path) -> None
     assert "adalovelace" not in dump
 
 
+# -- backups -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_an_old_store_in_the_folder_is_no_backup_of_records_in_postgresql(
+    edif: Edif, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    edif("users", "add", "ada")
+    edif("backup", str(tmp_path / "b1"))
+    monkeypatch.setenv("EDIF_RECORD_STORE", "postgresql://somewhere/edif")
+    kind = refused(edif, command, str(tmp_path / ("b2" if command == "backup" else "b1")))
+    assert kind in (errors.BACKUP_IMPOSSIBLE, errors.RESTORE_IMPOSSIBLE)
+    assert not (tmp_path / "b2").exists()
+
+
 # -- usage ---------------------------------------------------------------------------------------------
 def test_usage_is_added_up_by_what_is_asked_for(edif: Edif, data: Path) -> None:
     used(
