@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from edif.cli.options import AsJson, Config, Data
+from edif.cli.names import check_name
+from edif.cli.options import MOST_WEIGHT, AsJson, Config, Data
 from edif.cli.output import say, show_json, show_table
 from edif.cli.store import me, with_store
 from edif.core import errors
@@ -17,7 +18,9 @@ from edif.records.store import RecordStore
 
 groups = typer.Typer(no_args_is_help=True, help="Labs and courses: users who share one weight.")
 
-Weight = Annotated[float | None, typer.Option(min=0.001, help="The group's part among all groups.")]
+Weight = Annotated[
+    float | None, typer.Option(min=0.001, max=MOST_WEIGHT, help="The group's part among all groups.")
+]
 Class = Annotated[Priority | None, typer.Option(help="Whose jobs go first.")]
 
 
@@ -31,8 +34,7 @@ def groups_add(
     as_json: AsJson = False,
 ) -> None:
     """Add a group; then: edif users change NAME --group GROUP."""
-    if not name:
-        raise EdifError(errors.REQUEST_INVALID, "A group needs a name.")
+    check_name(name)
     group = Group(GroupName(name), time.time(), weight or 1.0, priority or Priority.NORMAL)
     if not with_store(config, data, lambda store: store.add_group(group, by=me())):
         raise EdifError(errors.GROUP_EXISTS, f"There is already a group {name!r}.")

@@ -7,6 +7,9 @@ import typer
 
 from edif.cli.options import AsJson, Config, Data
 from edif.cli.output import say, show_json
+from edif.core import errors
+from edif.core.errors import ErrorCode, SetupError
+from edif.launch.data_folder import DataFolder
 from edif.settings import load
 
 
@@ -19,9 +22,8 @@ def backup(
 ) -> None:
     """Write the data folder to one file, also while a fabric runs on it. It holds secrets: keep it as safe as the folder."""
     from edif.launch.backup import take
-    from edif.launch.data_folder import DataFolder
 
-    contents = take(DataFolder(load(config, data=data).data.resolve()), file.resolve(), results=results)
+    contents = take(_folder(config, data, errors.BACKUP_IMPOSSIBLE), file.resolve(), results=results)
     if as_json:
         show_json({"file": str(file), "jobs": contents.jobs, "blobs": contents.blobs})
     else:
@@ -29,6 +31,21 @@ def backup(
         say(
             f"Wrote {file}: {contents.jobs} job(s), {contents.blobs} blob(s), {size:.1f} MiB before compression."
         )
+
+
+def _folder(config: Path | None, data: Path | None, refusal: ErrorCode) -> DataFolder:
+    """
+    Raises:
+        SetupError: the records are not in the folder; an old store that lies there is not this fabric's.
+    """
+    settings = load(config, data=data)
+    if settings.record_store is not None:
+        raise SetupError(
+            refusal,
+            "The records of this fabric are in PostgreSQL, not in the data folder.",
+            "Use pg_dump and pg_restore for the records, and copy the folder blobs/ and the secrets.",
+        )
+    return DataFolder(settings.data.resolve())
 
 
 def restore(
@@ -39,9 +56,8 @@ def restore(
 ) -> None:
     """Fill a new data folder from a backup. Jobs that were unfinished then run when the fabric starts."""
     from edif.launch.backup import restore as fill
-    from edif.launch.data_folder import DataFolder
 
-    folder = DataFolder(load(config, data=data).data.resolve())
+    folder = _folder(config, data, errors.RESTORE_IMPOSSIBLE)
     contents = fill(file.resolve(), folder)
     if as_json:
         show_json({"data": str(folder.root), "jobs": contents.jobs, "blobs": contents.blobs})

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+MOST_WEIGHT = 1e6
+"""Shares are divided by weights: a boundless one would make every other user nobody."""
+
 Data = Annotated[Path | None, typer.Option("--data", help="The fabric's data folder.", show_default=False)]
 Config = Annotated[
     Path | None, typer.Option("--config", help="A configuration file, else ./edif.toml.", show_default=False)

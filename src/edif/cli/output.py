@@ -16,7 +16,7 @@ def show_json(value: Any) -> None:
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
     """A table on standard output, or the sentence ``empty`` when there is nothing to show."""
-    console = Console()
+    console = Console(markup=False)  # what people wrote is shown as they wrote it
     if not rows:
         console.print(empty)
         return

@@ -2,14 +2,14 @@
 a gateway that runs sees the change within a second.
 """
 
-import re
 import time
 from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
 
-from edif.cli.options import AsJson, Config, Data
+from edif.cli.names import check_user_name
+from edif.cli.options import MOST_WEIGHT, AsJson, Config, Data
 from edif.cli.output import moment, say, show_json, show_table
 from edif.cli.store import me, with_store
 from edif.core import errors
@@ -23,13 +23,15 @@ from edif.settings import load
 users = typer.Typer(no_args_is_help=True, help="Who may use the fabric.")
 keys = typer.Typer(no_args_is_help=True, help="The API keys of users.")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 _DAY_S = 24 * 3600.0
 
 
 InGroup = Annotated[str | None, typer.Option("--group", help="The group whose weight the user shares.")]
 Weight = Annotated[
-    float | None, typer.Option(min=0.001, help="Part among the group's users, or among groups without one.")
+    float | None,
+    typer.Option(
+        min=0.001, max=MOST_WEIGHT, help="Part among the group's users, or among groups without one."
+    ),
 ]
 Class = Annotated[Priority | None, typer.Option(help="Whose jobs go first; else as the group's.")]
 
@@ -42,17 +44,16 @@ def users_add(
     group: InGroup = None,
     weight: Weight = None,
     priority: Class = None,
+    returning: Annotated[
+        bool,
+        typer.Option("--returning", help="The person who had this name before: gets jobs and usage back."),
+    ] = False,
     data: Data = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a user. From the first user on, the fabric asks everyone for a key."""
-    if not _NAME.fullmatch(name):
-        raise EdifError(
-            errors.REQUEST_INVALID,
-            f"The name {name!r} has characters that a name may not have.",
-            "Use letters, digits and . _ @ + -",
-        )
+    check_user_name(name)
     user = User(
         UserName(name),
         role,
@@ -65,6 +66,12 @@ def users_add(
 
     async def add(store: RecordStore) -> tuple[bool, bool]:
         await _check_group(store, user.group)
+        if not returning and await store.user(user.name) is None and await store.on_record(user.name):
+            raise EdifError(
+                errors.USER_EXISTS,
+                f"Somebody was removed whose jobs, usage or keys are on record as {name!r}.",
+                f"Erase them first: edif users erase {name}. If it is the same person again: --returning.",
+            )
         return not await store.any_user(), await store.add_user(user, by=me())
 
     first, added = with_store(config, data, add)

@@ -14,8 +14,9 @@ from edif.cli.people import public_key
 from edif.cli.store import me, with_store
 from edif.core import errors
 from edif.core.errors import EdifError, Refused
-from edif.core.ids import UserName, new_user_id
+from edif.core.ids import ERASED, UserName, new_user_id
 from edif.core.job import JobState
+from edif.core.quota import Scope
 from edif.records.store import RecordStore
 from edif.settings import load
 
@@ -25,7 +26,7 @@ _SEEN_BY_GATEWAYS_S = 2.0
 
 
 def users_export(name: str, data: Data = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Print everything on record about one person, as JSON: the person, keys, jobs, usage, acts.
+    """Print everything on record about one person, as JSON: the person, quotas, keys, jobs with tries, usage, acts.
 
     Results are listed with their jobs; the person fetches them with a key, as long as they are kept.
     """
@@ -35,16 +36,20 @@ def users_export(name: str, data: Data = None, config: Config = None, as_json: A
 
 async def _everything(store: RecordStore, name: UserName) -> dict[str, Any]:
     user = await store.user(name)
+    if user is None and not await store.on_record(name):
+        raise EdifError(errors.USER_UNKNOWN, f"Nothing is on record about {name!r}.")
     jobs = await store.jobs(owner=name, limit=_ALL)
     usage = [asdict(row) for row in await store.usage() if row.user == name]
-    if user is None and not jobs and not usage:
-        raise EdifError(errors.USER_UNKNOWN, f"Nothing is on record about {name!r}.")
+    quotas = (await store.people()).quotas.get((Scope.USER, name), {})
     about = [] if user is None else [user.id, f"user:{user.id}"]
     acts = [asdict(record) for each in about for record in await store.audit(about=each, limit=_ALL)]
     return {
         "user": None if user is None else asdict(user),
+        "quotas": [asdict(quota) for quota in quotas.values()],
         "keys": [public_key(key) for key in await store.keys(name)],
-        "jobs": [asdict(job) for job in jobs],
+        "jobs": [
+            {**asdict(job), "tries": [asdict(each) for each in await store.attempts(job.id)]} for job in jobs
+        ],
         "usage": usage,
         "audit": sorted(acts, key=lambda act: act["number"]),
     }
@@ -63,24 +68,28 @@ def users_erase(
     """
     if not yes:
         typer.confirm(f"Delete {name}, every key and every result, for good?", abort=True, err=True)
-    folder = load(config, data=data).data.resolve()
-    pseudonym = with_store(config, data, lambda store: _erase(store, UserName(name), folder))
+    settings = load(config, data=data)
+    folder, elsewhere = settings.data.resolve(), settings.record_store is not None
+    pseudonym = with_store(
+        config, data, lambda store: _erase(store, UserName(name), folder, elsewhere=elsewhere)
+    )
     if as_json:
         show_json({"erased": name, "pseudonym": pseudonym})
     else:
         say(f"Erased {name}. Jobs and usage are on record as {pseudonym}.")
 
 
-async def _erase(store: RecordStore, name: UserName, folder: Path) -> UserName:
+async def _erase(store: RecordStore, name: UserName, folder: Path, *, elsewhere: bool) -> UserName:
+    """``elsewhere``: a gateway may run on another machine."""
     from edif.blobs.file_blobs import FileBlobs
     from edif.gateway.retention import delete_blobs
     from edif.launch.data_folder import DataFolder
 
     user = await store.user(name)
     await store.remove_user(name, time.time(), by=me())  # from now on no key of theirs is let in
-    if DataFolder(folder).facts("gateway") is not None:
+    if elsewhere or DataFolder(folder).held("gateway"):
         await asyncio.sleep(_SEEN_BY_GATEWAYS_S)
-    if user is None and not await store.jobs(owner=name, limit=1):
+    if user is None and not await store.on_record(name):
         raise EdifError(errors.USER_UNKNOWN, f"Nothing is on record about {name!r}.")
     waiting = await store.jobs(owner=name, states=[JobState.QUEUED, JobState.RUNNING])
     if waiting:
@@ -95,6 +104,6 @@ async def _erase(store: RecordStore, name: UserName, folder: Path) -> UserName:
     for job_id in stored:
         await delete_blobs(blobs, job_id)
     await store.mark_blobs_deleted(stored)
-    pseudonym = UserName(f"erased-{new_user_id() if user is None else user.id}")
+    pseudonym = UserName(f"{ERASED}{new_user_id() if user is None else user.id}")
     await store.erase_user(name, pseudonym, by=me())
     return pseudonym

@@ -110,20 +110,21 @@ def _amount(text: str, measure: Measure) -> float:
     if measure.in_bytes:
         try:
             return float(TypeAdapter(ByteSize).validate_python(text))
-        except ValidationError:
+        except (ValidationError, OverflowError):
             raise _no_amount(text, measure) from None
     match = _TIME.fullmatch(text.strip().replace(",", ""))
     timed = measure in (Measure.SECONDS_PER_DAY, Measure.SECONDS_PER_MONTH)
-    if match is None or (match[2] and not timed) or not math.isfinite(float(match[1])):
+    amount = math.inf if match is None else float(match[1]) * _SECONDS[match[2]]
+    if match is None or not (timed or (not match[2] and amount.is_integer())) or not math.isfinite(amount):
         raise _no_amount(text, measure)
-    return float(match[1]) * _SECONDS[match[2]]
+    return amount
 
 
 def _no_amount(text: str, measure: Measure) -> EdifError:
     return EdifError(
         errors.REQUEST_INVALID,
         f"{text!r} is no amount for {measure}.",
-        "Write a number; seconds also as 90m or 2h, bytes also as 10GiB.",
+        "Write a number, of jobs a whole one; seconds also as 90m or 2h, bytes also as 10GiB.",
     )
 
 

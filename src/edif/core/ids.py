@@ -16,6 +16,10 @@ GroupName = NewType("GroupName", str)
 
 ANONYMOUS = UserName("local")
 """The owner of every job on a fabric without users."""
+LOCAL = UserName("operator")
+"""Whoever holds the operator token of the data folder."""
+ERASED = "erased-"
+"""How pseudonyms begin."""
 
 
 def new_job_id() -> JobId:

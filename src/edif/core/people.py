@@ -1,6 +1,6 @@
 """Everyone who may use the fabric, at one moment: users, groups, and the quotas that bind them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edif.core.ids import GroupName, UserName
@@ -21,12 +21,14 @@ class Standing:
 class People:
     """
     Attributes:
+        members: the users of each group that has any.
         revision: counts changes, as the record store does; a reader whose number is the same has nothing to read.
     """
 
     users: Mapping[UserName, User] = field(default_factory=dict)
     groups: Mapping[GroupName, Group] = field(default_factory=dict)
     quotas: Mapping[tuple[Scope, str], Mapping[Measure, Quota]] = field(default_factory=dict)
+    members: Mapping[GroupName, Sequence[UserName]] = field(default_factory=dict)
     revision: int = 0
 
     @classmethod
@@ -37,12 +39,15 @@ class People:
         quotas: Iterable[Quota] = (),
         revision: int = 0,
     ) -> "People":
+        named = {user.name: user for user in users}
+        members: dict[GroupName, list[UserName]] = {}
+        for user in named.values():
+            if user.group is not None:
+                members.setdefault(user.group, []).append(user.name)
         by_whom: dict[tuple[Scope, str], dict[Measure, Quota]] = {}
         for quota in quotas:
             by_whom.setdefault((quota.scope, quota.name), {})[quota.measure] = quota
-        return cls(
-            {user.name: user for user in users}, {group.name: group for group in groups}, by_whom, revision
-        )
+        return cls(named, {group.name: group for group in groups}, by_whom, members, revision)
 
     def group_of(self, name: UserName) -> GroupName | None:
         user = self.users.get(name)

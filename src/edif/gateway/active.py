@@ -1,13 +1,14 @@
 """The jobs that have not ended, as this gateway sees them: their last status, their clocks, who listens, what they use."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from edif.core import errors
 from edif.core.errors import EdifError
-from edif.core.ids import GroupName, JobId
+from edif.core.ids import GroupName, JobId, UserName
 from edif.core.job import AttemptOutcome, ClientStatus, Ending, Job, JobState
 from edif.core.quota import day_of
 from edif.gateway.ledger import Ledger
@@ -172,14 +173,17 @@ class ActiveJobs:
     def __getitem__(self, job_id: JobId) -> ActiveJob:
         return self._jobs[job_id]
 
-    def recall(self, active: ActiveJob) -> None:
-        """A job that an earlier gateway left unfinished; the ledger knows what it stores."""
-        self._jobs[active.job.id] = active
-        self._ledger.enters(active.job.owner, active.job.state)
+    def payload_bytes(self) -> Counter[UserName]:
+        """What the payloads of all jobs take, by owner."""
+        sizes: Counter[UserName] = Counter()
+        for active in self._jobs.values():
+            sizes[active.job.owner] += active.job.payload_bytes
+        return sizes
 
     def add(self, active: ActiveJob) -> None:
-        """A new job, which counts from now on."""
-        self.recall(active)
+        """A job that is new, or that an earlier gateway left unfinished: it counts from now on."""
+        self._jobs[active.job.id] = active
+        self._ledger.enters(active.job.owner, active.job.state)
         self._ledger.stores(active.job.owner, active.job.payload_bytes)
 
     def enter(self, active: ActiveJob, state: JobState, **changes: Any) -> None:

@@ -37,7 +37,7 @@ class Admission:
 
     def __init__(self, contact: str | None = None) -> None:
         self.people = People()
-        self.ledger = Ledger(lambda user: self.people.group_of(user))
+        self.ledger = Ledger(lambda group: self.people.members.get(group, ()))
         self._contact = contact
 
     def check(self, user: UserName, now: float) -> None:
@@ -69,7 +69,8 @@ class Admission:
                 yield found
         group = self.people.group_of(user)
         if group is not None and (shared := self.people.group_quotas(group)):
-            used = self.ledger.group_uses(group, now)
+            uses = self.ledger.group_spent if measures is SPENT else self.ledger.group_uses
+            used = uses(group, now)
             if found := first_used_up(shared, used, measures, now):
                 yield found
 

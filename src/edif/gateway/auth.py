@@ -17,7 +17,7 @@ from edif.core import errors
 from edif.core.addresses import Network, is_loopback
 from edif.core.audit import actor_user
 from edif.core.errors import AuthRefused, StoreUnavailable
-from edif.core.ids import ANONYMOUS, UserName
+from edif.core.ids import ANONYMOUS, LOCAL
 from edif.core.users import ApiKey, Identity, Role, User
 from edif.gateway.callers import caller
 from edif.gateway.rates import RateLimiter
@@ -29,7 +29,7 @@ _CACHE_S = 1.0
 _CACHE_ENTRIES = 10_000
 _SIGN_IN_S = 3600.0
 
-LOCAL_OPERATOR = Identity(UserName("operator"), Role.OPERATOR)
+LOCAL_OPERATOR = Identity(LOCAL, Role.OPERATOR)
 _NOBODY = Identity(ANONYMOUS, Role.OPERATOR)
 
 

@@ -30,6 +30,7 @@ from edif.wire.zstd import declared_size
 
 _ENVELOPE_BYTES = MIB
 _CLOSE_REFUSED = 4401
+_CLIENT_KEY_LENGTH = 100
 
 
 async def ping(_: Request) -> Response:
@@ -56,6 +57,12 @@ async def request(request: Request) -> Response:
     edge = edge_of(request)
     notes = _check_client(request, edge)
     identity = await edge.auth.identify(request)
+    client_key = _client_key(request)
+    if client_key is not None:
+        # What was accepted once is not refused later, however full queue, quota or disk are by now.
+        known = await edge.fabric.sent_before(identity.name, client_key)
+        if known is not None:
+            return json_answer(encode_frame(await edge.fabric.status(known, base_url(request))))
     edge.fabric.check_quota(identity.name)  # before the body is read
     _check_space(edge)
     envelope, blob = await _read_form(request, edge)
@@ -75,7 +82,7 @@ async def request(request: Request) -> Response:
         env=envelope.env,
         payload_bytes=blob.size or 0,
         created_at=time.time(),
-        client_key=request.headers.get("idempotency-key"),
+        client_key=client_key,
     )
     await _store_payload(edge, job, blob, compressed=envelope.compress)
     frame = await edge.fabric.accept(
@@ -93,6 +100,17 @@ def _check_client(request: Request, edge: Edge) -> list[str]:
         request.headers.get("nnsight-version", ""), request.headers.get("python-version", "")
     )
     return client_protocol.check_versions(versions, edge.fabric.serving_python)
+
+
+def _client_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and len(key) > _CLIENT_KEY_LENGTH:
+        raise Refused(
+            errors.REQUEST_INVALID,
+            f"The idempotency key has {len(key)} characters.",
+            f"Use at most {_CLIENT_KEY_LENGTH}.",
+        )
+    return key
 
 
 def _check_space(edge: Edge) -> None:
@@ -253,6 +271,7 @@ described = [
         Asks.KEY,
         (Answer("It is on disk, and will end whatever happens.", StatusFrame),),
         fails=(
+            errors.REQUEST_INVALID,
             errors.CLIENT_TOO_OLD,
             errors.CLIENT_UNSUPPORTED,
             errors.PYTHON_UNSUPPORTED,

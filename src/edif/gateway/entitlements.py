@@ -4,10 +4,11 @@ The record store is looked at every half second; the scheduler is told what chan
 """
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 
 from edif.core.audit import actor_user
-from edif.core.ids import ModelId, UserName
+from edif.core.ids import ANONYMOUS, LOCAL, GroupName, ModelId, UserName
 from edif.core.people import People
 from edif.core.quota import Measure, Quota, day_of, month_begins
 from edif.core.users import Priority
@@ -37,24 +38,40 @@ class Entitlements:
         self._told: dict[UserName, ev.Claim] = {}
         self._today = 0
         self._stale: set[UserName] = set()
+        self._miscounted = False
 
     @property
     def people(self) -> People:
         return self.admission.people
 
-    async def recall(self, now: float) -> None:
-        """Fill the ledger with what was spent this month and what is stored. ``now`` in Unix seconds."""
-        ledger = self.admission.ledger
-        for row in await self._records.usage(since=month_begins(now)):
-            ledger.spends(row.user, row.group, row.day, seconds=row.seconds, result_bytes=row.result_bytes)
-        for owner, stored in (await self._records.stored_bytes()).items():
-            ledger.stores(owner, stored)
+    async def count(self, now: float, payload_bytes: Callable[[], Mapping[UserName, int]]) -> None:
+        """Fill the ledger from the record store; no job may end meanwhile. ``now`` in Unix seconds.
+
+        Args:
+            payload_bytes: of the jobs that have not ended, as of the moment at which it is called.
+        """
+        spent = await self._records.usage(since=month_begins(now))
+        stored = Counter(await self._records.result_bytes())
+        self.admission.ledger.count(spent, stored + Counter(payload_bytes()))
+        self._miscounted = False
+        self._stale |= set(self._told)
+
+    @property
+    def miscounted(self) -> bool:
+        """Whether the ledger has under somebody's name what another person used, who was removed or erased."""
+        return self._miscounted
 
     async def look(self, now: float) -> list[ev.Event]:
         """What the scheduler has to know of that changed since the last look."""
         revision = await self._records.people_revision()
         if revision != self.people.revision:
-            self.admission.people = await self._records.people()
+            before, now_known = self.people, await self._records.people()
+            self.admission.people = now_known
+            self._miscounted |= any(
+                self.admission.ledger.knows(name)
+                and ((known := before.users.get(name)) is None or known.id != user.id)
+                for name, user in now_known.users.items()
+            )
             self._sealing.any_user = bool(self.people.users)
             self._stale |= set(self._told)
         if day_of(now) != self._today:  # quotas of days and months are fresh
@@ -103,22 +120,25 @@ class Entitlements:
     def spent(self, user: UserName, now: float) -> list[ev.Event]:
         """This user's quotas, and those of the group, may be used up now: what the scheduler has to know."""
         if self.people.quotas:
-            self._stale |= {user} if self.people.group_of(user) is None else self._companions(user)
+            group = self.people.group_of(user)
+            self._stale |= {user} if group is None else self._companions(group)
         return list(self._changed_claims(now))
 
-    def _companions(self, user: UserName) -> set[UserName]:
-        group = self.people.group_of(user)
-        return {each for each in self._told if self.people.group_of(each) == group}
+    def _companions(self, group: GroupName) -> set[UserName]:
+        return {each for each in self.people.members.get(group, ()) if each in self._told}
 
     def waiting_for(self, user: UserName, now: float) -> str | None:
         """Why this user's jobs may not begin now, as a sentence; None if they may."""
         used_up = self.admission.held_back(user, now)
         return None if used_up is None else self.admission.sentence(used_up)
 
-    def actor(self, user: UserName) -> str:
-        """How the audit log names someone whom the gateway knows: people by id, whoever has no name by what they are."""
-        known = self.people.users.get(user)
-        return f"local:{user}" if known is None else actor_user(known.id)
+    async def actor(self, user: UserName) -> str:
+        """How the audit log names someone whom the gateway let in: people by id, never by name, others by what they are."""
+        if user in (ANONYMOUS, LOCAL):
+            return f"local:{user}"
+        # Who was added or removed a moment ago is not among the people yet, or not any more.
+        known = self.people.users.get(user) or await self._records.user(user)
+        return "user:removed" if known is None else actor_user(known.id)
 
 
 def _most_running(quota: Quota | None) -> int | None:

@@ -43,6 +43,7 @@ T = TypeVar("T")
 
 POSITIONS_EVERY_S = 1.0
 PEOPLE_EVERY_S = 0.5
+COUNT_EVERY_S = 600.0
 STORE_RETRY_S = 1.0
 
 
@@ -96,7 +97,12 @@ class _Drain:
     done: asyncio.Future[None]
 
 
-_Item = ev.Event | _Drain | _FromAgent | _Joined | _Left | _LeaseEnded
+@dataclass(frozen=True, slots=True)
+class _CountAnew:
+    """Between two items no job is about to end: what is on record and what is counted belong to one moment."""
+
+
+_Item = ev.Event | _Drain | _CountAnew | _FromAgent | _Joined | _Left | _LeaseEnded
 
 
 class Fabric:
@@ -135,11 +141,11 @@ class Fabric:
     async def recover(self) -> None:
         """Take up every job that an earlier gateway left unfinished."""
         now = time.time()
-        await self._entitlements.recall(now)
         await self._look_at_people()
+        await self._entitlements.count(now, self._active.payload_bytes)
         for job in await self._records.unfinished_jobs():
             active = ActiveJob(job, StatusFrame(job.id, ClientStatus.QUEUED))
-            self._active.recall(active)
+            self._active.add(active)
             claim = self._entitlements.claim(job.owner, now)
             attempt = await self._records.current_attempt(job.id)
             if job.model not in self.catalogue:
@@ -188,16 +194,22 @@ class Fabric:
                     log.warning("fabric.agent_lost", agent=agent)
                     await self._decide(ev.AgentLost(agent))
             case _Drain(done=done):
-                await self._decide(ev.DrainAsked())
-                self._positions.refresh(time.monotonic(), all_models=True)
-                if not done.done():
-                    done.set_result(None)
+                await self._drain(done)
+            case _CountAnew():
+                with contextlib.suppress(StoreUnavailable):
+                    await self._entitlements.count(time.time(), self._active.payload_bytes)
             case ev.AttemptRefused(job=job):
                 await self._decide(item)
                 if not self._scheduler.knows(job) and (active := self._active.get(job)) is not None:
                     self._active.forget(active)  # else it waits again, to be refused again
             case _:
                 await self._decide(item)
+
+    async def _drain(self, done: asyncio.Future[None]) -> None:
+        await self._decide(ev.DrainAsked())
+        self._positions.refresh(time.monotonic(), all_models=True)
+        if not done.done():
+            done.set_result(None)
 
     def _post(self, item: _Item) -> None:
         self._inbox.put_nowait(item)
@@ -223,7 +235,7 @@ class Fabric:
             self.check_quota(job.owner)
             self._active.add(active)
             recorded = await self._recorded(job)
-        except EdifError:
+        except Exception:
             self._active.forget(active)
             await self._blobs.delete(payload_name(job.id))
             raise
@@ -240,7 +252,7 @@ class Fabric:
         Raises:
             StoreUnavailable: it is surely not on record.
         """
-        add = partial(self._records.add_job, job, by=self._entitlements.actor(job.owner))
+        add = partial(self._records.add_job, job, by=await self._entitlements.actor(job.owner))
         try:
             return await add()
         except StoreUnavailable as error:
@@ -248,6 +260,10 @@ class Fabric:
                 raise
             # It may be on record, and would then run one day: so it is asked for until it surely is, before anything is told.
             return await self._durably(add)
+
+    async def sent_before(self, owner: UserName, client_key: str) -> Job | None:
+        """The job that an earlier request of this user with this key became."""
+        return await self._records.job_of_key(owner, client_key)
 
     def check_quota(self, user: UserName) -> None:
         """
@@ -284,7 +300,7 @@ class Fabric:
             Refused: the job has already ended.
         """
         try:
-            asked = await self._records.ask_cancel(job.id, by=self._entitlements.actor(by))
+            asked = await self._records.ask_cancel(job.id, by=await self._entitlements.actor(by))
         except StoreUnavailable:
             # A job that runs wild is stopped even so; only that this was asked for may be forgotten.
             self._post(ev.CancelAsked(job.id))
@@ -322,7 +338,7 @@ class Fabric:
         self._post(ev.DrainEnded())
 
     async def _note(self, action: str, subject: str, by: UserName) -> None:
-        await self._records.note(action, subject, by=self._entitlements.actor(by))
+        await self._records.note(action, subject, by=await self._entitlements.actor(by))
 
     @property
     def draining(self) -> bool:
@@ -585,10 +601,14 @@ class Fabric:
 
     async def _watch_people(self) -> None:
         """Notice within a second what an operator changed, and which quotas are used up or fresh again."""
+        counted = time.monotonic()
         while True:
             await asyncio.sleep(PEOPLE_EVERY_S)
             with contextlib.suppress(StoreUnavailable):
                 await self._look_at_people()
+            if self._entitlements.miscounted or time.monotonic() - counted > COUNT_EVERY_S:
+                counted = time.monotonic()
+                self._post(_CountAnew())
 
     async def _look_at_people(self) -> None:
         for event in await self._entitlements.look(time.time()):

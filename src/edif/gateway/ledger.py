@@ -1,16 +1,17 @@
 """What every user and group uses now, counted in memory: by the gateway that runs the jobs, for nobody else changes it.
 
-The record store has the same facts, from which a gateway that starts fills its ledger: what was spent day by day, what is
-stored, which jobs are unfinished.
+The record store has the same facts: what was spent day by day, what is stored, which jobs are unfinished. From them a gateway
+that starts fills its ledger, and counts it anew now and then, for others delete results and erase people.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from edif.core.ids import GroupName, UserName
 from edif.core.job import JobState
 from edif.core.quota import Measure, day_of, month_begins
+from edif.core.usage import UsageRow
 
 
 @dataclass(slots=True)
@@ -42,12 +43,12 @@ class _Account:
 class Ledger:
     """
     Args:
-        group_of: a user's group as of now. What a user has spent stays with the group in which it was spent; jobs and stored
+        members: a group's users as of now. What a user has spent stays with the group in which it was spent; jobs and stored
             bytes go along with the user.
     """
 
-    def __init__(self, group_of: Callable[[UserName], GroupName | None]) -> None:
-        self._group_of = group_of
+    def __init__(self, members: Callable[[GroupName], Iterable[UserName]]) -> None:
+        self._members = members
         self._users: defaultdict[UserName, _Account] = defaultdict(_Account)
         self._groups: defaultdict[GroupName, _Account] = defaultdict(_Account)
 
@@ -56,13 +57,29 @@ class Ledger:
         return self._users[user].used(day_of(now), month_begins(now))
 
     def group_uses(self, group: GroupName, now: float) -> dict[Measure, float]:
-        used = self._groups[group].used(day_of(now), month_begins(now))
-        for user, account in self._users.items():
-            if self._group_of(user) == group:
+        used = self.group_spent(group, now)
+        for user in self._members(group):
+            if (account := self._users.get(user)) is not None:
                 used[Measure.QUEUED_JOBS] += account.jobs[JobState.QUEUED]
                 used[Measure.RUNNING_JOBS] += account.jobs[JobState.RUNNING]
                 used[Measure.STORED_BYTES] += account.stored_bytes
         return used
+
+    def group_spent(self, group: GroupName, now: float) -> dict[Measure, float]:
+        """As :meth:`group_uses`, without what the members hold now: it takes no time for each of them."""
+        return self._groups[group].used(day_of(now), month_begins(now))
+
+    def knows(self, user: UserName) -> bool:
+        return user in self._users
+
+    def count(self, spent: Iterable[UsageRow], stored: Mapping[UserName, int]) -> None:
+        """Begin anew with what was spent and what is stored; jobs stay as they are counted."""
+        for account in (*self._users.values(), *self._groups.values()):
+            account.seconds, account.result_bytes, account.stored_bytes = {}, {}, 0
+        for row in spent:
+            self.spends(row.user, row.group, row.day, seconds=row.seconds, result_bytes=row.result_bytes)
+        for owner, stored_bytes in stored.items():
+            self.stores(owner, stored_bytes)
 
     def enters(self, owner: UserName, state: JobState) -> None:
         """A job of this owner is in an unfinished state: it was accepted, or found when the gateway started."""

@@ -7,9 +7,9 @@ records speak of. The records come first: a blob that is written later is of no 
 import asyncio
 import hashlib
 import io
-import json
 import os
 import secrets
+import sqlite3
 import tarfile
 import tempfile
 import time
@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+import msgspec
 import zstandard
 
 from edif import __version__
@@ -36,6 +37,17 @@ _MANIFEST = "manifest.json"
 _LEVEL = 3
 _SECRETS = ("*.token", "*.key", "blobs/store.id", "run/agent.id")
 _ALL = 10_000_000
+_MANIFEST_BYTES = 2**30
+
+
+class _Manifest(msgspec.Struct):
+    """What the archive says of itself. ``sha256`` has the digest of every other member."""
+
+    format: int
+    version: str = ""
+    taken_at: float = 0.0
+    jobs: int = 0
+    sha256: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +87,9 @@ def take(folder: DataFolder, target: Path, *, results: bool) -> Contents:
             file.flush()
             os.fsync(file.fileno())
         os.link(temporary, target)  # unlike a rename it never replaces a file
-    except OSError as error:
-        raise SetupError(
-            errors.BACKUP_IMPOSSIBLE, f"The backup cannot be written: {error.strerror or error}."
-        ) from error
+    except (OSError, sqlite3.Error) as error:  # SQLite has words of its own for a full disk
+        reason = getattr(error, "strerror", None) or error
+        raise SetupError(errors.BACKUP_IMPOSSIBLE, f"The backup cannot be written: {reason}.") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -101,14 +112,7 @@ def _write(folder: DataFolder, records: Path, file: IO[bytes], *, results: bool)
             with suppress(FileNotFoundError):  # retired meanwhile
                 digests[name] = _add(tar, name, path)
                 size += path.stat().st_size
-        manifest = {
-            "format": _FORMAT,
-            "version": __version__,
-            "taken_at": time.time(),
-            "jobs": jobs,
-            "sha256": digests,
-        }
-        text = json.dumps(manifest).encode()
+        text = msgspec.json.encode(_Manifest(_FORMAT, __version__, time.time(), jobs, digests))
         tar.addfile(_info(_MANIFEST, len(text)), io.BytesIO(text))
     return Contents(jobs, sum(name.startswith("blobs/") for name in digests), size)
 
@@ -159,22 +163,28 @@ def restore(source: Path, folder: DataFolder) -> Contents:
         SetupError: the file is no whole backup, or the folder is not empty.
     """
     root = folder.root
-    if root.exists() and any(root.iterdir()):
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise SetupError(
             errors.RESTORE_IMPOSSIBLE,
-            f"The folder {str(root)!r} is not empty.",
+            f"{str(root)!r} is not an empty folder.",
             "Restore into a new one, or move this one away first.",
         )
-    root.parent.mkdir(parents=True, exist_ok=True)
     unpacked = root.with_name(f".{root.name}.{secrets.token_hex(4)}")
-    unpacked.mkdir(mode=0o700)
     try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        unpacked.mkdir(mode=0o700)
         contents = _unpack(source, unpacked)
         check_store(unpacked / DATABASE_NAME)
         if root.exists():
             root.rmdir()
         unpacked.rename(root)
-    except (OSError, tarfile.TarError, zstandard.ZstdError, ValueError, KeyError) as error:
+    except OSError as error:
+        raise SetupError(
+            errors.RESTORE_IMPOSSIBLE,
+            f"{str(source)!r} cannot be restored into {str(root)!r}: {error.strerror or error}.",
+            "Free space, or restore into a new folder that you may write to.",
+        ) from error
+    except (tarfile.TarError, zstandard.ZstdError, ValueError) as error:
         raise SetupError(
             errors.RESTORE_IMPOSSIBLE, f"The file {str(source)!r} is no whole backup: {error}."
         ) from error
@@ -185,7 +195,7 @@ def restore(source: Path, folder: DataFolder) -> Contents:
 
 def _unpack(source: Path, root: Path) -> Contents:
     found: dict[str, str] = {}
-    manifest: dict[str, Any] = {}
+    manifest = _Manifest(format=0)
     size = 0
     with _opened(source) as tar:
         for member in tar:
@@ -193,18 +203,20 @@ def _unpack(source: Path, root: Path) -> Contents:
             if file is None:
                 raise ValueError(f"it holds {member.name[:80]!r}, which is no file")
             if member.name == _MANIFEST:
-                manifest = json.loads(file.read())
+                if member.size > _MANIFEST_BYTES:
+                    raise ValueError(f"its manifest claims {member.size} bytes")
+                manifest = msgspec.json.decode(file.read(), type=_Manifest)
             else:
                 found[member.name] = _unpack_one(_inside(root, member.name), file)
                 size += member.size
-    if manifest.get("format") != _FORMAT:
-        raise ValueError(f"its format is {manifest.get('format')!r}, and this release reads {_FORMAT}")
-    if found != manifest["sha256"]:
-        wrong = sorted(set(found.items()) ^ set(manifest["sha256"].items()))
+    if manifest.format != _FORMAT:
+        raise ValueError(f"its format is {manifest.format}, and this release reads {_FORMAT}")
+    if found != manifest.sha256:
+        wrong = sorted(set(found.items()) ^ set(manifest.sha256.items()))
         raise ValueError(f"{wrong[0][0][:80]!r} is not as it was written")
     if DATABASE_NAME not in found:
         raise ValueError("it holds no record store")
-    return Contents(manifest["jobs"], sum(name.startswith("blobs/") for name in found), size)
+    return Contents(manifest.jobs, sum(name.startswith("blobs/") for name in found), size)
 
 
 @contextmanager

@@ -102,6 +102,11 @@ class JobRecords(Access):
         rows = await self._fetch(_select_job, {"job_id": job_id})
         return _job(rows[0]) if rows else None
 
+    async def job_of_key(self, owner: UserName, client_key: str) -> Job | None:
+        same = sa.and_(jobs.c.owner == owner, jobs.c.client_key == client_key)
+        rows = await self._fetch(sa.select(*_job_columns).where(same))
+        return _job(rows[0]) if rows else None
+
     async def jobs(
         self, *, owner: UserName | None = None, states: Sequence[JobState] = (), limit: int = 100
     ) -> list[Job]:

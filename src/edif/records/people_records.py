@@ -84,6 +84,12 @@ class PeopleRecords(Access):
         rows = await self._fetch(sa.select(users).where(users.c.name == name))
         return _user(rows[0]) if rows else None
 
+    async def on_record(self, name: UserName) -> bool:
+        whose = (jobs.c.owner, usage.c.user, api_keys.c.user)
+        found = [sa.exists().where(column == name) for column in whose]
+        (row,) = await self._fetch(sa.select(sa.or_(*found).label("any")))
+        return bool(row.any)
+
     async def remove_user(self, name: UserName, now: float, *, by: str = FABRIC) -> bool:
         def work(connection: sa.Connection) -> bool:
             user_id = _remove_user(connection, name)

@@ -21,6 +21,10 @@ class JobStore(Protocol):
 
     async def job(self, job_id: JobId) -> Job | None: ...
 
+    async def job_of_key(self, owner: UserName, client_key: str) -> Job | None:
+        """The job that this owner sent with this key."""
+        ...
+
     async def jobs(
         self, *, owner: UserName | None = None, states: Sequence[JobState] = (), limit: int = 100
     ) -> list[Job]:
@@ -114,6 +118,10 @@ class PeopleStore(Protocol):
 
     async def user(self, name: UserName) -> User | None: ...
 
+    async def on_record(self, name: UserName) -> bool:
+        """Whether jobs, usage or keys are on record under this name, be there such a user or not."""
+        ...
+
     async def remove_user(self, name: UserName, now: float, *, by: str = FABRIC) -> bool:
         """Remove a user, revoke the keys, and drop the user's quotas; jobs stay. False if there is no such user."""
         ...
@@ -180,8 +188,8 @@ class UsageStore(Protocol):
         """Rows of these days (as ``core.quota.day_of`` counts them), oldest first."""
         ...
 
-    async def stored_bytes(self) -> dict[UserName, int]:
-        """Bytes of the payloads of unfinished jobs, and of results that have not been deleted, by owner."""
+    async def result_bytes(self) -> dict[UserName, int]:
+        """Bytes of the results that have not been deleted, by owner."""
         ...
 
     async def held(self) -> Held:

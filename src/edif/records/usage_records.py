@@ -43,11 +43,10 @@ class UsageRecords(Access):
         order = (usage.c.day, usage.c.user, usage.c.group_name, usage.c.model)
         return [_row(row) for row in await self._fetch(statement.order_by(*order))]
 
-    async def stored_bytes(self) -> dict[UserName, int]:
-        size = sa.func.sum(_payload + _result).label("total")
-        statement = (
-            sa.select(jobs.c.owner, size).where(jobs.c.blobs_deleted.is_(False)).group_by(jobs.c.owner)
-        )
+    async def result_bytes(self) -> dict[UserName, int]:
+        kept = sa.and_(jobs.c.blobs_deleted.is_(False), jobs.c.result_bytes.is_not(None))
+        size = sa.func.sum(jobs.c.result_bytes).label("total")
+        statement = sa.select(jobs.c.owner, size).where(kept).group_by(jobs.c.owner)
         return {UserName(row.owner): int(row.total) for row in await self._fetch(statement)}
 
     async def held(self) -> Held:

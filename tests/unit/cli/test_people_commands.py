@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from edif.cli.main import app
 from edif.core import errors
 from edif.core.audit import GENESIS
 from edif.core.errors import EdifError, ErrorCode
 from edif.core.job import AttemptOutcome, JobState
 from edif.records.migrate import open_store
+from edif.records.sql_store import SqlRecordStore
 from edif.records.sqlite import DATABASE_NAME
 from edif.records.store import RecordStore
 from tests.unit.cli.conftest import Edif
@@ -155,6 +158,110 @@ def test_quotas_are_listed_and_taken_away(edif: Edif) -> None:
     assert {each["scope"] for each in edif("quota", "list")} == {"group", "each_user"}
 
 
+@pytest.mark.parametrize(
+    ("measure", "text"),
+    [
+        ("queued_jobs", "0.5"),
+        ("running_jobs", "9" * 400),
+        ("seconds_per_day", "9" * 306 + "d"),
+        ("stored_bytes", "9" * 400),
+        ("stored_bytes", "inf"),
+    ],
+)
+def test_amounts_that_nothing_can_reach_or_count_are_refused(edif: Edif, measure: str, text: str) -> None:
+    assert refused(edif, "quota", "set", measure, text, "--each-user") is errors.REQUEST_INVALID
+    assert edif("quota", "list") == []
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "1e308"])
+@pytest.mark.parametrize("noun", ["users", "groups"])
+def test_weights_are_numbers_that_shares_can_be_divided_by(data: Path, noun: str, weight: str) -> None:
+    words = [noun, "add", "lab", f"--weight={weight}", "--data", str(data)]
+    assert CliRunner().invoke(app, words).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["operator", "local", "erased-u123", "a b", "a:b", "", "a" * 101, "ada\n"])
+def test_names_that_mean_something_else_or_cannot_be_told_apart_are_refused(edif: Edif, name: str) -> None:
+    assert refused(edif, "users", "add", name) is errors.REQUEST_INVALID
+
+
+@pytest.mark.parametrize("name", ["[red]", "a b", "a:b", "", "a" * 101, "lab\n"])
+def test_groups_are_named_as_people_are(edif: Edif, name: str) -> None:
+    assert refused(edif, "groups", "add", name) is errors.REQUEST_INVALID
+
+
+def test_tables_show_what_was_written(edif: Edif) -> None:
+    edif("users", "add", "ada", "--email", "[red]ada@example.org")
+    assert "[red]ada" in edif.printed("users", "list")  # type: ignore[attr-defined]
+
+
+# -- privacy -------------------------------------------------------------------------------------------
+def test_a_name_is_free_again_when_its_person_is_erased(edif: Edif, data: Path) -> None:
+    edif("users", "add", "ada")
+    used(data, ("ada", "2026-11-01", 1.0))
+    edif("users", "remove", "ada")
+    assert refused(edif, "users", "add", "ada") is errors.USER_EXISTS
+    edif("users", "add", "ada", "--returning")
+    assert len(edif("users", "export", "ada")["jobs"]) == 1
+    edif("users", "erase", "ada", "--yes")
+    edif("users", "add", "ada")
+    export = edif("users", "export", "ada")
+    assert (export["jobs"], export["usage"], export["keys"], export["quotas"]) == ([], [], [], [])
+
+
+def test_an_export_has_quotas_tries_and_acts(edif: Edif, data: Path) -> None:
+    edif("users", "add", "ada", "--email", "ada@example.org")
+    edif("quota", "set", "queued_jobs", "5", "--user", "ada")
+    used(data, ("ada", "2026-11-01", 1.0))
+    export = edif("users", "export", "ada")
+    assert [each["amount"] for each in export["quotas"]] == [5]
+    assert [each["number"] for each in export["jobs"][0]["tries"]] == [1]
+    assert [each["entry"]["action"] for each in export["audit"]] == ["user.added", "quota.set"]
+
+
+@pytest.mark.parametrize("left", ["usage", "a key"])
+def test_whoever_was_removed_can_be_erased_when_the_jobs_are_forgotten(
+    edif: Edif, data: Path, left: str
+) -> None:
+    edif("users", "add", "ada")
+    if left == "a key":
+        edif("keys", "create", "--user", "ada")
+    else:
+        used(data, ("ada", "2026-11-01", 1.0))
+        changed(data, "DELETE FROM attempts")
+        changed(data, "DELETE FROM jobs")
+    edif("users", "remove", "ada")
+    pseudonym = edif("users", "erase", "ada", "--yes")["pseudonym"]
+    assert [row["user"] for row in edif("usage", "--by", "user")] == ([pseudonym] if left == "usage" else [])
+    assert refused(edif, "users", "export", "ada") is errors.USER_UNKNOWN
+
+
+def test_no_table_has_the_name_of_who_was_erased(edif: Edif, data: Path) -> None:
+    edif("groups", "add", "lab")
+    edif("users", "add", "adalovelace", "--email", "a@adalovelace.org", "--group", "lab")
+    edif("keys", "create", "--user", "adalovelace")
+    edif("quota", "set", "queued_jobs", "5", "--user", "adalovelace")
+    used(data, ("adalovelace", "2026-11-01", 1.0))
+    edif("users", "erase", "adalovelace", "--yes")
+    with sqlite3.connect(data / DATABASE_NAME) as connection:
+        dump = "\n".join(connection.iterdump())
+    connection.close()
+    assert "adalovelace" not in dump
+
+
+# -- backups -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_an_old_store_in_the_folder_is_no_backup_of_records_in_postgresql(
+    edif: Edif, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    edif("users", "add", "ada")
+    edif("backup", str(tmp_path / "b1"))
+    monkeypatch.setenv("EDIF_RECORD_STORE", "postgresql://somewhere/edif")
+    kind = refused(edif, command, str(tmp_path / ("b2" if command == "backup" else "b1")))
+    assert kind in (errors.BACKUP_IMPOSSIBLE, errors.RESTORE_IMPOSSIBLE)
+    assert not (tmp_path / "b2").exists()
+
+
 # -- usage ---------------------------------------------------------------------------------------------
 def test_usage_is_added_up_by_what_is_asked_for(edif: Edif, data: Path) -> None:
     used(
@@ -255,3 +362,24 @@ def test_a_log_cut_off_with_its_end_is_found_out_by_what_was_kept(edif: Edif, da
     changed(data, f"UPDATE audit_head SET number = 1, hash = '{before['hash']}'")
     edif("audit", "verify")  # by itself it is sound
     assert refused(edif, "audit", "verify", "--expect", f"2:{kept['hash']}") is errors.AUDIT_BROKEN
+
+
+def test_a_log_that_grows_while_it_is_verified_is_whole(
+    edif: Edif, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fabric that runs appends between any two looks at the log."""
+    edif("users", "add", "ada")
+    looks = {"audit": SqlRecordStore.audit, "audit_end": SqlRecordStore.audit_end}
+
+    def growing(name: str) -> Callable[..., Awaitable[object]]:
+        async def look(store: SqlRecordStore, **asked: int) -> object:
+            found = await looks[name](store, **asked)
+            if (await looks["audit_end"](store))[0] < 20:
+                await store.note("something.done", "")
+            return found
+
+        return look
+
+    for name in looks:
+        monkeypatch.setattr(SqlRecordStore, name, growing(name))
+    assert edif("audit", "verify")["faults"] == []

@@ -1,12 +1,17 @@
 """The application as a whole: what two applications under one roof must not change."""
 
+import platform
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from edif.core.ids import ANONYMOUS, ModelId, new_job_id
+from edif.core.job import Job
+from edif.core.quota import Measure, Scope
 from edif.gateway.app import create_app
 from edif.gateway.edge import Edge
 from edif.gateway.hub import HubMirror
@@ -54,3 +59,29 @@ async def test_a_crash_is_told_once_in_the_log_and_not_to_the_client(
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "division" not in answer.text
     assert [entry["event"] for entry in logs] == ["gateway.crash"]
+
+
+def sent(key: str) -> dict[str, Any]:
+    """A request of a client; without a body that anybody reads, for what comes before that."""
+    versions = {"nnsight-version": "0.8.0", "python-version": platform.python_version()}
+    return {"headers": {**versions, "idempotency-key": key}}
+
+
+async def test_a_repeated_request_gets_its_job_though_the_quota_is_used_up(
+    client: httpx.AsyncClient, edge: Edge, records: SqlRecordStore
+) -> None:
+    job = Job(new_job_id(), ANONYMOUS, ModelId("m/one"), "key", False, {}, 1, 1.0, client_key="once")
+    await records.add_job(job)
+    await records.set_quota(Scope.EACH_USER, "", Measure.QUEUED_JOBS, 0)
+    await edge.fabric.recover()
+    refused, repeated = (
+        await client.post("/request", **sent("new")),
+        await client.post("/request", **sent("once")),
+    )
+    assert (refused.status_code, refused.json()["code"]) == (429, "quota_used_up")
+    assert (repeated.status_code, repeated.json()["id"]) == (200, job.id)
+
+
+async def test_an_idempotency_key_has_a_length_that_every_store_takes(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/request", **sent("k" * 101))
+    assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")

@@ -10,8 +10,9 @@ from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.store import result_name
 from edif.core import errors
 from edif.core.errors import StoreUnavailable
-from edif.core.ids import ANONYMOUS, JobId, ModelId, new_job_id
+from edif.core.ids import ANONYMOUS, JobId, ModelId, UserName, new_job_id
 from edif.core.job import AttemptOutcome, Job, JobState
+from edif.core.users import Role, User
 from edif.gateway.fabric import Fabric
 from edif.records.sql_store import SqlRecordStore
 from edif.wire import link
@@ -60,8 +61,8 @@ async def agent(fabric: Fabric, blobs: FileBlobs) -> AsyncIterator[AgentStub]:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def accept(fabric: Fabric) -> JobId:
-    job = Job(new_job_id(), ANONYMOUS, ONE, "key", False, {}, 1, time.time())
+async def accept(fabric: Fabric, owner: UserName = ANONYMOUS) -> JobId:
+    job = Job(new_job_id(), owner, ONE, "key", False, {}, 1, time.time())
     await fabric.accept(job, subscriber=None, base_url="", received=time.monotonic())
     return job.id
 
@@ -127,3 +128,23 @@ async def test_end_of_a_lost_attempt_that_comes_while_the_job_waits_again_change
     await agent.hears(link.OutcomeRecorded, 2)
     assert await state(records, job) is JobState.COMPLETED
     assert fabric.alive
+
+
+async def test_nobodys_name_is_in_the_log_of_acts_however_new_or_gone_they_are(
+    fabric: Fabric, records: SqlRecordStore
+) -> None:
+    """A key is good at once, and for a second after its end; the gateway looks at people every half second."""
+    ada = User(UserName("ada"), Role.OPERATOR, 1.0)
+    await records.add_user(ada)
+    job = await accept(fabric, ada.name)
+    await records.remove_user(ada.name, 2.0)
+    found = await records.job(job)
+    assert found is not None
+    await fabric.cancel(found, ada.name)
+    acts = [record.entry for record in await records.audit()]
+    assert [(act.actor, act.action) for act in acts] == [
+        ("fabric", "user.added"),
+        (f"user:{ada.id}", "job.accepted"),
+        ("fabric", "user.removed"),
+        ("user:removed", "job.cancel_asked"),
+    ]

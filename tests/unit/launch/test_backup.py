@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -128,7 +130,7 @@ def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
 def test_only_an_empty_folder_is_filled(folder: DataFolder, tmp_path: Path) -> None:
     take(folder, tmp_path / "b.tar.zst", results=True)
     before = jobs_in(folder.root)
-    with pytest.raises(SetupError, match="not empty"):
+    with pytest.raises(SetupError, match="not an empty folder"):
         restore(tmp_path / "b.tar.zst", folder)
     assert jobs_in(folder.root) == before
     (tmp_path / "empty").mkdir()
@@ -157,11 +159,28 @@ def manifest(**changes: object) -> bytes:
         {"manifest.json": b"no json"},
         {"manifest.json": manifest(format=2)},
         {"manifest.json": manifest()},
+        {"manifest.json": b"[]"},
+        {"manifest.json": b"[" * 100_000},
+        {"manifest.json": manifest(jobs="many")},
+        {"manifest.json": manifest(sha256=["records.sqlite"])},
         {"manifest.json": manifest(sha256={"records.sqlite": "0" * 64})},
         {"../outside": b"x", "manifest.json": manifest()},
         {"/tmp/edif-outside": b"x", "manifest.json": manifest()},
     ],
-    ids=["empty", "no format", "no json", "newer", "no records", "not as written", "up and out", "absolute"],
+    ids=[
+        "empty",
+        "no format",
+        "no json",
+        "newer",
+        "no records",
+        "list",
+        "deep",
+        "no number",
+        "no digests",
+        "not as written",
+        "up and out",
+        "absolute",
+    ],
 )
 def test_what_is_no_whole_backup_is_refused_and_leaves_nothing(
     tmp_path: Path, members: dict[str, bytes]
@@ -191,3 +210,40 @@ def test_a_file_that_broke_off_is_refused(folder: DataFolder, tmp_path: Path, pa
     with pytest.raises(SetupError):
         restore(tmp_path / "half", DataFolder(tmp_path / "again"))
     assert not (tmp_path / "again").exists()
+
+
+def test_what_is_no_store_is_not_taken(folder: DataFolder, tmp_path: Path) -> None:
+    (folder.root / "records.sqlite").write_bytes(b"something else" * 1000)
+    with pytest.raises(SetupError) as refused:
+        take(folder, tmp_path / "b.tar.zst", results=True)
+    assert refused.value.kind is errors.BACKUP_IMPOSSIBLE
+    assert not list(tmp_path.glob("*b.tar*"))
+
+
+def test_a_disk_that_fills_up_leaves_nothing_behind(folder: DataFolder, tmp_path: Path) -> None:
+    """The store's copy is the first thing that does not fit. Real writes, refused by the kernel's limit for files."""
+    program = (
+        "import pathlib, resource, signal, sys\n"
+        "from edif.core.errors import SetupError\n"
+        "from edif.launch.backup import take\n"
+        "from edif.launch.data_folder import DataFolder\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))\n"
+        "try:\n"
+        "    take(DataFolder(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]), results=True)\n"
+        "except SetupError as error:\n"
+        "    print(error.kind.code)\n"
+    )
+    for limit in (1000, 20_000):
+        words = [sys.executable, "-c", program, str(folder.root), str(tmp_path / "b.tar.zst"), str(limit)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.stdout == "backup_impossible\n", done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
+
+
+def test_a_file_is_no_folder_to_restore_into(folder: DataFolder, tmp_path: Path) -> None:
+    take(folder, tmp_path / "b.tar.zst", results=True)
+    for place in (tmp_path / "b.tar.zst", tmp_path / "b.tar.zst" / "below", Path("/proc/edif/data")):
+        with pytest.raises(SetupError) as refused:
+            restore(tmp_path / "b.tar.zst", DataFolder(place))
+        assert refused.value.kind is errors.RESTORE_IMPOSSIBLE

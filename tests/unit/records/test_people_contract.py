@@ -173,13 +173,13 @@ async def test_a_second_ending_is_not_counted(store: RecordStore) -> None:
 
 
 async def test_stored_bytes_are_those_not_yet_deleted(store: RecordStore) -> None:
-    assert await store.stored_bytes() == {}
+    assert await store.result_bytes() == {}
     await ended(store, 1.0, result_bytes=100)
     waiting, gone = a_job(), a_job(owner=BOB)
     for job in (waiting, gone):
         await store.add_job(job)
     await store.mark_blobs_deleted([gone.id])
-    assert await store.stored_bytes() == {ADA: 100 + 10}
+    assert await store.result_bytes() == {ADA: 100}
     held = await store.held()
     assert (held.unfinished, held.payload_bytes, held.records) == (2, 20, 3)
     assert (held.results, held.result_bytes, held.oldest_result) == (1, 100, 1.0)
@@ -279,3 +279,27 @@ async def test_the_chain_holds_when_several_write_at_once(opened: Opened) -> Non
     assert len(records) == count + -(-count // 3)
     assert not list(faults(records))
     assert await stores[1].audit_end() == (records[-1].number, records[-1].hash)
+
+
+async def test_a_name_is_on_record_with_jobs_usage_or_keys_and_until_it_is_erased(store: RecordStore) -> None:
+    assert not await store.on_record(ADA)
+    await store.add_user(user())
+    assert not await store.on_record(ADA), "who has done nothing leaves nothing"
+    await store.add_key(ApiKey("k1", ADA, "d" * 64, 1.0))
+    assert await store.on_record(ADA)
+    await store.erase_user(ADA, UserName("erased-1"))
+    assert not await store.on_record(ADA)
+    await ended(store, 1.0)
+    assert await store.on_record(ADA)
+    assert not await store.on_record(BOB)
+    await store.erase_user(ADA, UserName("erased-2"))
+    assert not await store.on_record(ADA)
+    assert await store.on_record(UserName("erased-2"))
+
+
+async def test_a_job_is_found_by_its_owners_key(store: RecordStore) -> None:
+    job = a_job(client_key="once")
+    await store.add_job(job)
+    assert await store.job_of_key(ADA, "once") == job
+    assert await store.job_of_key(BOB, "once") is None
+    assert await store.job_of_key(ADA, "twice") is None
