@@ -20,7 +20,7 @@ from bench.tables import quantile, spread, table
 
 _SUBSCRIBERS = 5000
 _AT_ONCE = 64
-_TRACES = 100
+_TRACES = 40
 _SETTLE_S = 3.0
 _FAN_OUT_S = 90.0
 _PING_S = 0.02

@@ -206,7 +206,7 @@ async def test_every_write_in_doubt_is_told_as_such_and_may_be_asked_again(
     }
     outcomes = [each.outcome for each in await store.attempts(one.id)]
     assert outcomes == [AttemptOutcome.LOST, AttemptOutcome.COMPLETED]
-    assert await store.expired_blobs(99.0) == [two.id]
+    assert [job.id for job in await store.expired_blobs(99.0)] == [two.id]
 
 
 async def test_all_that_share_a_commit_in_doubt_are_told(opened: Opened, network: Cutter) -> None:
