@@ -4,7 +4,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import capacity, clients, footprint, isolation, latency, sealed_memory, shares
+from bench import (
+    capacity,
+    clients,
+    crowd,
+    flood,
+    footprint,
+    isolation,
+    latency,
+    sealed_memory,
+    shares,
+    subscribers,
+)
 
 MEASUREMENTS = {
     "footprint": footprint.measure,
@@ -14,6 +25,9 @@ MEASUREMENTS = {
     "isolation": isolation.measure,
     "sealed_memory": sealed_memory.measure,
     "shares": shares.measure,
+    "crowd": crowd.measure,
+    "subscribers": subscribers.measure,
+    "flood": flood.measure,
 }
 
 

@@ -1,7 +1,8 @@
 """One stock nnsight client that sends small traces, one after another, and prints the time of each as JSON.
 
-Usage: ``python stock_client.py MODEL_FOLDER MODEL_KEY``. For each line of its input, a number, it runs so many
-traces and answers with one line. With MODEL_KEY ``local`` the same trace runs in this process.
+Usage: ``python stock_client.py MODEL_FOLDER MODEL_KEY [check]``. For each line of its input, a number, it runs so many
+traces and answers with one line. With MODEL_KEY ``local`` the same trace runs in this process. With ``check`` each is
+compared with a trace that ran in this process, bit for bit.
 """
 
 import json
@@ -14,21 +15,29 @@ from nnsight.intervention.backends.remote import RemoteBackend
 
 torch.set_num_threads(1)
 CONFIG.APP.REMOTE_LOGGING = False
-folder, key = sys.argv[1:]
+folder, key, *check = sys.argv[1:]
 local = key == "local"
-model = TransformersModel(folder, task="text-generation", dispatch=local, dtype=torch.float32)
+model = TransformersModel(folder, task="text-generation", dispatch=local or bool(check), dtype=torch.float32)
 PROMPT = "When Mary and John went to the store , John gave a drink to"
+
+
+def trace(local: bool) -> tuple[tuple[torch.Tensor, torch.Tensor], dict[str, float]]:
+    backend = None if local else RemoteBackend(key, env={"attn_implementation": "sdpa"})
+    with model.trace(PROMPT, backend=backend) as tracer:
+        h = model.transformer.h[1].output[0].save()
+        logits = model.lm_head.output[0, -1].save()
+    return (h, logits), {} if local else (tracer.backend.meta or {})
+
+
+expected, _ = trace(local=True) if check else ((), {})
 
 
 def one() -> dict[str, float]:
     began = time.perf_counter()
-    backend = None if local else RemoteBackend(key, env={"attn_implementation": "sdpa"})
-    with model.trace(PROMPT, backend=backend) as tracer:
-        h = model.transformer.h[1].output[0].save()  # noqa: F841
-        logits = model.lm_head.output[0, -1].save()  # noqa: F841
+    values, meta = trace(local)
     took = time.perf_counter() - began
-    meta = {} if local else (tracer.backend.meta or {})
-    return {"s": took, "total_s": meta.get("total_s", 0.0), "run_s": meta.get("run_s", 0.0)}
+    right = all(map(torch.equal, values, expected)) if check else True
+    return {"s": took, "right": right, "total_s": meta.get("total_s", 0.0), "run_s": meta.get("run_s", 0.0)}
 
 
 for line in sys.stdin:

@@ -73,13 +73,20 @@ class StockClients:
         count: how many processes.
         work: a folder for their caches.
         local: run the same trace in the client's own process instead.
+        key: the API key that they send.
+        check: compare every value with that of a local run.
     """
 
-    def __init__(self, url: str, count: int, work: Path, *, local: bool = False) -> None:
+    def __init__(
+        self, url: str, count: int, work: Path, *, local: bool = False, key: str = "", check: bool = False
+    ) -> None:
         variables = clean_environment(NDIF_HOST=url, HF_HOME=str(work / "hf"), HF_HUB_OFFLINE="1")
+        if key:
+            variables["NDIF_API_KEY"] = key
+        words = ("local" if local else DEMO_KEY, *(["check"] if check else []))
         self._processes = [
             subprocess.Popen(
-                [sys.executable, str(_CLIENT), str(DEMO), "local" if local else DEMO_KEY],
+                [sys.executable, str(_CLIENT), str(DEMO), *words],
                 env=variables,
                 cwd=work,
                 stdin=subprocess.PIPE,

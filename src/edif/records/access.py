@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from edif.records import audit_tail
 from edif.records.database import READERS, Database, Doing, cut_off
 from edif.records.writer import Writer
 
@@ -24,7 +25,7 @@ class Access:
         self._database = database
         self._write_engine = database.engine(writing=True)
         self._read_engine = database.engine(writing=False)
-        self._writer = Writer(self._write_engine, database.told)
+        self._writer = Writer(self._write_engine, database.told, audit_tail.write)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="records-reader")
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from edif.core.audit import FABRIC
 from edif.core.ids import JobId, ModelId, UserName
 from edif.core.job import FINAL_STATES, Attempt, AttemptOutcome, Ending, Job, JobState
-from edif.records import audit_records, usage_records
+from edif.records import audit_tail, usage_records
 from edif.records.access import Access
 from edif.records.schema import attempts, jobs
 
@@ -82,7 +82,7 @@ class JobRecords(Access):
 
         def work(connection: sa.Connection) -> None:
             connection.execute(_insert_job, values)
-            audit_records.append(
+            audit_tail.append(
                 connection, "job.accepted", job.id, by, model=job.model, payload_bytes=job.payload_bytes
             )
 
@@ -179,7 +179,7 @@ class JobRecords(Access):
                 connection.execute(_abandon_attempt, {"job_id": job_id})
             usage_records.add(connection, job_id, ending, now)
             reason = {} if ending.error_code is None else {"error": ending.error_code}
-            audit_records.append(connection, f"job.{ending.state.value}", job_id, FABRIC, **reason)
+            audit_tail.append(connection, f"job.{ending.state.value}", job_id, FABRIC, **reason)
             return True
 
         return await self._write(work)
@@ -194,7 +194,7 @@ class JobRecords(Access):
         def work(connection: sa.Connection) -> bool:
             asked = connection.execute(statement).rowcount == 1
             if asked:
-                audit_records.append(connection, "job.cancel_asked", job_id, by)
+                audit_tail.append(connection, "job.cancel_asked", job_id, by)
             return asked
 
         return await self._write(work)

@@ -11,7 +11,7 @@ from edif.core.ids import GroupName, UserId, UserName
 from edif.core.people import People
 from edif.core.quota import Measure, Quota, Scope
 from edif.core.users import ApiKey, Group, Priority, Role, User
-from edif.records import audit_records
+from edif.records import audit_tail
 from edif.records.access import Access
 from edif.records.schema import api_keys, changes, groups, jobs, quotas, usage, users
 
@@ -59,7 +59,7 @@ class PeopleRecords(Access):
         def work(connection: sa.Connection) -> bool:
             values = {"name": user.name, "id": user.id, "created_at": user.created_at, **_changeable(user)}
             connection.execute(sa.insert(users), values)
-            audit_records.append(connection, "user.added", user.id, by, role=user.role)
+            audit_tail.append(connection, "user.added", user.id, by, role=user.role)
             return True
 
         return await self._add(work, lambda people: people.users.get(user.name) == user)
@@ -72,7 +72,7 @@ class PeopleRecords(Access):
             values = _changeable(user)
             connection.execute(sa.update(users).where(users.c.name == user.name).values(values))
             del values["email"]  # the log holds no personal data
-            audit_records.append(connection, "user.changed", found.id, by, **values)
+            audit_tail.append(connection, "user.changed", found.id, by, **values)
             return True
 
         return await self._change(work)
@@ -100,7 +100,7 @@ class PeopleRecords(Access):
             )
             if user_id is None:
                 return False
-            audit_records.append(connection, "user.removed", user_id, by)
+            audit_tail.append(connection, "user.removed", user_id, by)
             return True
 
         return await self._change(work)
@@ -112,7 +112,7 @@ class PeopleRecords(Access):
             told = {"description": "", "meta": "{}", "env": "{}", "client_key": None}
             connection.execute(sa.update(jobs).where(jobs.c.owner == name).values(owner=pseudonym, **told))
             connection.execute(sa.update(usage).where(usage.c.user == name).values(user=pseudonym))
-            audit_records.append(connection, "user.erased", user_id or "", by, pseudonym=pseudonym)
+            audit_tail.append(connection, "user.erased", user_id or "", by, pseudonym=pseudonym)
             return True
 
         await self._change(work)
@@ -124,7 +124,7 @@ class PeopleRecords(Access):
             connection.execute(
                 sa.insert(groups), {"name": group.name, "created_at": group.created_at, **values}
             )
-            audit_records.append(connection, "group.added", group.name, by, **values)
+            audit_tail.append(connection, "group.added", group.name, by, **values)
             return True
 
         return await self._add(work, lambda people: people.groups.get(group.name) == group)
@@ -136,7 +136,7 @@ class PeopleRecords(Access):
                 sa.update(groups).where(groups.c.name == group.name).values(values)
             ).rowcount
             if changed:
-                audit_records.append(connection, "group.changed", group.name, by, **values)
+                audit_tail.append(connection, "group.changed", group.name, by, **values)
             return changed == 1
 
         return await self._change(work)
@@ -147,7 +147,7 @@ class PeopleRecords(Access):
                 return False
             connection.execute(sa.update(users).where(users.c.group_name == name).values(group_name=None))
             _drop_quotas(connection, Scope.GROUP, name)
-            audit_records.append(connection, "group.removed", name, by)
+            audit_tail.append(connection, "group.removed", name, by)
             return True
 
         return await self._change(work)
@@ -161,7 +161,7 @@ class PeopleRecords(Access):
             if amount is not None:
                 connection.execute(sa.insert(quotas), {**place, "amount": amount})
             subject = _subject_of_quota(connection, scope, name)
-            audit_records.append(
+            audit_tail.append(
                 connection, "quota.set", subject, by, scope=scope, measure=measure, amount=amount
             )
             return True
@@ -181,7 +181,7 @@ class PeopleRecords(Access):
 
         def work(connection: sa.Connection) -> None:
             connection.execute(sa.insert(api_keys), values)
-            audit_records.append(connection, "key.made", key.id, by, user=_id_of(connection, key.user))
+            audit_tail.append(connection, "key.made", key.id, by, user=_id_of(connection, key.user))
 
         try:
             await self._write(work)
@@ -218,7 +218,7 @@ class PeopleRecords(Access):
             ).first()
             revoked = connection.execute(statement).rowcount == 1
             if revoked and before is not None and before.revoked_at is None:
-                audit_records.append(connection, "key.revoked", key_id, by)
+                audit_tail.append(connection, "key.revoked", key_id, by)
             return revoked
 
         return await self._write(work)

@@ -12,7 +12,7 @@ from edif.records.access import Access
 from edif.records.schema import jobs, usage, users
 
 _whose = (
-    sa.select(jobs.c.owner, jobs.c.model, users.c.group_name)
+    sa.select(jobs.c.owner, sa.func.coalesce(users.c.group_name, ""), jobs.c.model)
     .select_from(jobs.outerjoin(users, users.c.name == jobs.c.owner))
     .where(jobs.c.id == sa.bindparam("job_id"))
 )
@@ -24,9 +24,7 @@ _add = (
     sa.update(usage)
     .where(
         usage.c.day == sa.bindparam("of_day"),
-        usage.c.user == sa.bindparam("of_user"),
-        usage.c.group_name == sa.bindparam("of_group"),
-        usage.c.model == sa.bindparam("of_model"),
+        sa.tuple_(usage.c.user, usage.c.group_name, usage.c.model).in_(_whose),
     )
     .values({name: usage.c[name] + sa.bindparam(f"more_{name}") for name in _COUNTED})
 )
@@ -74,13 +72,6 @@ class UsageRecords(Access):
 
 def add(connection: sa.Connection, job_id: JobId, ending: Ending, now: float) -> None:
     """Count the end of this job, in this transaction."""
-    whose = connection.execute(_whose, {"job_id": job_id}).one()
-    place = {
-        "day": day_of(now),
-        "user": whose.owner,
-        "group_name": whose.group_name or "",
-        "model": whose.model,
-    }
     more = {
         "jobs": 1,
         "failed": int(ending.state is not JobState.COMPLETED),
@@ -89,13 +80,13 @@ def add(connection: sa.Connection, job_id: JobId, ending: Ending, now: float) ->
         "result_bytes": ending.result_bytes or 0,
     }
     values = {
-        "of_day": place["day"],
-        "of_user": place["user"],
-        "of_group": place["group_name"],
-        "of_model": place["model"],
-        **{f"more_{name}": amount for name, amount in more.items()},
+        "of_day": day_of(now),
+        "job_id": job_id,
+        **{f"more_{name}": each for name, each in more.items()},
     }
     if connection.execute(_add, values).rowcount == 0:
+        owner, group, model = connection.execute(_whose, {"job_id": job_id}).one()
+        place = {"day": day_of(now), "user": owner, "group_name": group, "model": model}
         connection.execute(_begin, {**place, **more})
 
 

@@ -35,11 +35,18 @@ class Writer:
     Args:
         engine: its connections come from here.
         told: makes of a driver's error what the caller is told.
+        at_last: done in every transaction, behind everything else.
     """
 
-    def __init__(self, engine: sa.Engine, told: Callable[[Exception, Doing], Exception]) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        told: Callable[[Exception, Doing], Exception],
+        at_last: Callable[[sa.Connection], None],
+    ) -> None:
         self._engine = engine
         self._told = told
+        self._at_last = at_last
         self._connection: sa.Connection | None = None
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._closed = False
@@ -106,6 +113,7 @@ class Writer:
                     outcomes.append(
                         self._apart(self._connection, work) if apart else (work(self._connection), None)
                     )
+                self._at_last(self._connection)
                 doing = Doing.COMMITTING
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
             self._disconnect()
