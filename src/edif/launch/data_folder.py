@@ -47,6 +47,11 @@ class DataFolder:
     def run(self) -> Path:
         return self.root / "run"
 
+    @property
+    def fault_marks(self) -> Path:
+        """Which fault points have fired here; there is none but in tests."""
+        return self.run / "faults"
+
     def prepare(self) -> None:
         """Create the folder and what must be in it.
 

@@ -19,9 +19,11 @@ import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from edif import faults
 from edif.blobs.file_blobs import FileBlobs
 from edif.core import errors
 from edif.core.errors import SetupError
+from edif.faults import Point
 from edif.walls.host import survey_apart
 from edif.wire import link
 from edif.worker.attempt import cannot_seal, run_attempt
@@ -211,6 +213,8 @@ class Agent:
         while True:
             message = await self._outbox.get()
             await connection.send(link.encode(message))
+            if isinstance(message, link.AttemptEnded):
+                faults.point(Point.END_SAID)
 
     def _hello(self) -> link.Hello:
         running = {*self._attempts, *self._unconfirmed}

@@ -9,9 +9,11 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from edif import faults
 from edif.core import errors
 from edif.core.errors import ErrorCode, JobFailed
 from edif.core.job import AttemptOutcome
+from edif.faults import Point
 from edif.wire import link, pipe
 from edif.worker.replica import JobCallbacks, JobRefused, Replica, RunnerDied
 from edif.worker.transfer import Spooled, Transfer, TransferFailed
@@ -72,6 +74,7 @@ async def _run(
 ) -> link.AttemptEnded:
     began = time.monotonic()
     payload_fd = await transfer.payload(message.job, message.payload_url)
+    faults.point(Point.PAYLOAD_FETCHED)
     try:
         spooled = transfer.result(message.job, message.attempt, message.result_url)
         try:
@@ -81,6 +84,7 @@ async def _run(
             executed = time.monotonic()
             _check_size(spooled.path, message.result_limit_bytes)
             committed = await spooled.commit()
+            faults.point(Point.RESULT_COMMITTED)
             progress.moved(fetched - began + time.monotonic() - executed)
         except BaseException:
             spooled.discard()
