@@ -446,9 +446,9 @@ class Fabric:
                 log.info("fabric.replica_ready", replica=replica, load_s=round(load_s, 2))
                 self._note_load(ReplicaId(replica))
                 await self._decide(ev.ReplicaBecameReady(ReplicaId(replica)))
-            case link.ReplicaFailed(replica=replica, sentence=sentence):
+            case link.ReplicaFailed(replica=replica, sentence=sentence, died=died):
                 log.error("fabric.replica_failed", replica=replica, reason=sentence)
-                await self._decide(ev.ReplicaFailed(ReplicaId(replica), sentence))
+                await self._decide(ev.ReplicaFailed(ReplicaId(replica), sentence, died))
             case link.ReplicaStopped(replica=replica):
                 await self._decide(ev.ReplicaStopped(ReplicaId(replica)))
 

@@ -11,7 +11,7 @@ import structlog
 import uvloop
 
 from edif import faults
-from edif.blobs.file_blobs import FileBlobs
+from edif.blobs.file_blobs import FileBlobs, sweep_half_written
 from edif.blobs.links import LinkSigner
 from edif.core import errors
 from edif.core.addresses import is_loopback, parse_networks
@@ -98,7 +98,8 @@ async def _serve(
     sock: socket.socket,
     tls: ssl.SSLContext | None,
 ) -> None:
-    blobs = FileBlobs(folder.blobs)
+    blobs = FileBlobs(folder.blobs, "gateway")
+    sweep_half_written(folder.blobs, "gateway")  # nobody else leads
     fabric = Fabric(
         FabricConfig(
             limits=Limits(
