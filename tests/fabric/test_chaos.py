@@ -170,9 +170,8 @@ async def prove(
     seconds = time.monotonic() - began
     assert fired(fabric) == {point.value for point in Point}
     assert not killer.left(), "a process outlived its fabric"
-    assert not list((fabric.data / "blobs" / "tmp").iterdir())
-    assert not list((fabric.data / "spool").iterdir())
-    assert not list((fabric.data / "blobs" / "payload").iterdir()), "every job has ended"
+    for half_done in ("spool/scratch", "blobs/tmp", "blobs/payload"):
+        assert not list((fabric.data / half_done).iterdir()), f"{half_done}: every job has ended"
     lost = check_ends(clients, calm)
     async with store_of(fabric) as store:
         counts = await check_records(store, fabric.data / "blobs", clients)
