@@ -24,6 +24,8 @@ class Sizes:
         sealed_jobs: jobs in cells, one in twenty of them an attacker.
         racers: tasks that try the same thing at the same time.
         races: rounds of each race.
+        chaos_clients: clients of a fabric whose processes are killed again and again.
+        chaos_jobs: jobs that they send, on each record store.
         api_examples: requests made from the description of each route.
         derandomize: whether every run tries the same examples.
     """
@@ -40,6 +42,8 @@ class Sizes:
     sealed_jobs: int
     racers: int
     races: int
+    chaos_clients: int
+    chaos_jobs: int
     api_examples: int
     derandomize: bool
 
@@ -57,6 +61,8 @@ REDUCED = Sizes(
     sealed_jobs=60,
     racers=12,
     races=3,
+    chaos_clients=8,
+    chaos_jobs=80,
     api_examples=20,
     derandomize=True,
 )
@@ -73,6 +79,8 @@ FULL = Sizes(
     sealed_jobs=2_000,
     racers=40,
     races=50,
+    chaos_clients=40,
+    chaos_jobs=2_000,
     api_examples=1_000,
     derandomize=False,
 )

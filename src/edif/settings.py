@@ -23,6 +23,7 @@ from edif.core import errors
 from edif.core.addresses import parse_networks
 from edif.core.errors import SetupError
 from edif.core.limits import GIB, MIB, Isolation
+from edif.faults import parse as parse_fault
 
 _DAY_S = 24 * 3600.0
 
@@ -226,6 +227,13 @@ class Settings(BaseSettings):
     api_key: str | None = Field(
         default=None, description="The key with which the command line asks a gateway."
     )
+    decision_log: Path | None = Field(
+        default=None,
+        description="A file that the gateway adds every decision of its scheduler to, for `edif replay`.",
+    )
+    faults: tuple[str, ...] = Field(
+        default=(), description="For tests only: points at which a process kills itself, each NAME:COUNT."
+    )
     log_json: bool = Field(default_factory=lambda: not sys.stderr.isatty(), description="Logs as JSON lines.")
 
     @field_validator("public_url", "hub_upstream")
@@ -260,7 +268,14 @@ class Settings(BaseSettings):
         parse_networks(value)
         return value
 
-    @field_validator("tls_cert", "tls_key", "tls_ca")
+    @field_validator("faults")
+    @classmethod
+    def _are_fault_points(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            parse_fault(each)
+        return value
+
+    @field_validator("tls_cert", "tls_key", "tls_ca", "decision_log")
     @classmethod
     def _from_here(cls, value: Path | None) -> Path | None:
         """A path as the person meant it, for services that work in another folder."""

@@ -1,6 +1,7 @@
 """Links with ranges, the Hub mirror over HTTP, proxies, and what stops a fabric from starting."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -8,7 +9,6 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -229,7 +229,7 @@ def test_no_gateway_is_told_with_the_next_step(tmp_path: Path) -> None:
     assert "edif serve" in done.stderr
 
 
-@contextmanager
+@contextlib.contextmanager
 def _apart(model: Path, folder: Path, seen_as: Callable[[str], str] = str) -> Iterator[str]:
     """A gateway and an agent that share no folder; yields the gateway's URL. The agent goes to ``seen_as`` of it."""
     arguments = ["--port", "0", "--data", str(folder / "g"), "--model", f"{GPT2_ID}={model}"]
@@ -332,6 +332,49 @@ async def test_a_full_disk_refuses_new_jobs_and_loses_none(
         if fabric is not None:
             fabric.stop()
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+async def test_jobs_that_wait_or_run_when_the_disk_fills_up_end_as_ever_when_it_is_free_again(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    """Not a byte is left for records, results and logs, until a while after the job that runs has come to its end."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
+    fabric = None
+    try:
+        fabric = start_fabric(
+            disk / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_MIN_FREE_BYTES=str(2**20)
+        )
+        fabric.wait_running(GPT2_ID)
+        async with Replayer(fabric.url, blobs) as client:
+            calm = [(await client.run(name)).result for name in ("slow", "hello", "wave")]
+            jobs = [await client.submit(name) for name in ("slow", "hello", "wave")]
+            while (await client.get(f"/response/{jobs[0]}")).json()["status"] != "RUNNING":
+                await asyncio.sleep(0.02)
+            _fill(disk)
+            assert (await client.post("hello")).status_code == 507
+            await asyncio.sleep(
+                5
+            )  # longer than the job runs; there is no room to log that its end cannot be kept
+            (disk / "filler").unlink()
+            ends = [await client.poll(job) for job in jobs]
+            assert [end["status"] for end in ends] == ["COMPLETED"] * 3
+            assert [await client.fetch(end) for end in ends] == calm
+            assert (await client.run("hello")).result == calm[1]
+    finally:
+        if fabric is not None:
+            fabric.stop()
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def _fill(disk: Path) -> None:
+    """Take every byte that is left."""
+    with contextlib.suppress(OSError), (disk / "filler").open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
 
 
 def _free(folder: Path) -> int:

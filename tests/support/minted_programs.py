@@ -78,6 +78,11 @@ def large(model, backend):
         noise = torch.rand(1_500_000).save()  # noqa: F841 - 6 MB that no compression makes smaller
 
 
+def wave(model, backend):
+    with model.trace(PROMPT, backend=backend):
+        values = torch.arange(300_000, dtype=torch.float64).sin().save()  # noqa: F841 - 2.4 MB, always the same
+
+
 def endless(model, backend):
     with model.trace(PROMPT, backend=backend):
         while True:
@@ -160,7 +165,7 @@ def leaves_hooks(model, backend):
 
 PROGRAMS = [
     hello, hidden, slow, endless, endless_in_c, raises, wrong_order, no_such_module, unpicklable, too_much,
-    prints, flood, exits, segfault, edits_weights, leaves_hooks, large,
+    prints, flood, exits, segfault, edits_weights, leaves_hooks, large, wave,
     eats_memory, eats_tensor_memory, fills_memory, takes_memory, surroundings,
 ]  # fmt: skip
 

@@ -163,6 +163,8 @@ BAD: list[tuple[str, Any]] = [
     ("gateway_url", "[not JSON"),
     ("record_store", "sqlite:///records.sqlite"),
     ("hub_upstream", "huggingface.co"),
+    ("faults", '["no.such.point:1"]'),
+    ("faults", '["job.recorded:0"]'),
 ]
 
 
@@ -272,6 +274,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "gateway_url": st.lists(URLS.filter(bool), max_size=3).map(tuple),
     "worker_token": st.none() | TEXT,
     "api_key": st.none() | TEXT,
+    "decision_log": PATHS,
+    "faults": st.lists(st.sampled_from(["job.recorded", "end.said:3"]), max_size=2).map(tuple),
     "log_json": st.booleans(),
 }
 

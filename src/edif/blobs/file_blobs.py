@@ -37,11 +37,22 @@ def disk_full_refused() -> Iterator[None]:
         raise
 
 
-class FileBlobs:
-    """See :class:`edif.blobs.store.BlobStore`."""
+def sweep_half_written(folder: Path, writer: str) -> None:
+    """Delete what a writer of this name left half written when it died. Only for who has its place now."""
+    for path in (folder / "tmp").glob(f"{writer}-*"):
+        path.unlink(missing_ok=True)
 
-    def __init__(self, folder: Path) -> None:
+
+class FileBlobs:
+    """See :class:`edif.blobs.store.BlobStore`.
+
+    Args:
+        writer: who writes here; what it has half written bears its name.
+    """
+
+    def __init__(self, folder: Path, writer: str = "somebody") -> None:
         self.folder = folder
+        self._writer = writer
         self._tmp = folder / "tmp"
         for part in ("tmp", *KINDS):
             (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -73,7 +84,7 @@ class FileBlobs:
 
     def temporary(self) -> Path:
         """A fresh name in the folder's ``tmp``; :meth:`adopt` moves what was written there into place."""
-        return self._tmp / secrets.token_hex(12)
+        return self._tmp / f"{self._writer}-{secrets.token_hex(12)}"
 
     def adopt(self, temporary: Path, name: str) -> None:
         """Sync a finished file from :meth:`temporary` and rename it to its blob name. Blocks."""

@@ -14,6 +14,7 @@ from edif.cli.keeping import backup, restore
 from edif.cli.output import complain
 from edif.cli.privacy import users_erase, users_export
 from edif.cli.quota import quota
+from edif.cli.replay import replay
 from edif.cli.retention import retention
 from edif.cli.usage import usage
 from edif.core import errors
@@ -36,6 +37,7 @@ app.command()(doctor)
 app.command()(usage)
 app.command()(backup)
 app.command()(restore)
+app.command()(replay)
 people.users.command("export")(users_export)
 people.users.command("erase")(users_erase)
 app.add_typer(people.users, name="users")

@@ -272,5 +272,11 @@ GROUP_UNKNOWN = _kind(
 AUDIT_BROKEN = _kind(
     "audit_broken", 500, "Keep the data folder as it is, and compare it with your last backup."
 )
+JOURNAL_UNREADABLE = _kind(
+    "journal_unreadable", 500, "Name a file that a gateway of this version wrote with `decision_log`."
+)
+DECISIONS_DIFFER = _kind(
+    "decisions_differ", 500, "Replay it with the version that wrote it; if it differs there too, report it."
+)
 KEY_ID_UNKNOWN = _kind("key_id_unknown", 404, "List the keys with `edif keys list`.")
 WORKER_DEPENDENCY = _kind("worker_dependency", 500, "Run: pip install 'edif[all]'")

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from edif import faults
 from edif.blobs.links import LinkSigner
 from edif.blobs.store import BlobStore, payload_name, result_name
 from edif.core import errors
@@ -23,8 +24,10 @@ from edif.core.ids import AgentId, JobId, ModelId, ReplicaId, UserName
 from edif.core.job import Attempt, AttemptOutcome, ClientStatus, Ending, Job, JobState
 from edif.core.limits import Limits
 from edif.core.users import Identity
+from edif.faults import Point
 from edif.gateway.active import ActiveJob, ActiveJobs
 from edif.gateway.agents import AgentLink, AgentLinks
+from edif.gateway.decisions import DecisionLog, Decisions
 from edif.gateway.entitlements import Entitlements
 from edif.gateway.sealing import Sealing
 from edif.gateway.subscribers import Subscriber
@@ -32,7 +35,8 @@ from edif.gateway.telling import Positions, Results
 from edif.models.catalogue import Catalogue, Deployment
 from edif.records.store import RecordStore
 from edif.scheduler import events as ev
-from edif.scheduler.decide import PATIENCE_S, Scheduler
+from edif.scheduler.decide import PATIENCE_S
+from edif.scheduler.journal import Header
 from edif.telemetry import metrics
 from edif.wire import link
 from edif.wire.client_protocol import StatusFrame
@@ -116,15 +120,18 @@ class Fabric:
         blobs: BlobStore,
         catalogue: Catalogue,
         signer: LinkSigner,
+        decision_log: DecisionLog | None = None,
     ) -> None:
         self.config = config
         self.catalogue = catalogue
         self.signer = signer
         self._records = records
         self._blobs = blobs
-        prefix = f"r{secrets.token_hex(3)}"
-        models = (ModelId(each.spec.id) for each in catalogue)
-        self._scheduler = Scheduler(models, prefix, config.patience_s)
+        models = tuple(ModelId(each.spec.id) for each in catalogue)
+        self._decisions = Decisions(
+            Header(models, f"r{secrets.token_hex(3)}", config.patience_s), decision_log
+        )
+        self._scheduler = self._decisions.scheduler
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._sealing = Sealing(config.limits)
         self._entitlements = Entitlements(records, catalogue, self._sealing, config.contact)
@@ -230,6 +237,7 @@ class Fabric:
             job.id, ClientStatus.RECEIVED, f"Your job was accepted. To cancel: edif jobs cancel {job.id}"
         )
         active = ActiveJob(job, frame, subscriber, base_url, received)
+        faults.point(Point.PAYLOAD_STORED)
         try:
             # Between the question and the entry nobody else can take the last place.
             self.check_quota(job.owner)
@@ -243,6 +251,7 @@ class Fabric:
             self._active.forget(active)
             await self._blobs.delete(payload_name(job.id))
             return await self.status(recorded, base_url)
+        faults.point(Point.JOB_RECORDED)
         self._post(ev.JobQueued(job.id, job.model, claim=self._entitlements.claim(job.owner, time.time())))
         metrics.JOBS_ACCEPTED.labels(job.model).inc()
         return frame
@@ -436,7 +445,7 @@ class Fabric:
         if not self._agents.leave(left):
             return
         agent = left.agent
-        self._scheduler.handle(ev.AgentAway(agent), time.monotonic())
+        self._decisions.handle(ev.AgentAway(agent))
         log.warning("fabric.agent_away", agent=agent)
         self._start_lease(agent)
 
@@ -458,9 +467,9 @@ class Fabric:
                 log.info("fabric.replica_ready", replica=replica, load_s=round(load_s, 2))
                 self._note_load(ReplicaId(replica))
                 await self._decide(ev.ReplicaBecameReady(ReplicaId(replica)))
-            case link.ReplicaFailed(replica=replica, sentence=sentence):
+            case link.ReplicaFailed(replica=replica, sentence=sentence, died=died):
                 log.error("fabric.replica_failed", replica=replica, reason=sentence)
-                await self._decide(ev.ReplicaFailed(ReplicaId(replica), sentence))
+                await self._decide(ev.ReplicaFailed(ReplicaId(replica), sentence, died))
             case link.ReplicaStopped(replica=replica):
                 await self._decide(ev.ReplicaStopped(ReplicaId(replica)))
 
@@ -499,6 +508,7 @@ class Fabric:
         job_id = JobId(message.job)
         active = self._current(message.job, message.attempt)
         if active is not None:
+            faults.point(Point.END_HEARD)
             outcome = await self._believed_outcome(message)
             if outcome is AttemptOutcome.LOST:
                 log.warning(
@@ -532,7 +542,7 @@ class Fabric:
 
     # -- what the scheduler decides --------------------------------------------------------------------
     async def _decide(self, event: ev.Event) -> None:
-        for action in self._scheduler.handle(event, time.monotonic()):
+        for action in self._decisions.handle(event):
             await self._carry_out(action)
         if self._scheduler.draining and not self._scheduler.running():
             self._drained.set()
@@ -543,6 +553,7 @@ class Fabric:
                 await self._begin(action)
             case ev.RequeueJob(job=job, attempt=attempt):
                 await self._durably(partial(self._records.lose_attempt, job, attempt))
+                faults.point(Point.REQUEUE_RECORDED)
                 active = self._active[job]
                 self._active.enter(active, JobState.QUEUED)
                 active.tell(ClientStatus.QUEUED, "The try was interrupted; it will be tried again.")
@@ -598,6 +609,7 @@ class Fabric:
         if not await recording:
             self._agents.send(action.agent, link.CancelAttempt(action.job, action.attempt))
             self._post(ev.AttemptRefused(action.job))
+        faults.point(Point.ATTEMPT_RECORDED)
 
     async def _watch_people(self) -> None:
         """Notice within a second what an operator changed, and which quotas are used up or fresh again."""
@@ -636,12 +648,14 @@ class Fabric:
             self._active.forget(active)
             log.warning("fabric.second_ending", job=job.id, state=ending.state)
             return
+        faults.point(Point.END_RECORDED)
         self._active.end(active, ending)
         metrics.JOBS_ENDED.labels(job.model, ending.state.value).inc()
         log.info(
             "job.ended", job=job.id, owner=job.owner, model=job.model, state=ending.state.value, **ending.meta
         )
         await self._results.tell(active, ending)
+        faults.point(Point.END_TOLD)
         await self._blobs.delete(payload_name(job.id))
 
     @staticmethod

@@ -1,6 +1,6 @@
 """How long results and records of jobs are kept, and what becomes of payloads and results that belong to no job.
 
-A payload goes as soon as its job has ended; what is found of it here was left by a gateway that died in between.
+A payload goes as soon as its job has ended; one that a gateway left when it died in between goes at the next start.
 """
 
 import asyncio
@@ -75,14 +75,17 @@ async def delete_blobs(blobs: BlobStore, job_id: JobId) -> None:
 
 
 async def sweep_strays(records: RecordStore, blobs: BlobStore) -> None:
-    """Delete blobs of no recorded job: the gateway died between an upload's last byte and its record.
+    """Delete blobs of no recorded job and payloads of ended ones: the gateway died between an upload's last byte and its
+    record, or between a job's end and the deletion of its payload.
 
     Only before the gateway takes requests, else it would meet uploads that are about to be recorded. A store
     without any job deletes nothing: someone may have put an empty one beside blobs that are still wanted.
     """
     names = await blobs.names()
     unknown = await records.unknown_jobs({job_of(name) for name in names})
-    strays = [name for name in names if job_of(name) in unknown]
+    unfinished = {job.id for job in await records.unfinished_jobs()}
+    unwanted = {payload_name(job_of(name)) for name in names if job_of(name) not in unfinished}
+    strays = [name for name in names if job_of(name) in unknown or name in unwanted]
     if not strays:
         return
     if not await records.jobs(limit=1):

@@ -8,8 +8,10 @@ from fastapi import APIRouter, Request
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from edif import faults
 from edif.core import errors
 from edif.core.errors import Refused
+from edif.faults import Point
 from edif.gateway.description import BYTES, JSON, Answer, Asks, Operation, Parameter
 from edif.gateway.edge import bounded_body, edge_of, refuse_socket
 from edif.models.metadata import MAX_METADATA_BYTES
@@ -67,6 +69,8 @@ async def _send(socket: WebSocket, outbox: "asyncio.Queue[link.ToAgent]") -> Non
         message = await outbox.get()
         try:
             await socket.send_bytes(link.encode(message))
+            if isinstance(message, link.RunAttempt):
+                faults.point(Point.ATTEMPT_TOLD)
         except (WebSocketDisconnect, RuntimeError):
             return
         except Exception:

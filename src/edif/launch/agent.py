@@ -10,6 +10,7 @@ import time
 import structlog
 import uvloop
 
+from edif import faults
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.launch.data_folder import DataFolder
@@ -37,6 +38,7 @@ def run(settings: Settings) -> None:
 async def _main(settings: Settings) -> None:
     folder = DataFolder(settings.data.resolve())
     folder.prepare()
+    faults.arm(settings.faults, folder.fault_marks)
     token = settings.worker_token or (
         (folder.root / "worker.token").is_file() and folder.secret("worker.token")
     )

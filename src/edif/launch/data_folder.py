@@ -51,6 +51,11 @@ class DataFolder:
         """Where the supervisor has the service of this name write its log."""
         return self.run / "logs" / f"{name}.log"
 
+    @property
+    def fault_marks(self) -> Path:
+        """Which fault points have fired here; there is none but in tests."""
+        return self.run / "faults"
+
     def prepare(self) -> None:
         """Create the folder and what must be in it.
 

@@ -10,7 +10,8 @@ import time
 import structlog
 import uvloop
 
-from edif.blobs.file_blobs import FileBlobs
+from edif import faults
+from edif.blobs.file_blobs import FileBlobs, sweep_half_written
 from edif.blobs.links import LinkSigner
 from edif.core import errors
 from edif.core.addresses import is_loopback, parse_networks
@@ -19,6 +20,7 @@ from edif.core.ids import ModelId
 from edif.core.limits import Limits
 from edif.gateway.app import create_app
 from edif.gateway.auth import Authenticator, AuthRates, Tokens
+from edif.gateway.decisions import DecisionLog
 from edif.gateway.edge import Edge, EdgeConfig
 from edif.gateway.fabric import Fabric, FabricConfig
 from edif.gateway.hub import HubMirror
@@ -55,6 +57,7 @@ def run(settings: Settings) -> None:
 async def _main(settings: Settings) -> None:
     folder = DataFolder(settings.data.resolve())
     folder.prepare()
+    faults.arm(settings.faults, folder.fault_marks)
     catalogue = catalogue_of(settings)
     tls = _tls(settings)
     async with leading(settings, folder) as records:
@@ -76,6 +79,18 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return FollowingContext.of(files, lambda: server_context(*files)) if files else None
 
 
+def _decision_log(settings: Settings) -> DecisionLog | None:
+    if settings.decision_log is None:
+        return None
+    try:
+        return DecisionLog(settings.decision_log)
+    except OSError as error:
+        raise SetupError(
+            errors.CONFIG_INVALID,
+            f"The decision log {str(settings.decision_log)!r} cannot be written: {error.strerror}.",
+        ) from error
+
+
 async def _serve(
     settings: Settings,
     folder: DataFolder,
@@ -84,7 +99,8 @@ async def _serve(
     sock: socket.socket,
     tls: ssl.SSLContext | None,
 ) -> None:
-    blobs = FileBlobs(folder.blobs)
+    blobs = FileBlobs(folder.blobs, "gateway")
+    sweep_half_written(folder.blobs, "gateway")  # nobody else leads
     fabric = Fabric(
         FabricConfig(
             limits=Limits(
@@ -107,6 +123,7 @@ async def _serve(
         blobs=blobs,
         catalogue=catalogue,
         signer=LinkSigner(folder.secret("link.key").encode()),
+        decision_log=_decision_log(settings),
     )
     proxies = parse_networks(settings.trusted_proxies)
     edge = Edge(

@@ -29,6 +29,7 @@ MOST_FORECAST = 500
 class _Model:
     shares: Shares
     wanted: bool = False  # kept up even without jobs
+    deaths: int = 0  # of replicas that died while they loaded, since one was last ready
 
 
 @dataclass(slots=True)
@@ -247,6 +248,7 @@ class Scheduler:
             return []
         if replica.state is ReplicaState.LOADING:
             self._fleet.become(replica, ReplicaState.READY)
+        self._models[replica.model].deaths = 0
         return [*self._advance(replica.model), ev.TellPositions(replica.model)]
 
     def _on_ReplicaFailed(self, event: ev.ReplicaFailed) -> list[ev.Action]:
@@ -256,9 +258,12 @@ class Scheduler:
         was_loading = replica.state is ReplicaState.LOADING
         actions = self._drop_replica(event.replica)
         model = self._models[replica.model]
-        if was_loading and not self._fleet.has_any(replica.model):
+        model.deaths += was_loading and event.died
+        tried_enough = not event.died or model.deaths >= MAX_ATTEMPTS
+        if was_loading and tried_enough and not self._fleet.has_any(replica.model):
             # Loading again would fail again: those who wait are told why, and the next job or deploy retries.
             model.wanted = False
+            model.deaths = 0
             for job in model.shares.by_arrival():
                 model.shares.drop(job)
                 del self._jobs[job]

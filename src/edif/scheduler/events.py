@@ -122,10 +122,14 @@ class ReplicaBecameReady:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaFailed:
-    """A replica could not load, or died. ``sentence`` is for the people whose jobs wait for it."""
+    """A replica could not load, or died. ``sentence`` is for the people whose jobs wait for it.
+
+    With ``died`` its process ended and gave no reason: something may have killed it, and the next one may load.
+    """
 
     replica: ReplicaId
     sentence: str
+    died: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,10 +110,15 @@ class ReplicaReady(_ToGateway, frozen=True):
 
 
 class ReplicaFailed(_ToGateway, frozen=True):
-    """The replica could not load, or died; ``sentence`` is for the person who waits."""
+    """The replica could not load, or died; ``sentence`` is for the person who waits.
+
+    Attributes:
+        died: its process ended without a word of what stood against it.
+    """
 
     replica: str
     sentence: str
+    died: bool = False
 
 
 class ReplicaStopped(_ToGateway, frozen=True):

@@ -19,9 +19,11 @@ import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from edif.blobs.file_blobs import FileBlobs
+from edif import faults
+from edif.blobs.file_blobs import FileBlobs, sweep_half_written
 from edif.core import errors
 from edif.core.errors import SetupError
+from edif.faults import Point
 from edif.walls.host import survey_apart
 from edif.wire import link
 from edif.worker.attempt import cannot_seal, run_attempt
@@ -115,7 +117,7 @@ class Agent:
             SetupError: the gateway does not accept this agent.
         """
         self._main = asyncio.current_task()
-        self._sweep_spool()
+        self._sweep()
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -126,8 +128,10 @@ class Agent:
             await asyncio.gather(*(replica.stop() for replica in self._replicas.values()))
             await self._http.aclose()
 
-    def _sweep_spool(self) -> None:
+    def _sweep(self) -> None:
         """Delete what an agent that was killed left: half-moved results, scratch folders of jobs that died with it."""
+        if self._config.shared_blobs is not None:
+            sweep_half_written(self._config.shared_blobs, self.id)
         for path in self._config.spool.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -211,6 +215,8 @@ class Agent:
         while True:
             message = await self._outbox.get()
             await connection.send(link.encode(message))
+            if isinstance(message, link.AttemptEnded):
+                faults.point(Point.END_SAID)
 
     def _hello(self) -> link.Hello:
         running = {*self._attempts, *self._unconfirmed}
@@ -242,7 +248,7 @@ class Agent:
         folder = self._config.shared_blobs
         try:
             if folder is not None and (folder / "store.id").read_text() == store:
-                return FolderTransfer(FileBlobs(folder))
+                return FolderTransfer(FileBlobs(folder, self.id))
         except OSError:
             pass
         return HttpTransfer(self._http, self._config.spool)
@@ -299,7 +305,8 @@ class Agent:
         try:
             await replica.start()
         except OSError as error:
-            self._replica_failed(replica_id, f"The process for model {spec.id!r} cannot be started: {error}.")
+            sentence = f"The process for model {spec.id!r} cannot be started: {error}."
+            self._replica_failed(replica_id, sentence, died=False)
 
     async def _lacking_walls(self) -> str:
         """Why this node cannot seal jobs in; empty if it can."""
@@ -311,12 +318,12 @@ class Agent:
             self._lacking = f"This node cannot seal jobs in ({found})." if walls else ""
         return self._lacking
 
-    def _replica_failed(self, replica_id: str, sentence: str) -> None:
+    def _replica_failed(self, replica_id: str, sentence: str, died: bool) -> None:
         replica = self._replicas.pop(replica_id, None)
         if replica is not None:
             log.error("agent.replica_failed", replica=replica_id, model=replica.spec.id, reason=sentence)
             self._spawn(replica.stop())
-        self._say(link.ReplicaFailed(replica_id, sentence))
+        self._say(link.ReplicaFailed(replica_id, sentence, died))
 
     async def _stop_replica(self, replica_id: str) -> None:
         replica = self._replicas.pop(replica_id, None)

@@ -4,14 +4,18 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from edif import faults
 from edif.core import errors
-from edif.core.errors import ErrorCode, JobFailed
-from edif.core.job import AttemptOutcome
+from edif.core.errors import EdifError, ErrorCode, JobFailed
+from edif.core.job import MAX_ATTEMPTS, AttemptOutcome
+from edif.core.limits import MIB
+from edif.faults import Point
 from edif.wire import link, pipe
 from edif.worker.replica import JobCallbacks, JobRefused, Replica, RunnerDied
 from edif.worker.transfer import Spooled, Transfer, TransferFailed
@@ -20,6 +24,9 @@ log = structlog.get_logger()
 
 _LOG_NOTICE_BYTES = 200
 """Room for the executor's own notice that the rest was cut."""
+
+_LEAST_ROOM_BYTES = MIB
+_LOOK_FOR_ROOM_EVERY_S = 1.0
 
 Say = Callable[[link.ToGateway], None]
 
@@ -51,7 +58,11 @@ async def _try(
         return _lost(message, "The replica is gone.")
     try:
         return await _run(message, replica, transfer, progress)
-    except JobFailed as error:
+    except EdifError as error:
+        if error.kind is errors.STORAGE_FULL and message.attempt < MAX_ATTEMPTS and not _room(transfer):
+            return _lost(
+                message, error.sentence
+            )  # the disk is full without this result, so it was not to blame
         return _ended(message, AttemptOutcome.FAILED, error.kind, error.sentence, error.next_step)
     except RunnerDied as error:
         if error.by_its_job:
@@ -70,8 +81,10 @@ async def _try(
 async def _run(
     message: link.RunAttempt, replica: Replica, transfer: Transfer, progress: "_Progress"
 ) -> link.AttemptEnded:
+    await _wait_for_room(message, transfer)
     began = time.monotonic()
     payload_fd = await transfer.payload(message.job, message.payload_url)
+    faults.point(Point.PAYLOAD_FETCHED)
     try:
         spooled = transfer.result(message.job, message.attempt, message.result_url)
         try:
@@ -81,6 +94,7 @@ async def _run(
             executed = time.monotonic()
             _check_size(spooled.path, message.result_limit_bytes)
             committed = await spooled.commit()
+            faults.point(Point.RESULT_COMMITTED)
             progress.moved(fetched - began + time.monotonic() - executed)
         except BaseException:
             spooled.discard()
@@ -98,6 +112,20 @@ async def _run(
         result_bytes=committed.size,
         result_sha256=committed.sha256,
     )
+
+
+def _room(transfer: Transfer) -> bool:
+    return transfer.free_bytes() >= _LEAST_ROOM_BYTES
+
+
+async def _wait_for_room(message: link.RunAttempt, transfer: Transfer) -> None:
+    """While the disk is full, nothing begins here: its result could not be kept."""
+    for looks in count():
+        if _room(transfer):
+            return
+        if looks == 0:
+            log.warning("agent.no_room", job=message.job)
+        await asyncio.sleep(_LOOK_FOR_ROOM_EVERY_S)
 
 
 async def _execute(

@@ -83,11 +83,14 @@ def _signal_name(number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaCallbacks:
-    """How a replica tells its agent what happens to it."""
+    """How a replica tells its agent what happens to it.
+
+    ``failed`` is given a sentence, and whether the process died without saying what stood against it.
+    """
 
     loading: Callable[[str], None]
     ready: Callable[[float, int], None]
-    failed: Callable[[str], None]
+    failed: Callable[[str, bool], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +283,7 @@ class Replica:
                 self._callbacks.ready(load_s, weight_bytes)
                 self._fill(self._cell)
             case pipe.LoadFailed(sentence=sentence):
-                self._fail(sentence)
+                self._fail(sentence, died=False)
             case pipe.Forked(pid=pid):
                 self._on_forked(pid)
             case pipe.ChildExited(pid=pid, status=status):
@@ -295,13 +298,14 @@ class Replica:
             os.killpg(process.pid, signal.SIGKILL)
         self._drop_all()
         if not self._stopping:
-            self._fail(f"The process that held model {self.spec.id!r} ended unexpectedly (status {status}).")
+            sentence = f"The process that held model {self.spec.id!r} ended unexpectedly (status {status})."
+            self._fail(sentence, died=True)
 
-    def _fail(self, sentence: str) -> None:
+    def _fail(self, sentence: str, *, died: bool) -> None:
         if not self._over:
             self._over = True
             self.is_ready = False
-            self._callbacks.failed(sentence)
+            self._callbacks.failed(sentence, died)
 
     # -- the runners -----------------------------------------------------------------------------------
     async def _take(self, cell: CellLimits | None) -> _Runner:
@@ -389,7 +393,7 @@ class Replica:
             self._fruitless_forks += 1
         self._drop(runner, status, by_its_job=runner.cell is not None)
         if self._fruitless_forks > _RUNNER_ATTEMPTS:
-            self._fail(f"The processes that run jobs on model {self.spec.id!r} keep dying.")
+            self._fail(f"The processes that run jobs on model {self.spec.id!r} keep dying.", died=False)
             return
         self._fill(self._cell)
 

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,10 @@ class Transfer(Protocol):
 
     def result(self, job: str, attempt: int, url: str) -> Spooled: ...
 
+    def free_bytes(self) -> int:
+        """Room for results on the disk that they are written to here."""
+        ...
+
 
 class TransferFailed(Exception):
     """Bytes could not be moved; the attempt is lost, and the job may be tried again."""
@@ -69,6 +74,9 @@ class FolderTransfer:
 
     def result(self, job: str, attempt: int, url: str) -> Spooled:
         return _FolderSpooled(self._blobs, result_name(job, attempt))
+
+    def free_bytes(self) -> int:
+        return self._blobs.free_bytes()
 
 
 class _FolderSpooled:
@@ -113,6 +121,9 @@ class HttpTransfer:
 
     def result(self, job: str, attempt: int, url: str) -> Spooled:
         return _HttpSpooled(self._client, self._spool / f"{job}-{attempt}-{secrets.token_hex(6)}", url)
+
+    def free_bytes(self) -> int:
+        return shutil.disk_usage(self._spool).free
 
 
 class _HttpSpooled:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edif.blobs.file_blobs import FileBlobs
+from edif.blobs.file_blobs import FileBlobs, sweep_half_written
 from edif.blobs.store import payload_name, result_name
 from edif.core import errors
 from edif.core.errors import Refused
@@ -58,7 +58,7 @@ async def test_free_bytes_is_what_is_left_on_its_disk(small_disk: Path) -> None:
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from edif.blobs.file_blobs import FileBlobs
+from edif.blobs.file_blobs import FileBlobs, sweep_half_written
 
 async def chunks():
     for _ in range(4):
@@ -85,6 +85,18 @@ async def test_writer_that_is_killed_leaves_nothing_visible_and_its_rest_is_swep
     assert len(files_below(tmp_path)) == 2, "it might still be written to"
     await blobs.sweep_temporary(older_than_s=-60)
     assert files_below(tmp_path) == {NAME: 5}
+
+
+async def test_writer_that_comes_again_deletes_what_it_left_half_written_and_nobody_elses(
+    tmp_path: Path,
+) -> None:
+    before, other = FileBlobs(tmp_path, "gateway"), FileBlobs(tmp_path, "a1")
+    for blobs in (before, other):
+        blobs.temporary().write_bytes(b"half")
+    (left,) = (tmp_path / "tmp").glob("a1-*")
+    sweep_half_written(tmp_path, "gateway")
+    assert files_below(tmp_path) == {f"tmp/{left.name}": 4}
+    sweep_half_written(tmp_path / "nowhere", "a1")
 
 
 # -- adopting ------------------------------------------------------------------------------------------

@@ -37,6 +37,17 @@ async def test_strays_go_and_everything_else_stays(records: SqlRecordStore, blob
     assert all(path.exists() for path in odd)
 
 
+async def test_payload_of_an_ended_job_goes_and_its_result_stays(
+    records: SqlRecordStore, blobs: FileBlobs
+) -> None:
+    """The gateway died between the end's record and the deletion of the payload."""
+    await records.add_job(_job("j-ended"))
+    await records.end_job(JobId("j-ended"), Ending(JobState.FAILED), now=2.0, attempt=None, outcome=None)
+    _put(blobs, payload_name("j-ended"), result_name("j-ended", 1))
+    await sweep_strays(records, blobs)
+    assert await blobs.names() == [result_name("j-ended", 1)]
+
+
 async def test_a_store_without_jobs_deletes_nothing(records: SqlRecordStore, blobs: FileBlobs) -> None:
     """Somebody lost the database, and will bring it back from a copy."""
     _put(blobs, payload_name("j1"), result_name("j1", 1))

@@ -256,6 +256,27 @@ def test_model_that_cannot_load_fails_those_who_wait_and_is_not_tried_for_ever(s
     assert told(scheduler, ev.JobQueued(J3, ONE))[0] == ev.StartReplica(A, R2, ONE)
 
 
+def test_death_while_loading_is_no_word_against_the_model_and_loading_is_tried_again(
+    scheduler: Scheduler,
+) -> None:
+    told(scheduler, ev.DeployAsked(ONE), ev.AgentJoined(A), ev.JobQueued(J1, ONE))
+    assert told(scheduler, ev.ReplicaFailed(R1, "Killed.", died=True)) == [ev.StartReplica(A, R2, ONE)]
+    assert told(scheduler, ev.ReplicaFailed(R2, "Killed.", died=True)) == [ev.StartReplica(A, R3, ONE)]
+    assert told(scheduler, ev.ReplicaFailed(R3, "Killed.", died=True)) == [
+        ev.FailJob(J1, errors.MODEL_LOAD_FAILED, "Killed.")
+    ], "three in a row: it is the model's doing after all"
+
+
+def test_deaths_are_counted_from_the_last_replica_that_was_ready(scheduler: Scheduler) -> None:
+    told(scheduler, ev.DeployAsked(ONE), ev.AgentJoined(A))
+    for number in range(1, 12, 2):
+        told(scheduler, ev.ReplicaFailed(ReplicaId(f"p-{number}"), "Killed.", died=True))
+        told(scheduler, ev.ReplicaBecameReady(ReplicaId(f"p-{number + 1}")))
+        told(scheduler, ev.JobQueued(JobId(f"again{number}"), ONE))
+        last = told(scheduler, ev.ReplicaFailed(ReplicaId(f"p-{number + 1}"), "Killed.", died=True))
+        assert any(isinstance(action, ev.StartReplica) for action in last)
+
+
 def test_failed_loading_beside_a_ready_replica_fails_nobody(running: Scheduler) -> None:
     told(running, ev.JobQueued(J2, ONE))
     told(running, ev.AgentJoined(B, (ev.HeldReplica(R3, ONE, ready=False),)))

@@ -304,6 +304,8 @@ class World:
                 self.tell(ev.ReplicaBecameReady(ReplicaId(replica)))
             case ("replica_failed", replica):
                 self.tell(ev.ReplicaFailed(ReplicaId(replica), "It broke."))
+            case ("replica_died", replica):
+                self.tell(ev.ReplicaFailed(ReplicaId(replica), "It was killed.", died=True))
             case ("replica_stopped", replica):
                 self.tell(ev.ReplicaStopped(ReplicaId(replica)))
             case ("ended", job_text, number_text, outcome):
@@ -447,7 +449,7 @@ class World:
     def replica_dies(self, which: int) -> None:
         if found := self._pick(which, [(a, n) for a in self.agents.values() for n in a.replicas]):
             agent, name = found
-            agent.say("replica_failed", name)
+            agent.say("replica_died" if which % 2 else "replica_failed", name)
             agent.lose_replica(name)
 
     def attempt_ends(self, which: int, outcome: str = "completed") -> None:
