@@ -142,6 +142,7 @@ class Fabric:
         self._positions = Positions(self._scheduler, self._active, self._agents, self._entitlements)
         self._metadata_missing = {repo for each in catalogue for repo in (each.spec.id, *each.spec.adapters)}
         self._drained = asyncio.Event()
+        self._count_asked = False
         self.alive = False
 
     # -- life ------------------------------------------------------------------------------------------
@@ -203,6 +204,7 @@ class Fabric:
             case _Drain(done=done):
                 await self._drain(done)
             case _CountAnew():
+                self._count_asked = False
                 with contextlib.suppress(StoreUnavailable):
                     await self._entitlements.count(time.time(), self._active.payload_bytes)
             case ev.AttemptRefused(job=job):
@@ -618,8 +620,10 @@ class Fabric:
             await asyncio.sleep(PEOPLE_EVERY_S)
             with contextlib.suppress(StoreUnavailable):
                 await self._look_at_people()
-            if self._entitlements.miscounted or time.monotonic() - counted > COUNT_EVERY_S:
+            due = self._entitlements.miscounted or time.monotonic() - counted > COUNT_EVERY_S
+            if due and not self._count_asked:  # one is enough, however long the inbox is
                 counted = time.monotonic()
+                self._count_asked = True
                 self._post(_CountAnew())
 
     async def _look_at_people(self) -> None:
