@@ -1,6 +1,7 @@
 """Whatever process dies, an accepted job ends exactly once, with the result of a calm run."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -44,6 +45,29 @@ async def test_jobs_survive_the_death_of(name: str, fabric: Fabric, client: Repl
 
 
 @pytest.mark.slow
+async def test_job_survives_the_death_of_a_model_that_is_being_loaded(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    fabric = start_fabric(tmp_path / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}")
+    try:
+        async with Replayer(fabric.url, blobs) as client:
+            job = await client.submit("hello")
+            loading: list[psutil.Process] = []
+            async with asyncio.timeout(60):
+                while not loading:
+                    await asyncio.sleep(0.05)
+                    with contextlib.suppress(FileNotFoundError):  # the agent has not written down who it is
+                        loading = psutil.Process(fabric.pid("agent")).children()
+            assert fabric.model_state(GPT2_ID) != "RUNNING"
+            os.kill(loading[0].pid, signal.SIGKILL)
+            end = await client.poll(job)
+        assert (end["status"], end["meta"]["attempts"]) == ("COMPLETED", 1)
+        assert '"fabric.replica_failed"' in fabric.log("gateway")
+    finally:
+        assert fabric.stop() == 0
+
+
+@pytest.mark.slow
 async def test_an_acknowledged_job_is_never_lost(fabric: Fabric, client: Replayer) -> None:
     """The gateway is killed right after each RECEIVED, again and again."""
     jobs = []
@@ -80,15 +104,24 @@ async def test_a_cancel_outlives_the_gateway(where: str, fabric: Fabric, client:
     assert (await client.run("hello")).status == "COMPLETED"
 
 
-async def test_a_payload_of_no_job_is_swept(fabric: Fabric, client: Replayer) -> None:
-    """The gateway died between an upload's last byte and its record."""
-    kept = await client.submit("slow")
+async def test_payloads_of_no_job_and_of_ended_ones_are_swept(fabric: Fabric, client: Replayer) -> None:
+    """The gateway died between an upload's last byte and its record, or between a job's end and its payload's deletion."""
     payloads = fabric.data / "blobs" / "payload"
-    (payloads / "j-never-recorded").write_bytes(b"x")
-    os.kill(fabric.pid("gateway"), signal.SIGKILL)
+    ended = (await client.run("hello")).id
+    strays = [payloads / "j-never-recorded", payloads / ended]
+    kept = await client.submit("slow")
+    agent = fabric.pid("agent")
+    os.kill(agent, signal.SIGSTOP)  # so that the job does not end
+    try:
+        for stray in strays:
+            stray.write_bytes(b"x")
+        os.kill(fabric.pid("gateway"), signal.SIGKILL)
+        await _answering(client)
+        assert not any(stray.exists() for stray in strays)
+        assert (payloads / kept).exists()
+    finally:
+        os.kill(agent, signal.SIGCONT)
     assert (await client.poll(kept))["status"] == "COMPLETED"
-    assert not (payloads / "j-never-recorded").exists()
-    assert (payloads / kept).exists()
 
 
 async def test_a_dropped_socket_loses_no_result(fabric: Fabric, client: Replayer) -> None:

@@ -48,11 +48,11 @@ class DecisionLog:
 class Decisions:
     """Tells the scheduler what happened, and when."""
 
-    def __init__(self, header: journal.Header, log: DecisionLog | None) -> None:
+    def __init__(self, header: journal.Header, decision_log: DecisionLog | None) -> None:
         self.scheduler = header.scheduler()
-        self._log = log
-        if log is not None:
-            log.add(journal.encode_header(header))
+        self._log = decision_log
+        if decision_log is not None:
+            decision_log.add(journal.encode_header(header))
 
     def handle(self, event: ev.Event) -> list[ev.Action]:
         now = time.monotonic()

@@ -60,9 +60,8 @@ async def _try(
         return await _run(message, replica, transfer, progress)
     except EdifError as error:
         if error.kind is errors.STORAGE_FULL and message.attempt < MAX_ATTEMPTS and not _room(transfer):
-            return _lost(
-                message, error.sentence
-            )  # the disk is full without this result, so it was not to blame
+            # The disk is full even without this result, so it was not to blame.
+            return _lost(message, error.sentence)
         return _ended(message, AttemptOutcome.FAILED, error.kind, error.sentence, error.next_step)
     except RunnerDied as error:
         if error.by_its_job:
