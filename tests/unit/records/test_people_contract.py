@@ -254,6 +254,16 @@ async def test_what_did_not_happen_is_not_in_the_log(store: RecordStore) -> None
     assert await store.audit_end() == before
 
 
+async def test_the_chain_holds_when_one_of_many_acts_in_a_transaction_is_undone(store: RecordStore) -> None:
+    await store.add_job(a_job(client_key="same"))
+    twice = [a_job(client_key="same" if number % 3 == 1 else None) for number in range(SIZES.racers)]
+    added = await asyncio.gather(*(store.add_job(job) for job in twice))
+    records = await store.audit()
+    assert len(records) == 1 + sum(one is other for one, other in zip(added, twice, strict=True))
+    assert not list(faults(records))
+    assert await store.audit_end() == (records[-1].number, records[-1].hash)
+
+
 async def test_the_log_is_read_in_parts_and_about_one_thing(store: RecordStore) -> None:
     jobs = [a_job() for _ in range(4)]
     for job in jobs:
