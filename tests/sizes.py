@@ -61,8 +61,8 @@ REDUCED = Sizes(
     sealed_jobs=60,
     racers=12,
     races=3,
-    chaos_clients=8,
-    chaos_jobs=80,
+    chaos_clients=4,
+    chaos_jobs=24,
     api_examples=20,
     derandomize=True,
 )

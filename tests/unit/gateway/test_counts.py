@@ -12,7 +12,7 @@ from edif.blobs.links import LinkSigner
 from edif.blobs.store import payload_name, result_name
 from edif.core.errors import Refused
 from edif.core.ids import ANONYMOUS, GroupName, ModelId, UserName, new_job_id
-from edif.core.job import AttemptOutcome, Job
+from edif.core.job import FINAL_STATES, AttemptOutcome, Job
 from edif.core.limits import DEFAULT_LIMITS
 from edif.core.quota import Measure, Scope, month_begins
 from edif.core.users import Group, Role, User
