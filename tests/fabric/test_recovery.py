@@ -193,9 +193,9 @@ def test_a_gateway_that_cannot_come_up_again_ends_the_supervisor_with_its_reason
 
 @pytest.mark.slow
 async def test_stopping_a_fabric_keeps_its_jobs(models: dict[str, Path], blobs: Path, tmp_path: Path) -> None:
-    """Ctrl-C while one job runs and one waits; both end after the next start."""
+    """A stop that waits for nobody, while one job runs and one waits; both end after the next start."""
     arguments = ("--model", f"{GPT2_ID}={models[GPT2_ID]}")
-    first = start_fabric(tmp_path / "data", *arguments)
+    first = start_fabric(tmp_path / "data", *arguments, EDIF_DRAIN_S="0")
     try:
         first.wait_running(GPT2_ID)
         async with Replayer(first.url, blobs) as client:
