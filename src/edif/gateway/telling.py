@@ -6,7 +6,7 @@ from edif.blobs.links import LinkSigner
 from edif.blobs.store import BlobStore, result_name
 from edif.core import errors
 from edif.core.errors import NotFound
-from edif.core.ids import ModelId
+from edif.core.ids import JobId, ModelId, UserName
 from edif.core.job import ClientStatus, Ending, Job, JobState
 from edif.gateway.active import ActiveJob, ActiveJobs, Wait
 from edif.gateway.agents import AgentLinks
@@ -106,6 +106,21 @@ class Positions:
             models = {view.model for view in self._scheduler.view() if view.queued}
         for model in models:
             loading = self._scheduler.loading(model)
-            for position, start in enumerate(self._scheduler.forecast(model, now), start=1):
+            starts = self._scheduler.forecast(model, now)
+            for position, start in enumerate(starts, start=1):
                 if (active := self._active.get(start.job)) is not None:
                     active.tell_waiting(self.wait(active, position, loading=loading, in_s=start.in_s))
+            self._tell_held(model, {start.job for start in starts})
+
+    def _tell_held(self, model: ModelId, told: set[JobId]) -> None:
+        """Those whom a used-up quota holds have no place in the forecast: they are told what they wait for."""
+        reasons: dict[UserName, str | None] = {}
+        for position, job in enumerate(self._scheduler.waiting(model), start=1):
+            active = None if job in told else self._active.get(job)
+            if active is None:
+                continue
+            owner = active.job.owner
+            if owner not in reasons:
+                reasons[owner] = self._entitlements.waiting_for(owner, time.time())
+            if reasons[owner] is not None:
+                active.tell_waiting(Wait(position, held_back=reasons[owner]))
