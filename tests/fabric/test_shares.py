@@ -180,9 +180,6 @@ async def test_a_full_queue_is_refused_until_there_is_a_place(
             assert (await ada.poll(job))["status"] == "COMPLETED"
 
 
-@pytest.mark.xfail(
-    strict=False, reason="open: the waiting job of another member is not always told that it is held"
-)
 async def test_a_used_up_quota_of_a_group_holds_its_jobs_and_no_others(
     fabric: Fabric, people: dict[str, Replayer]
 ) -> None:
