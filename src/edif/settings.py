@@ -103,7 +103,7 @@ class Settings(BaseSettings):
         default=10.0,
         gt=0,
         allow_inf_nan=False,
-        description="Requests with a wrong key or none that one address is told so, per second.",
+        description="Refusals that one user or address is answered per second; further ones wait. With a wrong key or none: requests that are looked at.",
     )
     max_connections: int = Field(default=4096, ge=1, description="Open connections in all.")
     max_connections_per_address: int = Field(

@@ -49,6 +49,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
             EDIF_LOG_JSON="true",
             EDIF_STATUS_PER_S="100000",
             EDIF_REQUESTS_PER_S="100000",
+            EDIF_REFUSALS_PER_S="100000",
             EDIF_MIN_FREE_BYTES="0",
         ),
         stdout=subprocess.PIPE,

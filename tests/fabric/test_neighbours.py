@@ -290,6 +290,24 @@ async def test_a_flood_is_told_when_to_come_back(gateway: Gateway) -> None:
     assert "127.0.0.7" in refused[0].json()["detail"]
 
 
+async def test_refusals_come_at_a_bounded_rate(gateway: Gateway) -> None:
+    """Ten a second after the first fifty: the default. Requests that are refused unread count with the others."""
+    began = time.monotonic()
+    async with httpx.AsyncClient(
+        base_url=gateway.url, transport=httpx.AsyncHTTPTransport(local_address="127.0.0.9")
+    ) as http:
+        for _ in range(55):
+            assert (await http.get("/nothing")).status_code == 404
+        assert time.monotonic() - began >= 0.5
+        began = time.monotonic()
+        for _ in range(5):
+            async with connection(gateway, "127.0.0.9") as bad:
+                bad.writer.write(b"GET /" + b"a" * 9000)
+                assert (await bad.refusal())[1] is errors.URL_TOO_LONG
+        assert time.monotonic() - began >= 0.3
+        assert (await http.get("/ping")).status_code == 200
+
+
 # -- what the operator sees ----------------------------------------------------------------------------
 async def test_refusals_and_connections_are_counted(gateway: Gateway) -> None:
     async with connection(gateway) as bad:

@@ -15,6 +15,7 @@ from edif.core.errors import EdifError, Refused
 from edif.gateway import blob_routes, client_routes, hub_routes, legacy_routes, own_routes, worker_routes
 from edif.gateway.description import openapi
 from edif.gateway.edge import Edge, answer_crash, answer_error, answer_unknown_route, json_answer
+from edif.gateway.refusals import PacedRefusals
 from edif.records.store import RecordStore
 from edif.wire.client_protocol import error_body
 
@@ -38,6 +39,7 @@ def create_app(edge: Edge, records: RecordStore) -> Starlette:
 
     own.add_route("/edif/v1/openapi.json", describe)
     app = Starlette(routes=[*client_routes.routes, *worker_routes.link_routes, Mount("/", own)])
+    app.add_middleware(PacedRefusals, pace=edge.refusals, proxies=edge.config.trusted_proxies)
     for each in (app, own):
         each.state.edge = edge
         each.state.records = records

@@ -19,7 +19,7 @@ from edif.core.audit import actor_user
 from edif.core.errors import AuthRefused, StoreUnavailable
 from edif.core.ids import ANONYMOUS, LOCAL
 from edif.core.users import ApiKey, Identity, Role, User
-from edif.gateway.callers import caller
+from edif.gateway.callers import caller, know_caller
 from edif.gateway.rates import RateLimiter
 from edif.records.keys import digest
 from edif.records.store import RecordStore
@@ -101,13 +101,16 @@ class Authenticator:
         """
         secret = connection.headers.get(KEY_HEADER) or _bearer(connection)
         if secret and hmac.compare_digest(secret.encode(), self._tokens.operator.encode()):
+            know_caller(connection, None)
             return LOCAL_OPERATOR
         if await self.open_to_all():
             self._check_open_request(connection)
+            know_caller(connection, None)
             return _NOBODY
         if not secret:
             raise self._counted(connection, AuthRefused(errors.KEY_MISSING, "This fabric needs an API key."))
         identity = await self._by_key(connection, digest(secret))
+        know_caller(connection, identity.name)
         self._requests.take(identity.name, time.monotonic())
         return identity
 

@@ -4,6 +4,21 @@ from starlette.requests import HTTPConnection
 
 from edif.core.addresses import Network, neighbourhood, parse_address
 
+_KNOWN = "edif.caller"
+
+
+def know_caller(connection: HTTPConnection, user: str | None) -> None:
+    """Note who sends this request; None is somebody whom no limit counts."""
+    connection.scope[_KNOWN] = None if user is None else f"user {user}"
+
+
+def counted_caller(connection: HTTPConnection, proxies: tuple[Network, ...]) -> str | None:
+    """Whom limits count this request of: its user if one is known by now, else as :func:`caller`."""
+    if _KNOWN in connection.scope:
+        known: str | None = connection.scope[_KNOWN]
+        return known
+    return caller(connection, proxies)
+
 
 def caller(connection: HTTPConnection, proxies: tuple[Network, ...]) -> str:
     """Whom limits per address count: the client's neighbourhood, which trusted proxies name in ``X-Forwarded-For``."""

@@ -7,6 +7,7 @@ a request may do is decided in the routes. Readers that do not read are the kern
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -19,6 +20,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from edif.core import errors
 from edif.core.addresses import Network, neighbourhood, parse_address
 from edif.core.errors import EdifError, OverLimit, Refused
+from edif.gateway.rates import Pace
 from edif.telemetry.metrics import CONNECTIONS, REFUSED
 from edif.wire.client_protocol import error_body
 
@@ -57,10 +59,11 @@ class ConnectionLimits:
 
 
 class Door:
-    """Counts the open connections of a gateway."""
+    """Counts the open connections of a gateway, and the requests of each address that are refused unread."""
 
-    def __init__(self, limits: ConnectionLimits) -> None:
+    def __init__(self, limits: ConnectionLimits, refusals: Pace) -> None:
         self.limits = limits
+        self._refusals = refusals
         self._all = 0
         self._from: Counter[str] = Counter()
 
@@ -92,6 +95,12 @@ class Door:
         self._from[here] -= 1
         if not self._from[here]:
             del self._from[here]
+
+    def refusal_waits_s(self, host: str) -> float:
+        """How long the answer to a request waits that is refused before it is read; it is counted."""
+        if self._stands_for_many(host):
+            return 0.0
+        return self._refusals.wait_s(neighbourhood(host), time.monotonic())
 
     def _stands_for_many(self, host: str) -> bool:
         address = parse_address(host)
@@ -295,8 +304,16 @@ class GuardedHttp(HttpToolsProtocol):
         if in_answer:
             self.transport.close()
             return
-        self.transport.write(_answer(error, self.server_state.default_headers))
         self.flow.resume_reading()
+        # Who was not let in does not wait: there are too many connections already.
+        wait_s = self._door.refusal_waits_s(_host(self)) if self._inside else 0.0
+        if wait_s > 0:
+            self._timer = self.loop.call_later(wait_s, self._answer_and_close, error)
+        else:
+            self._answer_and_close(error)
+
+    def _answer_and_close(self, error: EdifError) -> None:
+        self.transport.write(_answer(error, self.server_state.default_headers))
         self.loop.call_later(_LINGER_S, self.transport.close)
 
     # -- time ------------------------------------------------------------------------------------------

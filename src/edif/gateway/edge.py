@@ -17,7 +17,7 @@ from edif.gateway.auth import Authenticator
 from edif.gateway.callers import from_trusted
 from edif.gateway.fabric import Fabric
 from edif.gateway.hub import HubMirror
-from edif.gateway.rates import RateLimiter
+from edif.gateway.rates import Pace, RateLimiter
 from edif.gateway.subscribers import Subscribers
 from edif.telemetry.metrics import REFUSED
 from edif.wire.client_protocol import error_body
@@ -50,6 +50,7 @@ class Edge:
     fabric: Fabric
     auth: Authenticator
     open_routes: RateLimiter
+    refusals: Pace
     subscribers: Subscribers
     blobs: FileBlobs
     hub: HubMirror

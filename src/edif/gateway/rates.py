@@ -1,4 +1,4 @@
-"""A token bucket per caller."""
+"""How often each caller may ask, and how fast refusals leave."""
 
 import math
 
@@ -8,6 +8,7 @@ from edif.core import errors
 from edif.core.errors import OverLimit
 
 _BURST_S = 5.0
+_LONGEST_WAIT_S = 10.0
 _CALLERS = 10_000
 
 
@@ -54,3 +55,21 @@ class RateLimiter:
     def _tokens(self, caller: str, now: float) -> float:
         tokens, then = self._buckets.get(caller, (self._burst, now))
         return min(self._burst, tokens + (now - then) * self._per_s)
+
+
+class Pace:
+    """Spreads answers in time: each caller gets ``per_s`` of them a second, and five seconds' worth at once.
+
+    No answer waits for more than ten seconds: more callers would give up than be slowed down. Of callers it
+    knows as many as :class:`RateLimiter`.
+    """
+
+    def __init__(self, per_s: float) -> None:
+        self._gap_s = 1 / per_s
+        self._due: LRUCache[str, float] = LRUCache(_CALLERS)
+
+    def wait_s(self, caller: str, now: float) -> float:
+        """How long this caller's next answer waits; it is counted."""
+        due = max(self._due.get(caller, 0.0), now - _BURST_S) + self._gap_s
+        self._due[caller] = min(due, now + _LONGEST_WAIT_S)
+        return max(0.0, self._due[caller] - now)

@@ -24,7 +24,7 @@ from edif.gateway.decisions import DecisionLog
 from edif.gateway.edge import Edge, EdgeConfig
 from edif.gateway.fabric import Fabric, FabricConfig
 from edif.gateway.hub import HubMirror
-from edif.gateway.rates import RateLimiter
+from edif.gateway.rates import Pace, RateLimiter
 from edif.gateway.retention import Retention, keep_tidy, sweep_strays
 from edif.gateway.subscribers import Subscribers
 from edif.launch.data_folder import DataFolder
@@ -141,6 +141,7 @@ async def _serve(
             loopback_only=is_loopback(settings.host),
         ),
         RateLimiter("such requests", settings.status_per_s),
+        Pace(settings.refusals_per_s),
         Subscribers(),
         blobs,
         HubMirror(folder.hub, settings.hub_upstream),
@@ -153,7 +154,7 @@ async def _serve(
         "gateway", {"pid": os.getpid(), "url": url, "certificate": certificate, "started_at": time.time()}
     )
     log.info("gateway.listening", url=url)
-    server = make_server(settings, create_app(edge, records), tls)
+    server = make_server(settings, create_app(edge, records), edge.refusals, tls)
     periods = Retention(settings.retention_s, settings.record_retention_s)
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -16,6 +16,7 @@ from edif.core import errors
 from edif.core.addresses import parse_networks
 from edif.core.errors import SetupError
 from edif.gateway.connections import ConnectionLimits, Door, GuardedConfig
+from edif.gateway.rates import Pace
 from edif.settings import Settings
 
 log = structlog.get_logger()
@@ -96,7 +97,9 @@ class GatewayServer(uvicorn.Server):
         self.started = True
 
 
-def make_server(settings: Settings, app: Starlette, tls: ssl.SSLContext | None) -> GatewayServer:
+def make_server(
+    settings: Settings, app: Starlette, refusals: Pace, tls: ssl.SSLContext | None
+) -> GatewayServer:
     """The server over the application; it is run on a socket of :func:`listen`."""
     door = Door(
         ConnectionLimits(
@@ -107,7 +110,8 @@ def make_server(settings: Settings, app: Starlette, tls: ssl.SSLContext | None) 
             connections=settings.max_connections,
             connections_per_address=settings.max_connections_per_address,
             proxies=parse_networks(settings.trusted_proxies),
-        )
+        ),
+        refusals,
     )
     _allow_files(settings.max_connections)
     config = GuardedConfig(

@@ -7,20 +7,26 @@ import pytest
 
 from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.links import LinkSigner
+from edif.core.ids import UserName
 from edif.core.limits import DEFAULT_LIMITS
+from edif.core.users import Role, User
 from edif.gateway.auth import Authenticator, AuthRates, Tokens
 from edif.gateway.edge import Edge, EdgeConfig
 from edif.gateway.fabric import Fabric, FabricConfig
 from edif.gateway.hub import HubMirror
-from edif.gateway.rates import RateLimiter
+from edif.gateway.rates import Pace, RateLimiter
 from edif.gateway.subscribers import Subscribers
 from edif.models.catalogue import Catalogue, Deployment
+from edif.records.keys import mint
 from edif.records.migrate import open_store
 from edif.records.sql_store import SqlRecordStore
 from edif.wire.link import ModelSpec
 
 TOKENS = Tokens(operator="operator_secret", worker="worker_secret")
 RATES = AuthRates(requests_per_s=1e6, refusals_per_s=1e6)
+
+ADA = UserName("ada")
+START = 1_000.0
 
 EdgeMaker = Callable[[HubMirror], Edge]
 
@@ -58,9 +64,24 @@ def edge_with(records: SqlRecordStore, fabric: Fabric, blobs: FileBlobs) -> Edge
             fabric,
             Authenticator(records, TOKENS, RATES, loopback_only=True),
             RateLimiter("such requests", 20.0),
+            Pace(1e6),
             Subscribers(),
             blobs,
             hub,
         )
 
     return make
+
+
+async def add_key(
+    records: SqlRecordStore,
+    user: UserName = ADA,
+    role: Role = Role.RESEARCHER,
+    valid_s: float | None = None,
+    email: str | None = None,
+) -> tuple[str, str]:
+    """A user with a key: the secret and the key's id."""
+    await records.add_user(User(user, role, START, email))
+    secret, key = mint(user, START, valid_s)
+    await records.add_key(key)
+    return secret, key.id

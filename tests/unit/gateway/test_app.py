@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,16 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from edif.core.ids import ANONYMOUS, ModelId, new_job_id
+from edif.core.ids import ANONYMOUS, ModelId, UserName, new_job_id
 from edif.core.job import Job
 from edif.core.quota import Measure, Scope
+from edif.gateway import refusals
 from edif.gateway.app import create_app
 from edif.gateway.edge import Edge
 from edif.gateway.hub import HubMirror
+from edif.gateway.rates import Pace
 from edif.records.sql_store import SqlRecordStore
-from tests.unit.gateway.conftest import EdgeMaker
+from tests.unit.gateway.conftest import ADA, EdgeMaker, add_key
 
 
 @pytest.fixture
@@ -59,6 +62,65 @@ async def test_a_crash_is_told_once_in_the_log_and_not_to_the_client(
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "division" not in answer.text
     assert [entry["event"] for entry in logs] == ["gateway.crash"]
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long refusals were held back, without the wait."""
+    waits: list[float] = []
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(refusals.asyncio, "sleep", note)
+    return waits
+
+
+async def test_refusals_of_strangers_wait_and_what_is_served_does_not(
+    edge: Edge, records: SqlRecordStore, waits: list[float]
+) -> None:
+    app = create_app(replace(edge, refusals=Pace(2.0)), records)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        for _ in range(10):
+            assert (await client.get("/nothing")).status_code == 404
+        assert waits == []
+        assert (await client.get("/ping")).status_code == 200
+        assert waits == []
+        for _ in range(3):
+            assert (await client.get("/nothing")).status_code == 404
+    assert [round(each, 1) for each in waits] == [0.5, 1.0, 1.5]
+
+
+async def test_refusals_of_a_user_wait_wherever_they_come_from_and_others_do_not(
+    edge: Edge, records: SqlRecordStore, waits: list[float]
+) -> None:
+    app = create_app(replace(edge, refusals=Pace(2.0)), records)
+    keys = {}
+    for name in (ADA, UserName("bob")):
+        keys[name], _ = await add_key(records, name)
+    addresses = iter(range(1, 100))
+
+    async def ask(name: UserName) -> None:
+        transport = httpx.ASGITransport(app, client=(f"192.0.2.{next(addresses)}", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answer = await client.get("/response/unknown", headers={"ndif-api-key": keys[name]})
+        assert answer.status_code == 404
+
+    for _ in range(12):
+        await ask(ADA)
+    assert len(waits) == 2
+    await ask(UserName("bob"))
+    assert len(waits) == 2
+
+
+async def test_the_one_user_of_an_open_fabric_does_not_wait(
+    edge: Edge, records: SqlRecordStore, waits: list[float]
+) -> None:
+    app = create_app(replace(edge, refusals=Pace(2.0)), records)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        for _ in range(12):
+            assert (await client.get("/response/unknown")).status_code == 404
+    assert waits == []
 
 
 def sent(key: str) -> dict[str, Any]:

@@ -17,10 +17,8 @@ from edif.gateway import auth as auth_module
 from edif.gateway.auth import LOCAL_OPERATOR, Authenticator, AuthRates, Tokens
 from edif.records.keys import mint
 from edif.records.sql_store import SqlRecordStore
-from tests.unit.gateway.conftest import RATES, TOKENS
+from tests.unit.gateway.conftest import ADA, RATES, START, TOKENS, add_key
 
-ADA = UserName("ada")
-START = 1_000.0
 Clock = SimpleNamespace
 MakeAuth = Callable[..., Authenticator]
 
@@ -46,20 +44,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def auth(records: SqlRecordStore, clock: Clock) -> Authenticator:
     return Authenticator(records, TOKENS, RATES, loopback_only=True)
-
-
-async def add_key(
-    records: SqlRecordStore,
-    user: UserName = ADA,
-    role: Role = Role.RESEARCHER,
-    valid_s: float | None = None,
-    email: str | None = None,
-) -> tuple[str, str]:
-    """A user with a key: the secret and the key's id."""
-    await records.add_user(User(user, role, START, email))
-    secret, key = mint(user, START, valid_s)
-    await records.add_key(key)
-    return secret, key.id
 
 
 async def refusal(auth: Authenticator, request: HTTPConnection) -> ErrorCode:

@@ -6,6 +6,7 @@ from edif.core import errors
 from edif.core.addresses import parse_networks
 from edif.core.errors import OverLimit
 from edif.gateway.connections import ConnectionLimits, Door
+from edif.gateway.rates import Pace
 from tests.unit.helpers import refusal_of
 
 
@@ -20,7 +21,8 @@ def door() -> Door:
             connections=5,
             connections_per_address=2,
             proxies=parse_networks(["10.0.0.0/8"]),
-        )
+        ),
+        Pace(10),
     )
 
 

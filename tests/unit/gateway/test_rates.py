@@ -1,4 +1,4 @@
-"""The token bucket, against what it promises."""
+"""The token bucket and the pace of refusals, against what they promise."""
 
 import hypothesis.strategies as st
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import given
 from edif.core import errors
 from edif.core.errors import OverLimit
 from edif.gateway import rates
-from edif.gateway.rates import RateLimiter
+from edif.gateway.rates import Pace, RateLimiter
 from tests.unit.helpers import refusal_of
 
 
@@ -99,3 +99,31 @@ def test_a_refusal_says_which_limit_and_when_it_frees() -> None:
     )
     limiter.check("ada", 110.0)
     limiter.take("ada", 110.0)
+
+
+def test_answers_wait_once_five_seconds_worth_have_left() -> None:
+    pace = Pace(8.0)
+    assert [pace.wait_s("a", 1000.0) for _ in range(40)] == [0.0] * 40
+    assert [pace.wait_s("a", 1000.0) for _ in range(3)] == [0.125, 0.25, 0.375]
+    assert pace.wait_s("b", 1000.0) == 0.0
+    assert max(pace.wait_s("a", 1000.0) for _ in range(1000)) == 10.0
+    assert pace.wait_s("a", 1020.0) == 0.0
+
+
+@given(
+    per_s=st.floats(1.0, 50.0),
+    gaps=st.lists(st.floats(0.0, 3.0), min_size=1, max_size=60),
+)
+def test_in_no_span_do_more_answers_leave_than_the_pace_allows(per_s: float, gaps: list[float]) -> None:
+    """Unless one has waited for the longest time that any waits."""
+    pace, now, left = Pace(per_s), 100.0, []
+    for gap in gaps:
+        now += gap
+        wait_s = pace.wait_s("a", now)
+        if wait_s == 10.0:
+            break
+        left.append(now + wait_s)
+    for first in range(len(left)):
+        for last in range(first, len(left)):
+            allowed_s = (last - first) / per_s - 5.0
+            assert left[last] - left[first] >= allowed_s - 1e-6
