@@ -1,34 +1,36 @@
-"""The gateway's runtime: feeds the scheduler with events and carries out what it decides.
+"""What requests and sockets ask of the gateway's runtime: they read, record, and put events into its inbox.
 
-One task works through one inbox, so that what is recorded, what is decided and what clients are told has one
-order. Requests, sockets and agents run beside it and only put events in.
+Here its parts are put together: the :class:`Runtime` works through the inbox, :class:`Hearing` understands
+agents, the :class:`Conductor` tells the scheduler and carries out what it decides.
 """
 
 import asyncio
-import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
 from edif import faults
 from edif.blobs.links import LinkSigner
-from edif.blobs.store import BlobStore, payload_name, result_name
+from edif.blobs.store import BlobStore, payload_name
 from edif.core import errors
-from edif.core.errors import EdifError, NotFound, Refused, StoreUnavailable
-from edif.core.ids import AgentId, JobId, ModelId, ReplicaId, UserName
-from edif.core.job import Attempt, AttemptOutcome, ClientStatus, Ending, Job, JobState
+from edif.core.errors import NotFound, Refused, StoreUnavailable
+from edif.core.ids import AgentId, JobId, ModelId, UserName
+from edif.core.job import ClientStatus, Job
 from edif.core.limits import Limits
 from edif.core.users import Identity
 from edif.faults import Point
 from edif.gateway.active import ActiveJob, ActiveJobs
 from edif.gateway.agents import AgentLink, AgentLinks
+from edif.gateway.conductor import Conductor, durably
 from edif.gateway.decisions import DecisionLog, Decisions
 from edif.gateway.entitlements import Entitlements
+from edif.gateway.hearing import Hearing
+from edif.gateway.runtime import Drain, FromAgent, Inbox, Item, Joined, Left, Runtime
 from edif.gateway.sealing import Sealing
 from edif.gateway.subscribers import Subscriber
 from edif.gateway.telling import Positions, Results
@@ -42,13 +44,6 @@ from edif.wire import link
 from edif.wire.client_protocol import StatusFrame
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
-
-POSITIONS_EVERY_S = 1.0
-PEOPLE_EVERY_S = 0.5
-COUNT_EVERY_S = 600.0
-STORE_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,41 +69,6 @@ class FabricConfig:
     contact: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _FromAgent:
-    agent: AgentId
-    message: link.ToGateway
-
-
-@dataclass(frozen=True, slots=True)
-class _Joined:
-    link: AgentLink
-
-
-@dataclass(frozen=True, slots=True)
-class _Left:
-    link: AgentLink
-
-
-@dataclass(frozen=True, slots=True)
-class _LeaseEnded:
-    agent: AgentId
-    away_since: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Drain:
-    done: asyncio.Future[None]
-
-
-@dataclass(frozen=True, slots=True)
-class _CountAnew:
-    """Between two items no job is about to end: what is on record and what is counted belong to one moment."""
-
-
-_Item = ev.Event | _Drain | _CountAnew | _FromAgent | _Joined | _Left | _LeaseEnded
-
-
 class Fabric:
     """Jobs in, decisions carried out, statuses told."""
 
@@ -127,100 +87,66 @@ class Fabric:
         self.signer = signer
         self._records = records
         self._blobs = blobs
+        self._inbox = Inbox()
         models = tuple(ModelId(each.spec.id) for each in catalogue)
-        self._decisions = Decisions(
-            Header(models, f"r{secrets.token_hex(3)}", config.patience_s), decision_log
-        )
-        self._scheduler = self._decisions.scheduler
-        self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
+        decisions = Decisions(Header(models, f"r{secrets.token_hex(3)}", config.patience_s), decision_log)
+        self._scheduler = decisions.scheduler
         self._sealing = Sealing(config.limits)
         self._entitlements = Entitlements(records, catalogue, self._sealing, config.contact)
         self._active = ActiveJobs(self._entitlements.admission.ledger)
         self._agents = AgentLinks()
-        self._away: dict[AgentId, float] = {}
         self._results = Results(blobs, signer, config.push_bytes)
-        self._positions = Positions(self._scheduler, self._active, self._agents, self._entitlements)
-        self._metadata_missing = {repo for each in catalogue for repo in (each.spec.id, *each.spec.adapters)}
-        self._drained = asyncio.Event()
-        self._count_asked = False
-        self.alive = False
+        positions = Positions(self._scheduler, self._active, self._agents, self._entitlements)
+        self._conductor = Conductor(
+            decisions,
+            limits=config.limits,
+            records=records,
+            blobs=blobs,
+            catalogue=catalogue,
+            signer=signer,
+            sealing=self._sealing,
+            active=self._active,
+            agents=self._agents,
+            results=self._results,
+            positions=positions,
+            post=self._post,
+        )
+        self._runtime = Runtime(
+            self._inbox,
+            self._conductor,
+            Hearing(
+                self._conductor,
+                blobs=blobs,
+                active=self._active,
+                agents=self._agents,
+                entitlements=self._entitlements,
+            ),
+            records=records,
+            catalogue=catalogue,
+            active=self._active,
+            agents=self._agents,
+            entitlements=self._entitlements,
+            positions=positions,
+            lease_s=config.lease_s,
+            store_id=config.store_id,
+            keep_deployed=config.keep_deployed,
+        )
 
     # -- life ------------------------------------------------------------------------------------------
     async def recover(self) -> None:
         """Take up every job that an earlier gateway left unfinished."""
-        now = time.time()
-        await self._look_at_people()
-        await self._entitlements.count(now, self._active.payload_bytes)
-        for job in await self._records.unfinished_jobs():
-            active = ActiveJob(job, StatusFrame(job.id, ClientStatus.QUEUED))
-            self._active.add(active)
-            claim = self._entitlements.claim(job.owner, now)
-            attempt = await self._records.current_attempt(job.id)
-            if job.model not in self.catalogue:
-                await self._end_unserved(active, attempt)
-            elif attempt is None:
-                self._post(ev.JobQueued(job.id, job.model, job.attempts, claim))
-            else:
-                agent, replica = AgentId(attempt.agent), ReplicaId(attempt.replica)
-                self._post(ev.AttemptRemembered(job.id, job.model, attempt.number, agent, replica, claim))
-                self._start_lease(agent)
-            if job.cancel_asked:
-                self._post(ev.CancelAsked(job.id))
-        for model in self.config.keep_deployed:
-            self._post(ev.DeployAsked(model))
-
-    async def _end_unserved(self, active: ActiveJob, attempt: Attempt | None) -> None:
-        sentence = f"The model {active.job.model!r} is no longer served here."
-        error = Refused(errors.MODEL_NOT_SERVED, sentence)
-        await self._fail(active.job.id, error, None if attempt is None else attempt.number)
+        await self._runtime.recover()
 
     async def run(self) -> None:
-        """Work through the inbox until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            tasks.create_task(self._refresh_positions())
-            tasks.create_task(self._watch_people())
-            self.alive = True
-            try:
-                while True:
-                    item = await self._inbox.get()
-                    await self._work(item)
-            finally:
-                self.alive = False
+        """Work until cancelled."""
+        await self._runtime.run()
 
-    async def _work(self, item: _Item) -> None:
-        match item:
-            case _FromAgent(agent=agent, message=message):
-                await self._hear(agent, message)
-            case _Joined(link=joined):
-                await self._agent_joined(joined)
-            case _Left(link=left):
-                self._agent_left(left)
-            case _LeaseEnded(agent=agent, away_since=since):
-                if self._away.get(agent) == since:
-                    del self._away[agent]
-                    log.warning("fabric.agent_lost", agent=agent)
-                    await self._decide(ev.AgentLost(agent))
-            case _Drain(done=done):
-                await self._drain(done)
-            case _CountAnew():
-                self._count_asked = False
-                with contextlib.suppress(StoreUnavailable):
-                    await self._entitlements.count(time.time(), self._active.payload_bytes)
-            case ev.AttemptRefused(job=job):
-                await self._decide(item)
-                if not self._scheduler.knows(job) and (active := self._active.get(job)) is not None:
-                    self._active.forget(active)  # else it waits again, to be refused again
-            case _:
-                await self._decide(item)
+    @property
+    def alive(self) -> bool:
+        """Whether :meth:`run` works."""
+        return self._runtime.alive
 
-    async def _drain(self, done: asyncio.Future[None]) -> None:
-        await self._decide(ev.DrainAsked())
-        self._positions.refresh(time.monotonic(), all_models=True)
-        if not done.done():
-            done.set_result(None)
-
-    def _post(self, item: _Item) -> None:
+    def _post(self, item: Item) -> None:
         self._inbox.put_nowait(item)
 
     # -- what requests ask -----------------------------------------------------------------------------
@@ -270,7 +196,7 @@ class Fabric:
             if not error.in_doubt:
                 raise
             # It may be on record, and would then run one day: so it is asked for until it surely is, before anything is told.
-            return await self._durably(add)
+            return await durably(add)
 
     async def sent_before(self, owner: UserName, client_key: str) -> Job | None:
         """The job that an earlier request of this user with this key became."""
@@ -335,14 +261,14 @@ class Fabric:
 
     async def begin_drain(self) -> None:
         """Returns when nothing begins any more, and those who wait have been told."""
-        self._drained.clear()
+        self._conductor.drained.clear()
         draining = asyncio.get_running_loop().create_future()
-        self._post(_Drain(draining))
+        self._post(Drain(draining))
         await draining
 
     async def drained(self) -> None:
         """Returns when no job runs any more, after :meth:`begin_drain`."""
-        await self._drained.wait()
+        await self._conductor.drained.wait()
 
     async def resume(self, by: UserName) -> None:
         await self._note("fabric.resumed", "", by)
@@ -410,276 +336,21 @@ class Fabric:
     def serving_python(self) -> str:
         return str(self.environment()["python_version"])
 
+    def note(self, job_id: JobId, text: str) -> None:
+        """Show a LOG line to whoever listens to this job."""
+        if (active := self._active.get(job_id)) is not None:
+            active.note(text)
+
     # -- what agents say -------------------------------------------------------------------------------
     def agent_joined(self, hello: link.Hello, send: Callable[[link.ToAgent], None]) -> Callable[[], None]:
         """An agent's link is up. Returns what to call when it is down."""
         joined = AgentLink(hello, send)
-        self._post(_Joined(joined))
-        return lambda: self._post(_Left(joined))
+        self._post(Joined(joined))
+        return lambda: self._post(Left(joined))
 
     def heard(self, agent: str, message: link.ToGateway) -> None:
-        self._post(_FromAgent(AgentId(agent), message))
+        self._post(FromAgent(AgentId(agent), message))
 
     def metadata_arrived(self, repo: str) -> None:
         """This repository's metadata need not be asked for again; the model may have changed since an earlier run."""
-        self._metadata_missing.discard(repo)
-
-    async def _agent_joined(self, joined: AgentLink) -> None:
-        agent = joined.agent
-        self._agents.join(joined)
-        self._away.pop(agent, None)
-        hello = joined.hello
-        believed = set(self._scheduler.running_on(agent))
-        unwanted = [ref for ref in hello.running if (JobId(ref.job), ref.attempt) not in believed]
-        joined.send(link.Welcome("edif", self.config.store_id, unwanted))
-        for spec in (each.spec for each in self.catalogue):
-            if not self._metadata_missing.isdisjoint((spec.id, *spec.adapters)):
-                joined.send(link.SendMetadata(spec))
-        log.info("fabric.agent_joined", agent=agent, host=hello.host, replicas=len(hello.replicas))
-        replicas = tuple(
-            ev.HeldReplica(ReplicaId(held.replica), ModelId(held.model), held.ready)
-            for held in hello.replicas
-        )
-        running = frozenset((JobId(ref.job), ref.attempt) for ref in hello.running)
-        await self._decide(ev.AgentJoined(agent, replicas, running))
-
-    def _agent_left(self, left: AgentLink) -> None:
-        if not self._agents.leave(left):
-            return
-        agent = left.agent
-        self._decisions.handle(ev.AgentAway(agent))
-        log.warning("fabric.agent_away", agent=agent)
-        self._start_lease(agent)
-
-    def _start_lease(self, agent: AgentId) -> None:
-        since = time.monotonic()
-        self._away[agent] = since
-        asyncio.get_running_loop().call_later(self.config.lease_s, self._post, _LeaseEnded(agent, since))
-
-    async def _hear(self, agent: AgentId, message: link.ToGateway) -> None:
-        match message:
-            case link.AttemptStarted() | link.AttemptLog() | link.AttemptSaving():
-                if (active := self._current(message.job, message.attempt)) is not None:
-                    self._hear_progress(active, message)
-            case link.AttemptEnded():
-                await self._attempt_ended(agent, message)
-            case link.ReplicaLoading(replica=replica, stage=stage):
-                self._replica_loading(ReplicaId(replica), stage)
-            case link.ReplicaReady(replica=replica, load_s=load_s):
-                log.info("fabric.replica_ready", replica=replica, load_s=round(load_s, 2))
-                self._note_load(ReplicaId(replica))
-                await self._decide(ev.ReplicaBecameReady(ReplicaId(replica)))
-            case link.ReplicaFailed(replica=replica, sentence=sentence, died=died):
-                log.error("fabric.replica_failed", replica=replica, reason=sentence)
-                await self._decide(ev.ReplicaFailed(ReplicaId(replica), sentence, died))
-            case link.ReplicaStopped(replica=replica):
-                await self._decide(ev.ReplicaStopped(ReplicaId(replica)))
-
-    def _hear_progress(
-        self, active: ActiveJob, message: link.AttemptStarted | link.AttemptLog | link.AttemptSaving
-    ) -> None:
-        match message:
-            case link.AttemptStarted():
-                active.began = time.monotonic()
-                active.tell_cancellable(ClientStatus.RUNNING)
-            case link.AttemptLog(text=text):
-                active.note(text)
-            case link.AttemptSaving():
-                active.tell(ClientStatus.RUNNING, "Your code is done; its result is being stored.")
-
-    def _current(self, job: str, attempt: int) -> ActiveJob | None:
-        active = self._active.get(JobId(job))
-        if active is None or active.job.state is not JobState.RUNNING or active.job.attempts != attempt:
-            return None
-        return active
-
-    def _replica_loading(self, replica: ReplicaId, stage: str) -> None:
-        model = self._scheduler.model_of(replica)
-        if model is None:
-            return
-        for job in self._scheduler.waiting(model):
-            self._active[job].tell(ClientStatus.DEPLOYING, f"The model is being brought up: {stage}.")
-
-    def _note_load(self, replica: ReplicaId) -> None:
-        """What the jobs in the queue have waited until now, they have waited for the model."""
-        model = self._scheduler.model_of(replica)
-        for job in () if model is None else self._scheduler.waiting(model):
-            self._active[job].note_load()
-
-    async def _attempt_ended(self, agent: AgentId, message: link.AttemptEnded) -> None:
-        job_id = JobId(message.job)
-        active = self._current(message.job, message.attempt)
-        if active is not None:
-            faults.point(Point.END_HEARD)
-            outcome = await self._believed_outcome(message)
-            if outcome is AttemptOutcome.LOST:
-                log.warning(
-                    "fabric.attempt_lost", job=job_id, attempt=message.attempt, reason=message.sentence
-                )
-                await self._decide(ev.AttemptLost(job_id, message.attempt, message.sentence))
-            else:
-                ending = active.ending(message)
-                await self._charge(active, ending)
-                # The replica gets its next job while this one's end is being recorded.
-                await asyncio.gather(
-                    self._end(active, ending, message.attempt, outcome),
-                    self._decide(ev.AttemptOver(job_id, message.attempt, message.usage.run_s)),
-                )
-        self._agents.send(agent, link.OutcomeRecorded(message.job, message.attempt))
-
-    async def _charge(self, active: ActiveJob, ending: Ending) -> None:
-        """Count what the job used, before the next one is chosen: a quota that is used up now holds it."""
-        owner, now = active.job.owner, time.time()
-        self._active.charge(active, ending, self._entitlements.people.group_of(owner), now)
-        for event in self._entitlements.spent(owner, now):
-            await self._decide(event)
-
-    async def _believed_outcome(self, message: link.AttemptEnded) -> AttemptOutcome:
-        """What the agent says, but a completed attempt without a result in the store is a lost one."""
-        name = result_name(message.job, message.attempt)
-        if message.outcome is AttemptOutcome.COMPLETED and await self._blobs.size(name) is None:
-            log.error("fabric.result_missing", job=message.job, attempt=message.attempt)
-            return AttemptOutcome.LOST
-        return message.outcome
-
-    # -- what the scheduler decides --------------------------------------------------------------------
-    async def _decide(self, event: ev.Event) -> None:
-        for action in self._decisions.handle(event):
-            await self._carry_out(action)
-        if self._scheduler.draining and not self._scheduler.running():
-            self._drained.set()
-
-    async def _carry_out(self, action: ev.Action) -> None:
-        match action:
-            case ev.BeginAttempt():
-                await self._begin(action)
-            case ev.RequeueJob(job=job, attempt=attempt):
-                await self._durably(partial(self._records.lose_attempt, job, attempt))
-                faults.point(Point.REQUEUE_RECORDED)
-                active = self._active[job]
-                self._active.enter(active, JobState.QUEUED)
-                active.tell(ClientStatus.QUEUED, "The try was interrupted; it will be tried again.")
-            case ev.FailJob(job=job, error=kind, sentence=sentence, attempt=attempt):
-                await self._fail(job, EdifError(kind, sentence), attempt)
-            case ev.CancelJob(job=job, attempt=attempt):
-                error = EdifError(errors.CANCELLED, "The job was cancelled.")
-                await self._fail(job, error, attempt, JobState.CANCELLED)
-            case ev.StopAttempt(job=job, attempt=attempt, agent=agent):
-                self._agents.send(agent, link.CancelAttempt(job, attempt))
-            case ev.StartReplica(agent=agent, replica=replica, model=model):
-                deployment = self.catalogue[model]
-                cell = self._sealing.cell(deployment)
-                self._agents.send(agent, link.StartReplica(replica, deployment.spec, cell))
-            case ev.StopReplica(agent=agent, replica=replica):
-                self._agents.send(agent, link.StopReplica(replica))
-            case ev.TellWaiting(job=job, position=position, loading=loading):
-                active = self._active[job]
-                active.tell_waiting(self._positions.wait(active, position, loading=loading))
-            case ev.TellPositions(model=model):
-                self._positions.moved(model)
-
-    async def _begin(self, action: ev.BeginAttempt) -> None:
-        now = time.time()
-        attempt = Attempt(
-            action.job, action.attempt, action.agent, action.replica, now, now + self.config.limits.time_s
-        )
-        # The agent is told while the attempt is being recorded. Should this process die in between, the agent's
-        # attempt is not on record, so it is unwanted when the agent returns, and the job is tried afresh.
-        recording = asyncio.create_task(self._durably(partial(self._records.begin_attempt, attempt)))
-        active = self._active[action.job]
-        self._active.enter(active, JobState.RUNNING, attempts=action.attempt)
-        limits = self.config.limits
-        expires = now + limits.time_s + 24 * 3600
-        self._agents.send(
-            action.agent,
-            link.RunAttempt(
-                action.job,
-                action.attempt,
-                action.replica,
-                cell=self._sealing.cell(self.catalogue[active.job.model], active.job.owner),
-                compress=active.job.compress,
-                env=active.job.env,
-                payload_url=self.signer.path("get", payload_name(action.job), expires),
-                result_url=self.signer.path("put", result_name(action.job, action.attempt), expires),
-                time_limit_s=limits.time_s,
-                result_limit_bytes=limits.result_bytes,
-                expanded_limit_bytes=limits.payload_expanded_bytes,
-                log_limit_bytes=limits.log_bytes,
-            ),
-        )
-        active.tell_cancellable(ClientStatus.DISPATCHED)
-        if not await recording:
-            self._agents.send(action.agent, link.CancelAttempt(action.job, action.attempt))
-            self._post(ev.AttemptRefused(action.job))
-        faults.point(Point.ATTEMPT_RECORDED)
-
-    async def _watch_people(self) -> None:
-        """Notice within a second what an operator changed, and which quotas are used up or fresh again."""
-        counted = time.monotonic()
-        while True:
-            await asyncio.sleep(PEOPLE_EVERY_S)
-            with contextlib.suppress(StoreUnavailable):
-                await self._look_at_people()
-            due = self._entitlements.miscounted or time.monotonic() - counted > COUNT_EVERY_S
-            if due and not self._count_asked:  # one is enough, however long the inbox is
-                counted = time.monotonic()
-                self._count_asked = True
-                self._post(_CountAnew())
-
-    async def _look_at_people(self) -> None:
-        for event in await self._entitlements.look(time.time()):
-            self._post(event)
-
-    async def _fail(
-        self, job_id: JobId, error: EdifError, attempt: int | None, state: JobState = JobState.FAILED
-    ) -> None:
-        active = self._active.get(job_id)
-        if active is None:
-            return
-        outcome = None if attempt is None else AttemptOutcome.LOST
-        ending = Ending(state, error.detail, error.code, meta=active.cost(link.Usage()))
-        await self._end(active, ending, attempt, outcome)
-
-    async def _end(
-        self, active: ActiveJob, ending: Ending, attempt: int | None, outcome: AttemptOutcome | None
-    ) -> None:
-        """Record the ending, once, and tell it."""
-        job, now = active.job, time.time()
-        recorded = await self._durably(
-            partial(self._records.end_job, job.id, ending, now=now, attempt=attempt, outcome=outcome)
-        )
-        if not recorded:
-            self._active.forget(active)
-            log.warning("fabric.second_ending", job=job.id, state=ending.state)
-            return
-        faults.point(Point.END_RECORDED)
-        self._active.end(active, ending)
-        metrics.JOBS_ENDED.labels(job.model, ending.state.value).inc()
-        log.info(
-            "job.ended", job=job.id, owner=job.owner, model=job.model, state=ending.state.value, **ending.meta
-        )
-        await self._results.tell(active, ending)
-        faults.point(Point.END_TOLD)
-        await self._blobs.delete(payload_name(job.id))
-
-    @staticmethod
-    async def _durably(write: Callable[[], Awaitable[T]]) -> T:
-        """Do a write that must happen: while the store cannot, everything waits, and nothing is lost."""
-        while True:
-            try:
-                return await write()
-            except StoreUnavailable as error:
-                log.warning("fabric.store_unavailable", reason=error.sentence)
-                await asyncio.sleep(STORE_RETRY_S)
-
-    # -- what clients are told -------------------------------------------------------------------------
-    def note(self, job_id: JobId, text: str) -> None:
-        if (active := self._active.get(job_id)) is not None:
-            active.note(text)
-
-    async def _refresh_positions(self) -> None:
-        """Let waiting jobs age, and tell moved positions, at most once a second."""
-        while True:
-            await asyncio.sleep(POSITIONS_EVERY_S)
-            self._post(ev.Tick())
-            self._positions.refresh(time.monotonic())
+        self._runtime.metadata_arrived(repo)

@@ -4,6 +4,7 @@ import platform
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -66,8 +67,9 @@ async def test_a_crash_is_told_once_in_the_log_and_not_to_the_client(
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long refusals were held back, without the wait."""
+    """How long refusals were held back, without the wait and while no time passes."""
     waits: list[float] = []
+    monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=lambda: 100.0))
 
     async def note(seconds: float) -> None:
         waits.append(seconds)

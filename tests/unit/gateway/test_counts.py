@@ -16,10 +16,11 @@ from edif.core.job import FINAL_STATES, AttemptOutcome, Job
 from edif.core.limits import DEFAULT_LIMITS
 from edif.core.quota import Measure, Scope, month_begins
 from edif.core.users import Group, Role, User
-from edif.gateway import fabric as fabric_module
+from edif.gateway import runtime
 from edif.gateway.fabric import Fabric, FabricConfig
 from edif.gateway.ledger import Ledger
 from edif.gateway.retention import Retention, retire_some
+from edif.gateway.runtime import CountAnew
 from edif.models.catalogue import Catalogue, Deployment
 from edif.records.sql_store import SqlRecordStore
 from edif.wire import link
@@ -35,7 +36,7 @@ AT_ONCE = Retention(0.0, 1e9)
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fabric_module, "PEOPLE_EVERY_S", 0.001)
+    monkeypatch.setattr(runtime, "PEOPLE_EVERY_S", 0.001)
 
 
 class Site:
@@ -66,6 +67,8 @@ class Site:
     async def stop(self) -> None:
         self.runtime.cancel()
         await asyncio.gather(self.runtime, return_exceptions=True)
+        # A write that its death cut short is done or undone when the next gateway may write: it is not so for a task.
+        await self.records.note("test.stopped", "", by="fabric")
 
     async def settled(self) -> None:
         """Returns when all that was asked for is done, and nothing begins."""
@@ -195,7 +198,7 @@ async def play(site: Site, *events: Callable[[], Awaitable[None]], anew: bool = 
         for _ in range(STEPS):
             await site.die.choice([*events, *(2 * [site.job_comes]), *(8 * [site.attempt_ends])])()
             if anew:
-                site.fabric._post(fabric_module._CountAnew())
+                site.fabric._post(CountAnew())
             await site.settled()
             assert not site.runtime.done()
             await site.assert_counted_as_recorded()
@@ -241,7 +244,7 @@ async def test_counts_return_to_the_record_whatever_other_processes_do(
 async def test_results_that_a_command_deleted_are_counted_off_in_time(
     records: SqlRecordStore, blobs: FileBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fabric_module, "COUNT_EVERY_S", 0.0)
+    monkeypatch.setattr(runtime, "COUNT_EVERY_S", 0.0)
     site = Site(0, records, blobs)
     await a_result_of(site, USERS[0])
     await site.results_are_retired_by_a_command()

@@ -14,7 +14,7 @@ from edif.core import errors
 from edif.core.errors import StoreUnavailable
 from edif.core.ids import ANONYMOUS, ModelId, new_job_id
 from edif.core.job import ClientStatus, Job, JobState
-from edif.gateway import fabric as fabric_module
+from edif.gateway import conductor
 from edif.gateway.app import create_app
 from edif.gateway.fabric import Fabric
 from edif.gateway.hub import HubMirror
@@ -41,7 +41,7 @@ async def records(network: Cutter, tmp_path: Path) -> AsyncIterator[SqlRecordSto
 
 @pytest.fixture(autouse=True)
 def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fabric_module, "STORE_RETRY_S", 0.01)
+    monkeypatch.setattr(conductor, "STORE_RETRY_S", 0.01)
 
 
 @pytest.fixture
