@@ -2,16 +2,21 @@
 
 import asyncio
 import json
+import os
+import re
 import signal
+import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from edif.core import errors
-from tests.support.fabric import Fabric, start_fabric
+from tests.support.fabric import EDIF, START_TIMEOUT_S, Fabric, clean_environment, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
 
@@ -318,6 +323,67 @@ async def test_a_stop_lets_running_jobs_end_and_keeps_those_that_wait(
     async with Replayer(again.url, blobs) as client:
         assert (await client.poll(waits))["status"] == "COMPLETED"
         assert len(await client.fetch(await client.poll(runs))) > 0
+
+
+@pytest.mark.slow
+async def test_a_terminal_that_closes_is_a_stop_that_lets_running_jobs_end(
+    own: Callable[..., Fabric], blobs: Path, tmp_path: Path, models: dict[str, Path]
+) -> None:
+    ours, terminal = os.openpty()
+    data = tmp_path / "data"
+    serve = (EDIF, "serve", "--port", "0", "--data", str(data), "--model", f"{GPT2_ID}={models[GPT2_ID]}")
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *serve],
+        env=clean_environment(EDIF_DRAIN_S="60"),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    url = await asyncio.to_thread(_url_said_on, ours)
+    services = [_process_of(data, name) for name in ("gateway", "agent")]
+    fabric = Fabric(process, data, url, clean_environment())
+    fabric.wait_running(GPT2_ID)
+    async with Replayer(url, blobs) as client:
+        runs = await running(client, "slow")
+        os.close(ours)  # the kernel sends SIGHUP
+        process.send_signal(signal.SIGHUP)  # and so do shells
+        await asyncio.to_thread(process.wait, 60)
+    assert not any(service.is_running() for service in services)
+    (job,) = _jobs_on_record(fabric)
+    assert (job["id"], job["state"], job["attempts"]) == (runs, "completed", 1)
+
+
+def _url_said_on(terminal: int) -> str:
+    heard = b""
+    while (found := re.search(rb"listening at (\S+) ", heard)) is None:
+        heard += os.read(terminal, 4096)
+    return found[1].decode()
+
+
+def _process_of(data: Path, name: str) -> psutil.Process:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not (facts := data / "run" / f"{name}.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return psutil.Process(json.loads(facts.read_text())["pid"])
+
+
+@pytest.mark.slow
+async def test_a_terminal_that_closes_means_nothing_to_a_fabric_under_nohup(
+    own: Callable[..., Fabric], blobs: Path
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; those who are started inherit it
+    try:
+        fabric = own()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    fabric.process.send_signal(signal.SIGHUP)
+    fabric.wait_running(GPT2_ID)
+    async with Replayer(fabric.url, blobs) as client:
+        assert (await client.run("hello")).status == "COMPLETED"
+    assert fabric.process.poll() is None
+    assert fabric.stop() == 0
 
 
 def _jobs_on_record(fabric: Fabric) -> list[dict[str, Any]]:

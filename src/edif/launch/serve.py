@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from edif.core import errors
@@ -76,7 +77,7 @@ class Supervisor:
         self._wake = -1
 
     def run(self, on_ready: Callable[[str], None], on_wait: Callable[[str], None]) -> None:
-        """Supervise until SIGINT or SIGTERM.
+        """Supervise until SIGINT, SIGTERM, or SIGHUP unless that is ignored: then nobody minds that the terminal closes.
 
         Args:
             on_ready: called with the gateway's URL once it answers.
@@ -118,9 +119,10 @@ class Supervisor:
         if select.select([self._wake, gateway.pidfd], [], [], _QUICK_DRAIN_S)[0]:
             return
         patience_s = self._settings.drain_s
-        on_wait(
-            f"Waiting for jobs that run, for up to {patience_s:.0f} s. Ctrl-C stops at once: they are tried again at the next start."
-        )
+        with suppress(OSError):  # the terminal may be what has gone
+            on_wait(
+                f"Waiting for jobs that run, for up to {patience_s:.0f} s. Ctrl-C stops at once: they are tried again at the next start."
+            )
         select.select([self._wake, gateway.pidfd], [], [], patience_s + _STOP_TIMEOUT_S)
 
     def _adopt_or_clear(self) -> None:
@@ -256,10 +258,18 @@ def _wake_on_signals() -> int:
     """A descriptor that becomes readable when the process is asked to stop."""
     read, write = os.pipe()
     os.set_blocking(write, False)
+    asked = False
 
-    def wake(_: int, __: object) -> None:
-        os.write(write, b"x")
+    def wake(number: int, _: object) -> None:
+        nonlocal asked
+        # A terminal that closes says so more than once: from the kernel and from the shell. That is no hurry.
+        if not (asked and number == signal.SIGHUP):
+            os.write(write, b"x")
+        asked = True
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         signal.signal(number, wake)
     return read
