@@ -5,6 +5,10 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -12,10 +16,12 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.servers.postgres import running_postgres
 from tests.sizes import SIZES
 from tests.support.fabric import Fabric, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
+from tests.unit.helpers import fill
 
 
 def _victim(fabric: Fabric, name: str) -> int:
@@ -181,7 +187,7 @@ def test_a_gateway_that_cannot_come_up_again_ends_the_supervisor_with_its_reason
         for file in (database, *database.parent.glob("records.sqlite-*")):
             file.write_bytes(b"no database" * 1000)
         os.kill(fabric.pid("gateway"), signal.SIGKILL)
-        assert fabric.process.wait(timeout=60) != 0
+        assert fabric.process.wait(timeout=150) != 0
         assert fabric.process.stdout is not None
         said = fabric.process.stdout.read().decode()
         assert "[data_unwritable]" in said
@@ -189,6 +195,80 @@ def test_a_gateway_that_cannot_come_up_again_ends_the_supervisor_with_its_reason
         assert not psutil.pid_exists(agent)
     finally:
         fabric.stop()
+
+
+@pytest.mark.slow
+def test_a_gateway_that_the_configuration_keeps_from_coming_up_is_tried_once(tmp_path: Path) -> None:
+    fabric = start_fabric(tmp_path / "data", "--demo")
+    try:
+        with closing(sqlite3.connect(tmp_path / "data" / "records.sqlite")) as records, records:
+            records.execute("UPDATE alembic_version SET version_num = '9999'")
+        os.kill(fabric.pid("gateway"), signal.SIGKILL)
+        assert fabric.process.wait(timeout=60) != 0
+        assert fabric.process.stdout is not None
+        assert "[data_newer]" in fabric.process.stdout.read().decode()
+        assert fabric.log("gateway").count("[data_newer]") == 1
+    finally:
+        fabric.stop()
+
+
+async def _is_tried_until(fabric: Fabric, code: str, mend: Callable[[], None]) -> None:
+    """What keeps the gateway from coming up is told, passes, and then the fabric works as before."""
+    os.kill(fabric.pid("gateway"), signal.SIGKILL)
+    assert fabric.process.stdout is not None
+    said = ""
+    async with asyncio.timeout(60):
+        while f"[{code}]" not in said:
+            said = (await asyncio.to_thread(fabric.process.stdout.readline)).decode()
+            assert said or fabric.process.poll() is None
+    assert "tried again" in said
+    mend()
+    async with asyncio.timeout(90):
+        while "come up again" not in said:
+            said = (await asyncio.to_thread(fabric.process.stdout.readline)).decode()
+            assert said or fabric.process.poll() is None
+
+
+@pytest.mark.slow
+async def test_a_gateway_waits_for_a_database_that_is_away(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    with running_postgres() as server:
+        fabric = start_fabric(
+            tmp_path / "data",
+            *("--model", f"{GPT2_ID}={models[GPT2_ID]}"),
+            EDIF_RECORD_STORE=server.new_database(),
+        )
+        try:
+            server.stop()
+            await _is_tried_until(fabric, "store_unreachable", server.start)
+            async with Replayer(fabric.url, blobs) as client:
+                assert (await client.run("hello")).status == "COMPLETED"
+        finally:
+            assert fabric.stop() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+async def test_a_gateway_waits_for_room_on_a_full_disk(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
+    fabric = None
+    try:
+        fabric = start_fabric(
+            disk / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_MIN_FREE_BYTES="0"
+        )
+        filler = fill(disk)
+        await _is_tried_until(fabric, "storage_full", filler.unlink)
+        async with Replayer(fabric.url, blobs) as client:
+            assert (await client.run("hello")).status == "COMPLETED"
+    finally:
+        if fabric is not None:
+            fabric.stop()
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.slow

@@ -96,10 +96,11 @@ def serve(
     if not (settings.demo or settings.models or settings.deployments):
         settings = settings.model_copy(update={"demo": True})
         say("No model is named, so the demo model is served.")
-    Supervisor(settings).run(
+    Supervisor(
+        settings,
         on_ready=lambda url: say(_welcome(settings, url, keys_needed=_asks_for_keys(settings, url))),
         on_wait=say,
-    )
+    ).run()
 
 
 def gateway(

@@ -55,7 +55,7 @@ async def _main(settings: Settings) -> None:
             "The agent has no worker token.",
             "Set EDIF_WORKER_TOKEN to the content of worker.token in the gateway's data folder.",
         )
-    with folder.hold("agent"):
+    with folder.while_there_is_room(), folder.hold("agent"):
         certificate = None if settings.tls_cert is None else str(settings.tls_cert)
         folder.note(
             "agent",

@@ -8,6 +8,7 @@ run/             who runs now: lock files, process ids, the gateway's URL, logs
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -22,6 +23,8 @@ from typing import Any
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.core.ids import new_agent_id
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _whole_file(kind: int) -> bytes:
@@ -69,10 +72,32 @@ class DataFolder:
             probe.write_text("")
             probe.unlink()
         except OSError as error:
+            if error.errno in _FULL:
+                raise self._full() from error
             raise SetupError(
                 errors.DATA_UNWRITABLE,
                 f"The data folder {str(self.root)!r} cannot be written: {error.strerror}.",
             ) from error
+
+    @contextlib.contextmanager
+    def while_there_is_room(self) -> Iterator[None]:
+        """
+        Raises:
+            SetupError: what was done while entered met a full disk.
+        """
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _FULL:
+                raise self._full() from error
+            raise
+
+    def _full(self) -> SetupError:
+        return SetupError(
+            errors.STORAGE_FULL,
+            f"The disk of the data folder {str(self.root)!r} is full.",
+            "Free space on it.",
+        )
 
     def secret(self, name: str) -> str:
         """The secret in the file of this name, made at the first call."""

@@ -60,10 +60,11 @@ async def _main(settings: Settings) -> None:
     faults.arm(settings.faults, folder.fault_marks)
     catalogue = catalogue_of(settings)
     tls = _tls(settings)
-    async with leading(settings, folder) as records:
-        await _check_exposure(settings, records)
-        with listen(settings) as sock:
-            await _serve(settings, folder, catalogue, records, sock, tls)
+    with folder.while_there_is_room():
+        async with leading(settings, folder) as records:
+            await _check_exposure(settings, records)
+            with listen(settings) as sock:
+                await _serve(settings, folder, catalogue, records, sock, tls)
 
 
 async def _check_exposure(settings: Settings, records: RecordStore) -> None:

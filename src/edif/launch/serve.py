@@ -4,6 +4,7 @@ They are separate processes in sessions of their own. If this supervisor is kill
 takes over the agent, with its replicas and running jobs, and replaces the gateway, which loses nothing.
 """
 
+import itertools
 import json
 import math
 import os
@@ -26,7 +27,16 @@ from edif.settings import Settings, environment
 _READY_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 15.0
 _RESTART_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
 _TRIES = 5
+_PASSING = (errors.STORE_UNREACHABLE, errors.STORAGE_FULL)
+_CONFIGURATION = (
+    errors.CONFIG_INVALID,
+    errors.OPEN_WITHOUT_KEYS,
+    errors.TLS_INVALID,
+    errors.DATA_NEWER,
+)
+_COULD_NOT_SPEAK = 120  # Python's status when standard error takes no more (sys.exit): its disk is full
 _QUICK_DRAIN_S = 3.0
 _QUICK_S = 5.0
 
@@ -68,31 +78,37 @@ class _Stopped(Exception):
 class Supervisor:
     """Starts the services, restarts those that die, stops them on a signal."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, on_ready: Callable[[str], None], on_wait: Callable[[str], None]
+    ) -> None:
+        """
+        Args:
+            on_ready: called with the gateway's URL once it answers.
+            on_wait: called with a sentence when something is waited for: with ``standby`` the end of another fabric, a disk or
+                a database without which nothing starts, at the end the jobs that still run.
+        """
         self._folder = DataFolder(settings.data.resolve())
+        self._on_ready = on_ready
+        self._on_wait = on_wait
         self._settings = settings.model_copy(update={"data": self._folder.root})
         self._services: dict[str, _Service] = {}
         self._quick_leaves = 0
         self._url = ""
+        self._told = ""
         self._wake = -1
 
-    def run(self, on_ready: Callable[[str], None], on_wait: Callable[[str], None]) -> None:
+    def run(self) -> None:
         """Supervise until SIGINT, SIGTERM, or SIGHUP unless that is ignored: then nobody minds that the terminal closes.
 
-        Args:
-            on_ready: called with the gateway's URL once it answers.
-            on_wait: called with a sentence when something is waited for: with ``standby`` the end of another fabric, at the
-                end the jobs that still run.
-
         Raises:
-            SetupError: a service cannot be started.
+            SetupError: a service cannot be started, and there is no hope that it passes.
         """
         self._folder.prepare()
         self._folder.log("gateway").parent.mkdir(exist_ok=True)
         catalogue_of(self._settings)  # what is wrong with the models is better said here than in a log
         standby = self._settings.standby
         if standby and self._folder.held("supervisor"):
-            on_wait(f"Another fabric runs on {self._folder.root}; this one takes over when it is gone.")
+            self._say(f"Another fabric runs on {self._folder.root}; this one takes over when it is gone.")
         with self._folder.hold("supervisor", wait=standby):
             self._wake = _wake_on_signals()
             try:
@@ -100,16 +116,20 @@ class Supervisor:
                 self._start_gateway()
                 if "agent" not in self._services:
                     self._start_agent()
-                on_ready(self._url)
+                self._on_ready(self._url)
                 self._watch()
             except _Stopped:
-                self._drain(on_wait)
+                self._drain()
             finally:
                 for name in ("agent", "gateway"):
                     if name in self._services:
                         self._services.pop(name).stop()
 
-    def _drain(self, on_wait: Callable[[str], None]) -> None:
+    def _say(self, sentence: str) -> None:
+        with suppress(OSError):  # whoever listened may be gone, with the terminal
+            self._on_wait(sentence)
+
+    def _drain(self) -> None:
         """Have the gateway end when no job runs any more, or when it has waited long enough, or is told to once more."""
         gateway = self._services.get("gateway")
         if gateway is None:
@@ -119,10 +139,9 @@ class Supervisor:
         if select.select([self._wake, gateway.pidfd], [], [], _QUICK_DRAIN_S)[0]:
             return
         patience_s = self._settings.drain_s
-        with suppress(OSError):  # the terminal may be what has gone
-            on_wait(
-                f"Waiting for jobs that run, for up to {patience_s:.0f} s. Ctrl-C stops at once: they are tried again at the next start."
-            )
+        self._say(
+            f"Waiting for jobs that run, for up to {patience_s:.0f} s. Ctrl-C stops at once: they are tried again at the next start."
+        )
         select.select([self._wake, gateway.pidfd], [], [], patience_s + _STOP_TIMEOUT_S)
 
     def _adopt_or_clear(self) -> None:
@@ -156,9 +175,9 @@ class Supervisor:
                 self._settings = self._settings.model_copy(update={"port": _port_of(self._url)})
                 return
             process = self._services["gateway"].process
-            if process is not None and process.poll() is not None:
+            if process is not None and (status := process.poll()) is not None:
                 os.close(self._services.pop("gateway").pidfd)
-                raise self._last_words("gateway")
+                raise self._last_words("gateway", status)
             if select.select([self._wake], [], [], 0.02)[0]:
                 raise _Stopped
         self._services.pop("gateway").stop()
@@ -166,8 +185,11 @@ class Supervisor:
             errors.INTERNAL, "The gateway did not come up in time.", f"See {self._folder.log('gateway')}."
         )
 
-    def _last_words(self, name: str) -> SetupError:
+    def _last_words(self, name: str, status: int | None) -> SetupError:
         """The error with which a service ended, from the last line of its log."""
+        if status == _COULD_NOT_SPEAK:
+            log = self._folder.log(name)
+            return SetupError(errors.STORAGE_FULL, f"There is no room for the {name}'s log {str(log)!r}.", "")
         lines = self._folder.log(name).read_text(errors="replace").strip().splitlines()
         match = re.fullmatch(r"Error: (.+) \[(\w+)\]", lines[-1]) if lines else None
         kind = errors.catalogue().get(match[2]) if match else None
@@ -223,22 +245,46 @@ class Supervisor:
         by_itself = status not in (None, -signal.SIGKILL, -signal.SIGTERM)
         left = by_itself and time.monotonic() - dead.started < _QUICK_S
         self._quick_leaves = self._quick_leaves + 1 if left else 0
-        if self._quick_leaves >= _TRIES:
-            raise self._last_words("agent")
-        time.sleep(_RESTART_PAUSE_S)
+        if left:
+            self._pass_over(self._last_words("agent", status), self._quick_leaves)
+        else:
+            self._told = ""
+        self._pause(self._quick_leaves)
         self._start_agent()
 
     def _restart_gateway(self) -> None:
         """Bring the gateway up again, however often it dies; give up only when it cannot come up at all."""
-        for attempt in range(1, _TRIES + 1):
-            time.sleep(_RESTART_PAUSE_S)
+        for failed in itertools.count():
+            self._pause(failed)
             try:
                 self._start_gateway()
-            except SetupError:
-                if attempt == _TRIES:
-                    raise
+            except SetupError as error:
+                self._pass_over(error, failed + 1)
             else:
+                if self._told:
+                    self._told = ""
+                    self._say("The gateway has come up again.")
                 return
+
+    def _pass_over(self, error: SetupError, failed: int) -> None:
+        """Go on trying after so many failures in a row.
+
+        Raises:
+            SetupError: this one, for it stands in the configuration, or nothing says that it can pass.
+        """
+        if error.kind in _PASSING:
+            if error.sentence != self._told:
+                self._told = error.sentence
+                self._say(f"{error.sentence} It is tried again until this has passed. [{error.code}]")
+        elif error.kind in _CONFIGURATION or failed >= _TRIES:
+            raise error
+
+    def _pause(self, failed: int) -> None:
+        """Wait before the next try: longer and longer, once it has failed for some time."""
+        doublings = min(max(failed - _TRIES, 0), 10)
+        pause_s = min(_RESTART_PAUSE_S * 2**doublings, _LONGEST_PAUSE_S)
+        if select.select([self._wake], [], [], pause_s)[0]:
+            raise _Stopped
 
 
 def _for_the_database(variable: str) -> bool:

@@ -15,6 +15,7 @@ from edif.records.database import READERS, Doing, first_line
 DATABASE_NAME = "records.sqlite"
 
 _WAL_SWITCH_S = 10.0
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)  # the second: none for the index of the log
 
 
 class Sqlite:
@@ -39,6 +40,10 @@ class Sqlite:
 
     def refusal(self, error: Exception) -> SetupError:
         folder = str(self._path.parent)
+        if isinstance(error, OperationalError) and getattr(error.orig, "sqlite_errorcode", 0) in _FULL:
+            return SetupError(
+                errors.STORAGE_FULL, f"The disk of the data folder {folder!r} is full.", "Free space on it."
+            )
         if isinstance(error, OSError | OperationalError):
             return SetupError(
                 errors.DATA_UNWRITABLE, f"The data folder {folder!r} cannot be used: {first_line(error)}."

@@ -76,6 +76,15 @@ def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert refused.value.kind is errors.DATA_UNWRITABLE
 
 
+def test_full_disk_is_told_apart_from_a_folder_that_cannot_be_written(small_disk: Path) -> None:
+    folder = DataFolder(small_disk / "data")
+    folder.prepare()
+    fill(small_disk)
+    with pytest.raises(SetupError) as refused, folder.while_there_is_room():
+        folder.note("gateway", {"pid": 1})
+    assert refused.value.kind is errors.STORAGE_FULL
+
+
 # -- locks ---------------------------------------------------------------------------------------------
 def test_what_another_process_holds_cannot_be_held(folder: DataFolder) -> None:
     with held_by_another_process(folder, "gateway"):

@@ -9,12 +9,13 @@ import pytest
 import sqlalchemy as sa
 
 from edif.core import errors
-from edif.core.errors import StoreUnavailable
+from edif.core.errors import SetupError, StoreUnavailable
 from edif.core.job import AttemptOutcome, Job, JobState
 from edif.core.users import Role, User
 from edif.records.migrate import open_store
 from edif.records.sql_store import SqlRecordStore
 from edif.records.sqlite import DATABASE_NAME
+from tests.unit.helpers import fill
 from tests.unit.records.factories import ADA, a_job, an_attempt, an_ending
 
 
@@ -146,3 +147,12 @@ async def test_write_waits_for_another_process_that_writes(store: SqlRecordStore
     other.execute("COMMIT")
     other.close()
     assert await writing == job
+
+
+async def test_full_disk_is_told_apart_from_a_folder_that_cannot_be_used(small_disk: Path) -> None:
+    """The supervisor waits for the one and gives up on the other."""
+    await (await open_store(small_disk)).close()
+    fill(small_disk)
+    with pytest.raises(SetupError) as refused:
+        await open_store(small_disk)
+    assert refused.value.kind is errors.STORAGE_FULL
