@@ -1,5 +1,7 @@
 """Users, keys and roles on a running fabric: who is let in, who sees what, and how fast a change is seen."""
 
+import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -94,6 +96,24 @@ async def test_a_removed_users_key_stops_working(fabric: Fabric, blobs: Path) ->
     fabric.edif("users", "remove", "eve")
     async with Replayer(fabric.url, blobs, key=key) as client:
         assert _code(await client.post("hello")) == errors.KEY_REVOKED.code
+
+
+async def test_an_upload_of_someone_who_is_erased_meanwhile_is_refused(fabric: Fabric, blobs: Path) -> None:
+    fabric.edif("users", "add", "zoe")
+    key = fabric.edif("keys", "create", "--user", "zoe")["key"]
+    async with Replayer(fabric.url, blobs, key=key) as zoe:
+        whole = zoe.request("hello")
+        body = whole.read()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield body[:-100]
+            await asyncio.to_thread(fabric.edif, "users", "erase", "zoe", "--yes")
+            yield body[-100:]
+
+        answer = await zoe.send(slowly(), whole.headers)
+    assert (answer.status_code, answer.json()["code"]) == (401, errors.KEY_REVOKED.code)
+    assert "while the request came in" in answer.json()["detail"]
+    assert "zoe" not in json.dumps(fabric.edif("jobs", "list", "--limit", "1000"))
 
 
 async def test_a_job_is_its_owners_and_the_operators_only(

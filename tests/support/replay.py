@@ -6,7 +6,7 @@ import json
 import ssl
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,14 @@ class Replayer:
 
     async def post(self, name: str, session_id: str = "", **changes: Any) -> httpx.Response:
         """Post one minted request; ``changes`` replace parts of the envelope, ``headers`` or the ``blob``."""
+        return await self._http.send(self.request(name, session_id, **changes))
+
+    async def send(self, body: AsyncIterator[bytes], headers: httpx.Headers) -> httpx.Response:
+        """Post what a :meth:`request` holds, in parts as they come."""
+        return await self._http.post(f"{self.url}/request", content=body, headers=headers)
+
+    def request(self, name: str, session_id: str = "", **changes: Any) -> httpx.Request:
+        """What :meth:`post` sends."""
         headers = {**self.headers, **changes.pop("headers", {})}
         path = self.blobs / (name if "." in name else f"{name}.zst")
         blob = changes.pop("blob", None)
@@ -86,7 +94,8 @@ class Replayer:
             "env": {"attn_implementation": "sdpa"},
             **changes,
         }
-        return await self._http.post(
+        return self._http.build_request(
+            "POST",
             f"{self.url}/request",
             data={"data": json.dumps(envelope)},
             files={

@@ -71,11 +71,16 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a request comes from, as established by the gateway."""
+    """Who a request comes from, as established by the gateway.
+
+    Attributes:
+        id: None for who is no user: everybody on an open fabric, and the holder of the operator token.
+    """
 
     name: UserName
     role: Role
     email: str | None = None
+    id: UserId | None = None
 
     @property
     def operator(self) -> bool:

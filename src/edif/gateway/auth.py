@@ -197,7 +197,7 @@ class Authenticator:
         if user is None:
             return AuthRefused(errors.KEY_REVOKED, "The user of this API key was removed.")
         await self._note_sign_in(key, user)
-        return Identity(user.name, user.role, user.email)
+        return Identity(user.name, user.role, user.email, user.id)
 
     async def _note_sign_in(self, key: ApiKey, user: User) -> None:
         """In the audit log, once an hour for each key that is used. Whoever cannot be noted now is noted later."""

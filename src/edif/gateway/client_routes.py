@@ -86,7 +86,7 @@ async def request(request: Request) -> Response:
     )
     await _store_payload(edge, job, blob, compressed=envelope.compress)
     frame = await edge.fabric.accept(
-        job, subscriber=subscriber, base_url=base_url(request), received=received
+        job, sender=identity.id, subscriber=subscriber, base_url=base_url(request), received=received
     )
     for note in notes:
         edge.fabric.note(job.id, note)

@@ -19,7 +19,7 @@ from edif.blobs.links import LinkSigner
 from edif.blobs.store import BlobStore, payload_name
 from edif.core import errors
 from edif.core.errors import NotFound, Refused, StoreUnavailable
-from edif.core.ids import AgentId, JobId, ModelId, UserName
+from edif.core.ids import AgentId, JobId, ModelId, UserId, UserName
 from edif.core.job import ClientStatus, Job
 from edif.core.limits import Limits
 from edif.core.users import Identity
@@ -154,11 +154,18 @@ class Fabric:
         return self.catalogue.match(model_key, env)
 
     async def accept(
-        self, job: Job, *, subscriber: Subscriber | None, base_url: str, received: float
+        self,
+        job: Job,
+        *,
+        sender: UserId | None = None,
+        subscriber: Subscriber | None,
+        base_url: str,
+        received: float,
     ) -> StatusFrame:
         """Record a job whose payload is already in the blob store; it is durable when this returns.
 
         Raises:
+            AuthRefused: ``sender`` is no user any more.
             OverLimit: a quota leaves no room for it.
         """
         frame = StatusFrame(
@@ -170,7 +177,7 @@ class Fabric:
             # Between the question and the entry nobody else can take the last place.
             self.check_quota(job.owner)
             self._active.add(active)
-            recorded = await self._recorded(job)
+            recorded = await self._recorded(job, sender)
         except Exception:
             self._active.forget(active)
             await self._blobs.delete(payload_name(job.id))
@@ -184,12 +191,13 @@ class Fabric:
         metrics.JOBS_ACCEPTED.labels(job.model).inc()
         return frame
 
-    async def _recorded(self, job: Job) -> Job:
+    async def _recorded(self, job: Job, sender: UserId | None) -> Job:
         """
         Raises:
+            AuthRefused: ``sender`` is no user any more.
             StoreUnavailable: it is surely not on record.
         """
-        add = partial(self._records.add_job, job, by=await self._entitlements.actor(job.owner))
+        add = partial(self._records.add_job, job, by=await self._entitlements.actor(job.owner), sender=sender)
         try:
             return await add()
         except StoreUnavailable as error:

@@ -9,12 +9,14 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from edif.core import errors
 from edif.core.audit import FABRIC
-from edif.core.ids import JobId, ModelId, UserName
+from edif.core.errors import AuthRefused
+from edif.core.ids import JobId, ModelId, UserId, UserName
 from edif.core.job import FINAL_STATES, Attempt, AttemptOutcome, Ending, Job, JobState
 from edif.records import audit_tail, usage_records
 from edif.records.access import Access
-from edif.records.schema import attempts, jobs
+from edif.records.schema import attempts, jobs, users
 
 _IDS_PER_QUERY = 500
 
@@ -23,6 +25,16 @@ _final_values = [state.value for state in FINAL_STATES]
 
 # Built once: composing a statement costs more than the database needs to run it.
 _insert_job = sa.insert(jobs)
+_insert_job_of_user = (
+    sa.insert(jobs)
+    .from_select(
+        [column.name for column in jobs.c],
+        sa.select(*(sa.bindparam(f"new_{column.name}", type_=column.type) for column in jobs.c)).where(
+            sa.exists().where(users.c.name == sa.bindparam("new_owner"), users.c.id == sa.bindparam("sender"))
+        ),
+    )
+    .execution_options(preserve_rowcount=True)
+)
 _insert_attempt = sa.insert(attempts)
 _select_job = sa.select(*_job_columns).where(jobs.c.id == sa.bindparam("job_id"))
 _start_job = (
@@ -77,26 +89,50 @@ _end_job = (
 class JobRecords(Access):
     """See :class:`edif.records.store.JobStore`."""
 
-    async def add_job(self, job: Job, *, by: str = FABRIC) -> Job:
+    async def add_job(self, job: Job, *, by: str = FABRIC, sender: UserId | None = None) -> Job:
         values = _job_values(job)
+        # Who sent it is looked for by the statement itself: no second one for each job, and no erasure in between.
+        insert, parameters = (
+            (_insert_job, values)
+            if sender is None
+            else (
+                _insert_job_of_user,
+                {**{f"new_{name}": value for name, value in values.items()}, "sender": sender},
+            )
+        )
 
-        def work(connection: sa.Connection) -> None:
-            connection.execute(_insert_job, values)
+        def work(connection: sa.Connection) -> bool:
+            if connection.execute(insert, parameters).rowcount == 0:
+                return False
             audit_tail.append(
                 connection, "job.accepted", job.id, by, model=job.model, payload_bytes=job.payload_bytes
             )
+            return True
 
         try:
-            await self._write(work)
+            added = await self._write(work)
         except IntegrityError:
-            same = jobs.c.id == job.id
-            if job.client_key is not None:
-                same |= sa.and_(jobs.c.owner == job.owner, jobs.c.client_key == job.client_key)
-            rows = await self._fetch(sa.select(*_job_columns).where(same))
-            if not rows:
+            known = await self._same(job)
+            if known is None:
                 raise
-            return _job(rows[0])
-        return job
+            return known
+        if added:
+            return job
+        known = await self._same(job)  # if only the answer was lost, then before the user was removed
+        if known is None:
+            raise AuthRefused(
+                errors.KEY_REVOKED,
+                "The user of this API key was removed while the request came in; nothing was recorded.",
+            )
+        return known
+
+    async def _same(self, job: Job) -> Job | None:
+        """The job with its id, or with its owner and ``client_key``, as it is on record."""
+        same = jobs.c.id == job.id
+        if job.client_key is not None:
+            same |= sa.and_(jobs.c.owner == job.owner, jobs.c.client_key == job.client_key)
+        rows = await self._fetch(sa.select(*_job_columns).where(same))
+        return _job(rows[0]) if rows else None
 
     async def job(self, job_id: JobId) -> Job | None:
         rows = await self._fetch(_select_job, {"job_id": job_id})

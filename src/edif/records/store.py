@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from edif.core.audit import FABRIC, AuditRecord
-from edif.core.ids import GroupName, JobId, UserName
+from edif.core.ids import GroupName, JobId, UserId, UserName
 from edif.core.job import Attempt, AttemptOutcome, Ending, Job, JobState
 from edif.core.people import People
 from edif.core.quota import Measure, Scope
@@ -15,8 +15,15 @@ from edif.core.users import ApiKey, Group, User
 class JobStore(Protocol):
     """Jobs and their attempts."""
 
-    async def add_job(self, job: Job, *, by: str = FABRIC) -> Job:
-        """Record a new job, or return the one that has its id, or its owner and ``client_key``, already."""
+    async def add_job(self, job: Job, *, by: str = FABRIC, sender: UserId | None = None) -> Job:
+        """Record a new job, or return the one that has its id, or its owner and ``client_key``, already.
+
+        Args:
+            sender: the user who must be there under the owner's name; None if the owner need not be a user.
+
+        Raises:
+            AuthRefused: that user has been removed; nothing was recorded.
+        """
         ...
 
     async def job(self, job_id: JobId) -> Job | None: ...

@@ -132,7 +132,9 @@ async def test_key_identifies_its_user(auth: Authenticator, records: SqlRecordSt
     secret, _ = await add_key(records, email="ada@example.org")
     value = secret if header == "ndif_api_key" else f"Bearer {secret}"
     identity = await auth.identify(connection("fabric.example.org", **{header: value}))
-    assert identity == Identity(ADA, Role.RESEARCHER, "ada@example.org")
+    user = await records.user(ADA)
+    assert user is not None
+    assert identity == Identity(ADA, Role.RESEARCHER, "ada@example.org", user.id)
 
 
 async def test_with_users_web_pages_and_other_names_need_only_a_key(

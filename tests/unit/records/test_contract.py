@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as with_settings
 
+from edif.core import errors
+from edif.core.errors import AuthRefused
 from edif.core.ids import JobId, UserName
 from edif.core.job import FINAL_STATES, AttemptOutcome, Ending, Job, JobState
 from edif.core.users import ApiKey, Role, User
@@ -72,6 +74,71 @@ async def test_jobs_without_client_key_are_never_the_same(store: RecordStore) ->
     for _ in range(3):
         await store.add_job(a_job())
     assert len(await store.jobs()) == 3
+
+
+# -- who sent it ---------------------------------------------------------------------------------------
+def a_user(name: UserName = ADA) -> User:
+    return User(name, Role.RESEARCHER, 1.0)
+
+
+async def test_job_of_a_user_is_recorded_while_there_is_that_user(store: RecordStore) -> None:
+    ada, job = a_user(), a_job()
+    await store.add_user(ada)
+    assert await store.add_job(job, sender=ada.id) == job
+    assert await store.job(job.id) == job
+    assert await store.add_job(job, sender=ada.id) == job
+    assert [record.entry.action for record in await store.audit()].count("job.accepted") == 1
+
+
+@pytest.mark.parametrize("how", ["removed", "erased", "replaced"])
+async def test_job_of_a_user_who_has_gone_is_refused_and_nowhere_on_record(
+    store: RecordStore, how: str
+) -> None:
+    ada, job = a_user(), a_job()
+    await store.add_user(ada)
+    if how == "erased":
+        await store.erase_user(ADA, UserName("erased-1"))
+    else:
+        await store.remove_user(ADA, now=2.0)
+    if how == "replaced":
+        await store.add_user(a_user())  # somebody else of that name
+    acts = len(await store.audit())
+    with pytest.raises(AuthRefused) as refused:
+        await store.add_job(job, sender=ada.id)
+    assert refused.value.kind is errors.KEY_REVOKED
+    assert await store.jobs() == []
+    assert len(await store.audit()) == acts
+
+
+async def test_job_that_was_recorded_is_answered_again_though_its_user_has_gone(store: RecordStore) -> None:
+    """Its answer was lost, and meanwhile the user was removed."""
+    ada, job = a_user(), a_job()
+    await store.add_user(ada)
+    await store.add_job(job, sender=ada.id)
+    await store.remove_user(ADA, now=2.0)
+    assert await store.add_job(job, sender=ada.id) == job
+
+
+async def test_uploads_that_meet_an_erasure_leave_no_job_under_the_erased_name(opened: Opened) -> None:
+    gateway, command_line = await opened(), await opened()
+    ada, pseudonym = a_user(), UserName("erased-1")
+    await gateway.add_user(ada)
+
+    async def send() -> bool:
+        try:
+            await gateway.add_job(a_job(), sender=ada.id)
+        except AuthRefused:
+            return False
+        return True
+
+    async def erase() -> None:
+        await command_line.erase_user(ADA, pseudonym)
+
+    first = [await send() for _ in range(3)]
+    *rest, _ = await asyncio.gather(*(send() for _ in range(40)), erase())
+    assert await gateway.jobs(owner=ADA) == []
+    assert len(await gateway.jobs(owner=pseudonym)) == sum(first) + sum(rest)
+    assert not await send()
 
 
 async def test_jobs_are_listed_newest_first_by_owner_state_and_number(store: RecordStore) -> None:
