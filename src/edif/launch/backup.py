@@ -1,7 +1,8 @@
 """``edif backup`` and ``edif restore``: a data folder in one file, taken while a fabric runs on it.
 
 The file is a zstd-compressed tar: a manifest, the record store as of one moment, the secrets, and the blobs that this moment's
-records speak of. The records come first: a blob that is written later is of no job in them.
+records speak of. Payloads are linked in that moment too, for a job that ends meanwhile loses its own; a result is on disk before its
+job is completed.
 """
 
 import asyncio
@@ -9,9 +10,9 @@ import hashlib
 import io
 import os
 import secrets
+import shutil
 import sqlite3
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ from edif import __version__
 from edif.blobs.store import payload_name, result_name
 from edif.core import errors
 from edif.core.errors import SetupError
-from edif.core.job import JobState
+from edif.core.job import Job, JobState
 from edif.launch.data_folder import DataFolder
 from edif.records.migrate import open_store
 from edif.records.sqlite import DATABASE_NAME
@@ -77,27 +78,52 @@ def take(folder: DataFolder, target: Path, *, results: bool) -> Contents:
         )
     if target.exists():
         raise SetupError(errors.BACKUP_IMPOSSIBLE, f"The file {str(target)!r} exists already.")
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch, temporary.open("xb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            records = Path(scratch) / DATABASE_NAME
-            copy_store(store, records)
-            contents = _write(folder, records, file, results=results)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, target)  # unlike a rename it never replaces a file
+        with _scratch(folder, target) as (scratch, payloads):
+            records, archive = scratch / DATABASE_NAME, scratch / "archive"
+            copy_store(store, records, meanwhile=lambda: _link_all(folder.blobs / "payload", payloads))
+            with archive.open("xb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                contents = _write(folder, records, payloads, file, results=results)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(archive, target)  # unlike a rename it never replaces a file
     except (OSError, sqlite3.Error) as error:  # SQLite has words of its own for a full disk
         reason = getattr(error, "strerror", None) or error
         raise SetupError(errors.BACKUP_IMPOSSIBLE, f"The backup cannot be written: {reason}.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return contents
 
 
-def _write(folder: DataFolder, records: Path, file: IO[bytes], *, results: bool) -> Contents:
-    jobs, names = asyncio.run(_blobs_worth(records, results=results))
+@contextmanager
+def _scratch(folder: DataFolder, target: Path) -> Iterator[tuple[Path, Path]]:
+    """A folder beside the target and one beside the payloads, to be written to and linked into while entered.
+
+    They are noted before they are made: what a backup that was killed left, the next one of this data folder removes.
+    """
+    folder.prepare()
+    with folder.hold("backup", wait=True):
+        for left in (folder.facts("backup") or {}).get("scratch", ()):
+            shutil.rmtree(left, ignore_errors=True)
+        token = secrets.token_hex(8)
+        made = (target.with_name(f".{target.name}.{token}"), folder.blobs / f"backup-{token}")
+        folder.note("backup", {"scratch": [str(path) for path in made]})
+        try:
+            for path in made:
+                path.mkdir(mode=0o700)
+            yield made
+        finally:
+            for path in made:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _link_all(source: Path, target: Path) -> None:
+    for path in source.glob("*"):  # no folder yet if no gateway ever ran here
+        with suppress(FileNotFoundError):  # its job has ended, and is recorded as such
+            os.link(path, target / path.name)
+
+
+def _write(folder: DataFolder, records: Path, payloads: Path, file: IO[bytes], *, results: bool) -> Contents:
+    jobs, unfinished, completed = asyncio.run(_jobs_worth(records))
     digests: dict[str, str] = {}
     size = 0
     with (
@@ -107,6 +133,8 @@ def _write(folder: DataFolder, records: Path, file: IO[bytes], *, results: bool)
         members = [(DATABASE_NAME, records)]
         for pattern in _SECRETS:
             members += [(str(path.relative_to(folder.root)), path) for path in folder.root.glob(pattern)]
+        members += [(f"blobs/{payload_name(job.id)}", payloads / job.id) for job in unfinished]
+        names = [result_name(job.id, job.attempts) for job in completed if results]
         members += [(f"blobs/{name}", folder.blobs / name) for name in names]
         for name, path in members:
             with suppress(FileNotFoundError):  # retired meanwhile
@@ -117,17 +145,15 @@ def _write(folder: DataFolder, records: Path, file: IO[bytes], *, results: bool)
     return Contents(jobs, sum(name.startswith("blobs/") for name in digests), size)
 
 
-async def _blobs_worth(records: Path, *, results: bool) -> tuple[int, list[str]]:
-    """How many jobs there are, and the blobs that they need: payloads to run, results to be fetched."""
+async def _jobs_worth(records: Path) -> tuple[int, list[Job], list[Job]]:
+    """How many jobs there are, those that need their payload to run, and those whose result may be fetched."""
     store = await open_store(records.parent)
     try:
         jobs = await store.jobs(limit=_ALL)
     finally:
         await store.close()
-    names = [payload_name(job.id) for job in jobs if not job.state.final]
-    if results:
-        names += [result_name(job.id, job.attempts) for job in jobs if job.state is JobState.COMPLETED]
-    return len(jobs), names
+    unfinished = [job for job in jobs if not job.state.final]
+    return len(jobs), unfinished, [job for job in jobs if job.state is JobState.COMPLETED]
 
 
 def _info(name: str, size: int) -> tarfile.TarInfo:

@@ -1,14 +1,28 @@
 """Copies of a record store in a folder, taken while it is in use."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+_WAIT_S = 60.0
 
-def copy_store(store: Path, copy: Path) -> None:
-    """Write the state of one moment to a new file. Who writes to the store meanwhile, waits or is not in it."""
-    with closing(sqlite3.connect(store)) as source, closing(sqlite3.connect(copy)) as target:
-        source.backup(target)  # all pages in one step
+
+def copy_store(store: Path, copy: Path, *, meanwhile: Callable[[], None]) -> None:
+    """Write the state of one moment to a new file. ``meanwhile`` is called in that moment: nothing is recorded until it returns."""
+    with (
+        closing(sqlite3.connect(store, timeout=_WAIT_S, isolation_level=None)) as held,
+        closing(sqlite3.connect(store, isolation_level=None)) as source,
+        closing(sqlite3.connect(copy)) as target,
+    ):
+        held.execute("BEGIN IMMEDIATE")  # others wait with their writes
+        source.execute("BEGIN")
+        source.execute(
+            "SELECT count(*) FROM sqlite_schema"
+        ).fetchone()  # only now its view of the store is fixed
+        meanwhile()
+        held.execute("ROLLBACK")
+        source.backup(target)  # that view, all pages in one step
 
 
 def check_store(path: Path) -> None:

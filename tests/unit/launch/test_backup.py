@@ -3,10 +3,14 @@
 import asyncio
 import io
 import json
+import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 import zstandard
@@ -15,10 +19,13 @@ from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.store import payload_name, result_name
 from edif.core import errors
 from edif.core.errors import SetupError
+from edif.core.ids import JobId
 from edif.core.job import AttemptOutcome, JobState
 from edif.launch.backup import restore, take
 from edif.launch.data_folder import DataFolder
 from edif.records.migrate import open_store
+from edif.records.sqlite_copy import copy_store
+from tests.sizes import SIZES
 from tests.unit.records.factories import a_job, an_attempt, an_ending
 
 
@@ -104,6 +111,96 @@ def test_a_blob_that_goes_meanwhile_is_not_missed(folder: DataFolder, tmp_path: 
     assert restore(tmp_path / "b.tar.zst", DataFolder(tmp_path / "again")).blobs == 2
 
 
+def test_a_job_that_ends_while_it_is_copied_is_restored_with_its_payload(
+    folder: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records are copied, and then it ends, before any payload is read."""
+
+    def copied_and_then_it_ends(*arguments: Path, **more: Callable[[], None]) -> None:
+        copy_store(*arguments, **more)
+        end_and_tidy(folder, "j-waits")
+
+    monkeypatch.setattr("edif.launch.backup.copy_store", copied_and_then_it_ends)
+    take(folder, tmp_path / "b.tar.zst", results=True)
+    assert not (folder.blobs / "payload/j-waits").exists()
+    restore(tmp_path / "b.tar.zst", DataFolder(tmp_path / "again"))
+    assert jobs_in(tmp_path / "again")["j-waits"] is JobState.QUEUED
+    assert (tmp_path / "again/blobs/payload/j-waits").read_bytes() == b"payload of j-waits"
+
+
+def end_and_tidy(folder: DataFolder, name: str) -> None:
+    """As the gateway ends a job: first on record, then its payload goes."""
+
+    async def end() -> None:
+        store = await open_store(folder.root)
+        ending = an_ending(JobState.CANCELLED)
+        assert await store.end_job(JobId(name), ending, now=2.0, attempt=None, outcome=None)
+        await store.close()
+        await FileBlobs(folder.blobs).delete(payload_name(name))
+
+    asyncio.run(end())
+
+
+def test_backups_while_jobs_come_and_go_have_the_payload_of_each_unfinished_job(
+    folder: DataFolder, tmp_path: Path
+) -> None:
+    stop = Event()
+
+    async def come_and_go() -> None:
+        store, blobs = await open_store(folder.root), FileBlobs(folder.blobs)
+        while not stop.is_set():
+            some = [a_job() for _ in range(5)]
+            for job in some:
+                blobs.path(payload_name(job.id)).write_bytes(b"x")
+                await store.add_job(job)
+            for job in some:
+                await store.end_job(
+                    job.id, an_ending(JobState.CANCELLED), now=2.0, attempt=None, outcome=None
+                )
+                await blobs.delete(payload_name(job.id))
+        await store.close()
+
+    with ThreadPoolExecutor(1) as other:
+        busy = other.submit(asyncio.run, come_and_go())
+        try:
+            for number in range(SIZES.races):
+                take(folder, tmp_path / f"b{number}", results=True)
+        finally:
+            stop.set()
+        busy.result()
+    for number in range(SIZES.races):
+        again = tmp_path / f"again{number}"
+        restore(tmp_path / f"b{number}", DataFolder(again))
+        waiting = {name for name, state in jobs_in(again).items() if not state.final}
+        assert {path.name for path in (again / "blobs/payload").iterdir()} == waiting
+
+
+def test_what_a_killed_backup_left_goes_with_the_next_and_nothing_else(
+    folder: DataFolder, tmp_path: Path
+) -> None:
+    """Killed when everything is written and nothing is in its place."""
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from edif.launch import backup\n"
+        "from edif.launch.data_folder import DataFolder\n"
+        "backup.os.link = lambda source, target, link=os.link: (\n"
+        "    os.kill(os.getpid(), signal.SIGKILL) if target.name == 'b.tar.zst' else link(source, target)\n"
+        ")\n"
+        "backup.take(DataFolder(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]), results=True)\n"
+    )
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    words = [sys.executable, "-c", program, str(folder.root), str(other / "b.tar.zst")]
+    assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+    assert list(other.iterdir())
+    assert list(folder.blobs.glob("backup-*"))
+    (other / ".b.tar.zst.mine").mkdir()
+    take(folder, tmp_path / "c.tar.zst", results=True)
+    assert [path.name for path in other.iterdir()] == [".b.tar.zst.mine"]
+    assert not list(folder.blobs.glob("backup-*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "c.tar.zst", "elsewhere"}
+
+
 def test_a_backup_never_takes_the_place_of_a_file(folder: DataFolder, tmp_path: Path) -> None:
     (tmp_path / "b.tar.zst").write_text("mine")
     with pytest.raises(SetupError) as refused:
@@ -117,7 +214,7 @@ def test_a_place_that_cannot_be_written_is_refused(folder: DataFolder, tmp_path:
     before = names_in(tmp_path)
     with pytest.raises(SetupError):
         take(folder, tmp_path / target, results=True)
-    assert names_in(tmp_path) == before
+    assert names_in(tmp_path) - {"data/run/backup.lock", "data/run/backup.json"} == before
 
 
 def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
@@ -125,6 +222,16 @@ def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
         take(DataFolder(tmp_path / "none"), tmp_path / "b.tar.zst", results=True)
     assert "pg_dump" in refused.value.next_step
     assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_on_which_no_gateway_ever_ran_is_taken(tmp_path: Path) -> None:
+    asyncio.run(open_and_close(tmp_path / "data"))
+    take(DataFolder(tmp_path / "data"), tmp_path / "b.tar.zst", results=True)
+    assert restore(tmp_path / "b.tar.zst", DataFolder(tmp_path / "again")).jobs == 0
+
+
+async def open_and_close(root: Path) -> None:
+    await (await open_store(root)).close()
 
 
 def test_only_an_empty_folder_is_filled(folder: DataFolder, tmp_path: Path) -> None:
