@@ -7,7 +7,7 @@ import typer
 
 from edif.cli.options import AsJson, Config, Data
 from edif.cli.output import moment, say, show_json, show_table
-from edif.cli.store import with_store
+from edif.cli.store import me, with_store
 from edif.records.store import RecordStore
 from edif.settings import Settings, load
 
@@ -68,21 +68,24 @@ async def _held(store: RecordStore) -> dict[str, dict[str, Any]]:
 def retention_run(data: Data = None, config: Config = None, as_json: AsJson = False) -> None:
     """Delete now what is due; a gateway that runs does so every minute by itself."""
     settings = load(config, data=data)
-    number = with_store(config, data, lambda store: _run(store, settings))
+    results, records = with_store(config, data, lambda store: _run(store, settings))
     if as_json:
-        show_json({"retired": number})
+        show_json({"retired": results, "records": records})
     else:
-        say(f"Deleted the results of {number} job(s).")
+        say(f"Deleted the results of {results} job(s) and the records of {records}.")
 
 
-async def _run(store: RecordStore, settings: Settings) -> int:
+async def _run(store: RecordStore, settings: Settings) -> tuple[int, int]:
     from edif.blobs.file_blobs import FileBlobs
-    from edif.core.job import Job
     from edif.gateway.retention import Retention, retire_some
 
-    retired: list[Job] = []
     blobs = FileBlobs(settings.data.resolve() / "blobs")
     periods = Retention(settings.retention_s, settings.record_retention_s)
-    while await retire_some(store, blobs, periods, retired.append, time.time()):
-        pass
-    return len(retired)
+    results = records = 0
+    try:
+        while deleted := await retire_some(store, blobs, periods, lambda job: None, time.time()):
+            results, records = results + deleted.results, records + deleted.records
+    finally:  # also of a run that breaks off
+        if results or records:
+            await store.note("retention.run", "results", by=me(), results=results, records=records)
+    return results, records

@@ -34,6 +34,17 @@ class Retention:
     records_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """How many jobs lost their result, and how many their record. False if none did."""
+
+    results: int
+    records: int
+
+    def __bool__(self) -> bool:
+        return bool(self.results or self.records)
+
+
 async def keep_tidy(
     records: RecordStore, blobs: BlobStore, retention: Retention, retired: Callable[[Job], None]
 ) -> None:
@@ -41,7 +52,10 @@ async def keep_tidy(
     while True:
         more = False
         try:
-            more = await retire_some(records, blobs, retention, retired, time.time())
+            deleted = await retire_some(records, blobs, retention, retired, time.time())
+            if deleted:
+                log.info("gateway.retired", results=deleted.results, records=deleted.records)
+            more = bool(deleted)
             await blobs.sweep_temporary(_HALF_WRITTEN_S)
         except Exception as error:  # noqa: BLE001 - the fabric goes on without tidying, and it is tried again
             log.warning("gateway.retention_failed", reason=repr(error))
@@ -51,20 +65,17 @@ async def keep_tidy(
 
 async def retire_some(
     records: RecordStore, blobs: BlobStore, retention: Retention, retired: Callable[[Job], None], now: float
-) -> bool:
-    """Delete some of what is due at ``now`` (Unix seconds); whether there was any, so that more may be left."""
+) -> Deleted:
+    """Delete some of what is due at ``now`` (Unix seconds). If there was any, more may be left."""
     expired = await records.expired_blobs(now - retention.results_s)
     for job in expired:
         await delete_blobs(blobs, job.id)
     if expired:
         await records.mark_blobs_deleted([job.id for job in expired])
-        log.info("gateway.blobs_retired", jobs=len(expired))
     for job in expired:
         retired(job)
     forgotten = await records.forget_jobs(now - max(retention.records_s, retention.results_s))
-    if forgotten:
-        log.info("gateway.jobs_forgotten", jobs=forgotten)
-    return bool(expired or forgotten)
+    return Deleted(len(expired), forgotten)
 
 
 async def delete_blobs(blobs: BlobStore, job_id: JobId) -> None:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from edif.core.audit import FABRIC
-from edif.core.ids import GroupName, UserId, UserName
+from edif.core.ids import ERASED, GroupName, UserId, UserName
 from edif.core.people import People
 from edif.core.quota import Measure, Quota, Scope
 from edif.core.users import ApiKey, Group, Priority, Role, User
@@ -112,7 +112,9 @@ class PeopleRecords(Access):
             told = {"description": "", "meta": "{}", "env": "{}", "client_key": None}
             connection.execute(sa.update(jobs).where(jobs.c.owner == name).values(owner=pseudonym, **told))
             connection.execute(sa.update(usage).where(usage.c.user == name).values(user=pseudonym))
-            audit_tail.append(connection, "user.erased", user_id or "", by, pseudonym=pseudonym)
+            # Who was removed before has no row; the pseudonym is made of the id.
+            subject = user_id or pseudonym.removeprefix(ERASED)
+            audit_tail.append(connection, "user.erased", subject, by, pseudonym=pseudonym)
             return True
 
         await self._change(work)

@@ -383,3 +383,25 @@ def test_a_log_that_grows_while_it_is_verified_is_whole(
     for name in looks:
         monkeypatch.setattr(SqlRecordStore, name, growing(name))
     assert edif("audit", "verify")["faults"] == []
+
+
+# -- what is deleted -----------------------------------------------------------------------------------
+def test_a_run_of_retention_is_on_record_with_what_it_deleted_and_one_for_nothing_is_not(
+    edif: Edif, data: Path
+) -> None:
+    """All three jobs ended so long ago that nothing of them is kept."""
+    used(data, ("ada", "2001-01-01", 1.0), ("bob", "2001-01-02", 1.0), ("bob", "2001-01-03", 1.0))
+    assert edif("retention", "run") == {"retired": 3, "records": 3}
+    (act,) = [act for act in edif("audit", "list") if act["action"] == "retention.run"]
+    assert act["detail"] == {"results": 3, "records": 3}
+    assert act["actor"].startswith("cli:")
+    assert edif("retention", "run") == {"retired": 0, "records": 0}
+    assert [act["action"] for act in edif("audit", "list")].count("retention.run") == 1
+
+
+def test_an_erasure_is_on_record_under_the_id_of_the_person(edif: Edif) -> None:
+    ada = edif("users", "add", "ada")
+    erased = edif("users", "erase", "ada", "--yes")
+    (act,) = [act for act in edif("audit", "list") if act["action"] == "user.erased"]
+    assert act["subject"] == ada["id"]
+    assert erased["pseudonym"].endswith(ada["id"])

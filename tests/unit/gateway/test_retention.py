@@ -11,7 +11,7 @@ from edif.core import errors
 from edif.core.errors import StoreUnavailable
 from edif.core.ids import ANONYMOUS, JobId, ModelId
 from edif.core.job import Ending, Job, JobState
-from edif.gateway.retention import Retention, keep_tidy, retire_some, sweep_strays
+from edif.gateway.retention import Deleted, Retention, keep_tidy, retire_some, sweep_strays
 from edif.records.sql_store import SqlRecordStore
 
 
@@ -91,6 +91,7 @@ async def test_results_go_first_and_records_after_them(records: SqlRecordStore, 
             pass
         return len(await blobs.names()), len(await records.jobs())
 
+    assert await retire_some(records, blobs, periods, lambda job: None, 149.0) == Deleted(0, 0)
     assert await retire(149.0) == (6, 2)
     assert await retire(151.0) == (3, 2)
     assert await retire(201.0) == (3, 1)

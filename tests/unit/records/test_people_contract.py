@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from edif.core.audit import GENESIS, actor_account, actor_user, faults
-from edif.core.ids import GroupName, UserName
+from edif.core.ids import ERASED, GroupName, UserName
 from edif.core.job import AttemptOutcome, JobState
 from edif.core.quota import Measure, Quota, Scope
 from edif.core.usage import UsageRow
@@ -140,6 +140,16 @@ async def test_nothing_names_an_erased_person_any_more(store: RecordStore) -> No
     assert await store.jobs(owner=BOB) == [other]
     for record in await store.audit():
         assert "ada" not in f"{record.entry}".lower()
+
+
+async def test_erasure_is_on_record_by_the_persons_id_though_the_user_was_removed_before(
+    store: RecordStore,
+) -> None:
+    ada = user()
+    await store.add_user(ada)
+    await store.remove_user(ADA, 2.0)
+    await store.erase_user(ADA, UserName(f"{ERASED}{ada.id}"), by=OPERATOR)
+    assert (await actions(store))[-1] == ("user.erased", ada.id, OPERATOR)
 
 
 # -- usage ---------------------------------------------------------------------------------------------
