@@ -13,6 +13,7 @@ from edif.cli.store import me, with_store
 from edif.core import errors
 from edif.core.errors import EdifError
 from edif.core.ids import GroupName
+from edif.core.quota import month_begins
 from edif.core.users import Group, Priority
 from edif.records.store import RecordStore
 
@@ -36,12 +37,22 @@ def groups_add(
     """Add a group; then: edif users change NAME --group GROUP."""
     check_name(name)
     group = Group(GroupName(name), time.time(), weight or 1.0, priority or Priority.NORMAL)
-    if not with_store(config, data, lambda store: store.add_group(group, by=me())):
+
+    async def add(store: RecordStore) -> tuple[bool, float]:
+        before = [row for row in await store.usage(since=month_begins(time.time())) if row.group == name]
+        return await store.add_group(group, by=me()), sum(row.seconds for row in before)
+
+    added, seconds = with_store(config, data, add)
+    if not added:
         raise EdifError(errors.GROUP_EXISTS, f"There is already a group {name!r}.")
     if as_json:
-        show_json(asdict(group))
-    else:
-        say(f"Added the group {name}. Put people in it: edif users change NAME --group {name}")
+        show_json({**asdict(group), "seconds_this_month": seconds})
+        return
+    say(f"Added the group {name}. Put people in it: edif users change NAME --group {name}")
+    if seconds:
+        say(
+            f"An earlier group {name} used {seconds:,.0f} s this month, which count for this one too. Choose another name to begin with nothing."
+        )
 
 
 @groups.command("change")

@@ -71,6 +71,20 @@ def test_people_are_put_into_groups_and_classes(edif: Edif) -> None:
     assert (bob["group"], bob["role"], bob["weight"], bob["priority"]) == ("lab", "operator", 1.0, None)
 
 
+def test_who_adds_a_group_again_is_told_what_was_used_under_its_name(edif: Edif, data: Path) -> None:
+    """Reports and quotas are by name: both say the same, before and after."""
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    assert edif("groups", "add", "lab")["seconds_this_month"] == 0
+    edif("users", "add", "ada", "--group", "lab")
+    used(data, ("ada", today, 90.0), ("ada", "2001-01-01", 7.0))
+    edif("groups", "remove", "lab")
+    assert edif("groups", "add", "lab")["seconds_this_month"] == 90.0
+    edif("groups", "remove", "lab")
+    told = edif.printed("groups", "add", "lab")  # type: ignore[attr-defined]
+    assert "used 90 s this month" in told
+    assert "this month" not in edif.printed("groups", "add", "course")  # type: ignore[attr-defined]
+
+
 def test_a_change_touches_only_what_is_named_and_can_take_back(edif: Edif) -> None:
     edif("groups", "add", "lab")
     edif("users", "add", "ada", "--group", "lab", "--priority", "high", "--email", "ada@example.org")
