@@ -81,6 +81,16 @@ jobs = sa.Table(
     sa.Index("ix_jobs_ended_at", "ended_at"),
 )
 
+stored_results = sa.and_(jobs.c.blobs_deleted.is_(False), jobs.c.result_bytes.is_not(None))
+"""Which jobs have a result in the blob store. Written otherwise, a statement does not get the index."""
+sa.Index(
+    "ix_jobs_stored",
+    jobs.c.owner,
+    jobs.c.result_bytes,
+    sqlite_where=stored_results,
+    postgresql_where=stored_results,
+)
+
 attempts = sa.Table(
     "attempts",
     metadata,

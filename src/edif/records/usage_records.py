@@ -9,7 +9,7 @@ from edif.core.job import Ending, JobState
 from edif.core.quota import day_of
 from edif.core.usage import Held, UsageRow
 from edif.records.access import Access
-from edif.records.schema import jobs, usage, users
+from edif.records.schema import jobs, stored_results, usage, users
 
 _whose = (
     sa.select(jobs.c.owner, sa.func.coalesce(users.c.group_name, ""), jobs.c.model)
@@ -42,19 +42,17 @@ class UsageRecords(Access):
         return [_row(row) for row in await self._fetch(statement.order_by(*order))]
 
     async def result_bytes(self) -> dict[UserName, int]:
-        kept = sa.and_(jobs.c.blobs_deleted.is_(False), jobs.c.result_bytes.is_not(None))
         size = sa.func.sum(jobs.c.result_bytes).label("total")
-        statement = sa.select(jobs.c.owner, size).where(kept).group_by(jobs.c.owner)
+        statement = sa.select(jobs.c.owner, size).where(stored_results).group_by(jobs.c.owner)
         return {UserName(row.owner): int(row.total) for row in await self._fetch(statement)}
 
     async def held(self) -> Held:
-        kept = sa.and_(jobs.c.blobs_deleted.is_(False), jobs.c.result_bytes.is_not(None))
         statement = sa.select(
             sa.func.count().filter(jobs.c.ended_at.is_(None)).label("unfinished"),
             sa.func.coalesce(sa.func.sum(_payload), 0).label("payload_bytes"),
-            sa.func.count().filter(kept).label("results"),
-            sa.func.coalesce(sa.func.sum(_result).filter(kept), 0).label("result_bytes"),
-            sa.func.min(jobs.c.ended_at).filter(kept).label("oldest_result"),
+            sa.func.count().filter(stored_results).label("results"),
+            sa.func.coalesce(sa.func.sum(_result).filter(stored_results), 0).label("result_bytes"),
+            sa.func.min(jobs.c.ended_at).filter(stored_results).label("oldest_result"),
             sa.func.count().label("records"),
             sa.func.min(jobs.c.created_at).label("oldest_record"),
         )
