@@ -211,6 +211,7 @@ async def test_at_most_so_many_jobs_of_a_user_run_and_the_others_go_on(
     async with quota(fabric, ada, "running_jobs", "0", "--user", "ada"):
         held = await ada.submit("hello")
         assert (await people["bob"].run("hello")).status == "COMPLETED"
+        await eventually(says(ada, held, "Your quota, 0 jobs at once, is used up (0 now)."))
         assert (await ada.get(f"/response/{held}")).json()["status"] == "QUEUED"
     assert (await ada.poll(held))["status"] == "COMPLETED"
 

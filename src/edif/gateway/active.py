@@ -26,7 +26,8 @@ class Wait(NamedTuple):
         loading: no replica of the model is up.
         any_agent: there is a node that could bring one up.
         draining: the fabric begins no jobs.
-        held_back: the sentence of a used-up quota.
+        held_back: the sentence of a used-up quota, for a job that has no place in the queue for its sake.
+        crowded: the sentence of a quota of running jobs, for a job that has one.
     """
 
     position: int
@@ -35,6 +36,7 @@ class Wait(NamedTuple):
     any_agent: bool = True
     draining: bool = False
     held_back: str | None = None
+    crowded: str | None = None
 
     @property
     def status(self) -> ClientStatus:
@@ -52,7 +54,8 @@ class Wait(NamedTuple):
                 "The model is being brought up" if self.any_agent else "Waiting for a node to join the fabric"
             )
             return f"{awaited}; position {self.position} in the queue."
-        place = f"Position {self.position} in the queue of {model}"
+        reason = f"{self.crowded} " if self.crowded is not None else ""
+        place = f"{reason}Position {self.position} in the queue of {model}"
         return f"{place}." if self.in_s is None else f"{place}; expected to begin in {_about(self.in_s)}."
 
 

@@ -22,6 +22,7 @@ _WHAT = {
 }
 _FREES = {
     Measure.QUEUED_JOBS: "It frees when a job of {whose} begins, ends or is cancelled.",
+    Measure.RUNNING_JOBS: "It frees when a job of {whose} ends.",
     Measure.STORED_BYTES: "It frees when results of {whose} reach the end of their retention time.",
 }
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from edif.core.audit import actor_user
 from edif.core.ids import ANONYMOUS, LOCAL, GroupName, ModelId, UserName
 from edif.core.people import People
-from edif.core.quota import Measure, Quota, day_of, month_begins
+from edif.core.quota import Measure, Quota, UsedUp, day_of, month_begins
 from edif.core.users import Priority
 from edif.gateway.admission import Admission
 from edif.gateway.sealing import Sealing
 from edif.models.catalogue import Catalogue
 from edif.records.store import RecordStore
 from edif.scheduler import events as ev
+from edif.scheduler.claims import LimitMet
 
 _CLASSES = {Priority.HIGH: 1, Priority.NORMAL: 0, Priority.LOW: -1}
 
@@ -131,6 +132,15 @@ class Entitlements:
         """Why this user's jobs may not begin now, as a sentence; None if they may."""
         used_up = self.admission.held_back(user, now)
         return None if used_up is None else self.admission.sentence(used_up)
+
+    def crowded(self, user: UserName, met: LimitMet) -> str | None:
+        """Which quota of running jobs keeps this user's jobs waiting; None if there is no such quota any more."""
+        group = self.people.group_of(user) if met.of_group else None
+        quotas = self.people.user_quotas(user) if group is None else self.people.group_quotas(group)
+        quota = quotas.get(Measure.RUNNING_JOBS)
+        if quota is None or met.running < math.floor(quota.amount):
+            return None
+        return self.admission.sentence(UsedUp(quota, met.running, None))
 
     async def actor(self, user: UserName) -> str:
         """How the audit log names someone whom the gateway let in: people by id, never by name, others by what they are."""

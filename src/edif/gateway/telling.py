@@ -89,14 +89,20 @@ class Positions:
         self._stale.add(model)
 
     def wait(self, active: ActiveJob, position: int, *, loading: bool, in_s: float | None = None) -> Wait:
+        held_back = self._entitlements.waiting_for(active.job.owner, time.time())
         return Wait(
             position,
             in_s,
             loading=loading,
             any_agent=bool(self._agents),
             draining=self._scheduler.draining,
-            held_back=self._entitlements.waiting_for(active.job.owner, time.time()),
+            held_back=held_back,
+            crowded=None if held_back is not None else self._crowded(active),
         )
+
+    def _crowded(self, active: ActiveJob) -> str | None:
+        met = self._scheduler.limit_met(active.job.id)
+        return None if met is None else self._entitlements.crowded(active.job.owner, met)
 
     def refresh(self, now: float, *, all_models: bool = False) -> None:
         """Tell what moved since the last call; estimates, which move by themselves, every ten seconds."""
@@ -113,7 +119,9 @@ class Positions:
             self._tell_held(model, {start.job for start in starts})
 
     def _tell_held(self, model: ModelId, told: set[JobId]) -> None:
-        """Those whom a used-up quota holds have no place in the forecast: they are told what they wait for."""
+        """Those whom a used-up quota holds, or a limit that jobs on other models fill, have no place in the forecast: they are
+        told what they wait for.
+        """
         reasons: dict[UserName, str | None] = {}
         for position, job in enumerate(self._scheduler.waiting(model), start=1):
             active = None if job in told else self._active.get(job)
@@ -121,6 +129,7 @@ class Positions:
                 continue
             owner = active.job.owner
             if owner not in reasons:
-                reasons[owner] = self._entitlements.waiting_for(owner, time.time())
+                held_back = self._entitlements.waiting_for(owner, time.time())
+                reasons[owner] = held_back or self._crowded(active)
             if reasons[owner] is not None:
                 active.tell_waiting(Wait(position, held_back=reasons[owner]))

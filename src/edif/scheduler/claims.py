@@ -14,6 +14,14 @@ class Entitlement(NamedTuple):
     most_running: int | None = None
 
 
+class LimitMet(NamedTuple):
+    """A limit on running jobs that leaves no room, and how many run: those of the user, or of the whole group."""
+
+    of_group: bool
+    most_running: int
+    running: int
+
+
 @dataclass(slots=True)
 class Claims:
     """The newest word on each user and group. Limits count running jobs on all models together.
@@ -59,6 +67,14 @@ class Claims:
     def group_may_run(self, group: str) -> bool:
         most = self._groups[group].most_running
         return most is None or self._running_groups.get(group, 0) < most
+
+    def limit_met(self, user: str, group: str) -> LimitMet | None:
+        """Why no further job of this user may begin."""
+        if not self.user_may_run(user):
+            return LimitMet(False, self._users[user].most_running or 0, self._running_users.get(user, 0))
+        if not self.group_may_run(group):
+            return LimitMet(True, self._groups[group].most_running or 0, self._running_groups.get(group, 0))
+        return None
 
     def limited(self, user: str, group: str) -> bool:
         """Whether a job that begins or ends may open or close the way for others of these."""

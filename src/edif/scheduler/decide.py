@@ -14,7 +14,7 @@ from edif.core import errors
 from edif.core.ids import AgentId, JobId, ModelId, ReplicaId
 from edif.core.job import MAX_ATTEMPTS
 from edif.scheduler import events as ev
-from edif.scheduler.claims import Claims
+from edif.scheduler.claims import Claims, LimitMet
 from edif.scheduler.fleet import Fleet, Replica, ReplicaState
 from edif.scheduler.forecast import ExpectedStart, forecast
 from edif.scheduler.shares import Shares, Ticket
@@ -99,6 +99,11 @@ class Scheduler:
     def waiting(self, model: ModelId) -> list[JobId]:
         """The jobs that wait for this model, in the order in which they came."""
         return self._models[model].shares.by_arrival()
+
+    def limit_met(self, job: JobId) -> LimitMet | None:
+        """The limit on running jobs that keeps this waiting job from beginning now."""
+        ticket = self._models[self._jobs[job].model].shares.ticket(job)
+        return self._claims.limit_met(ticket.user, ticket.group)
 
     def loading(self, model: ModelId) -> bool:
         """Whether no replica of the model is ready yet."""
