@@ -74,6 +74,7 @@ class Site:
         """Returns when all that was asked for is done, and nothing begins."""
         self.answer()
         await self.fabric.begin_drain()
+        await self.fabric.begin_drain()  # leases of no length end by a timer, which may have come behind the first
 
     def answer(self) -> None:
         """The agent is there as a rule, and brings up what it is told to."""
