@@ -224,6 +224,12 @@ class Settings(BaseSettings):
         default=(), description="For an agent: the gateway's URL, or a list of all gateways' URLs."
     )
     worker_token: str | None = Field(default=None, description="For an agent on its own: the worker token.")
+    hold_results_s: float = Field(
+        default=_DAY_S / 2,
+        ge=0,
+        le=_DAY_S,
+        description="For an agent on its own: how long it holds a result while the gateway's disk is full.",
+    )
     api_key: str | None = Field(
         default=None, description="The key with which the command line asks a gateway."
     )

@@ -230,12 +230,18 @@ def test_no_gateway_is_told_with_the_next_step(tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _apart(model: Path, folder: Path, seen_as: Callable[[str], str] = str) -> Iterator[str]:
-    """A gateway and an agent that share no folder; yields the gateway's URL. The agent goes to ``seen_as`` of it."""
+def _apart(
+    model: Path, folder: Path, seen_as: Callable[[str], str] = str, **environment: str
+) -> Iterator[str]:
+    """A gateway and an agent that share no folder; yields the gateway's URL. The agent goes to ``seen_as`` of it.
+
+    Args:
+        environment: the gateway's ``EDIF_*`` variables.
+    """
     arguments = ["--port", "0", "--data", str(folder / "g"), "--model", f"{GPT2_ID}={model}"]
     gateway = subprocess.Popen(
         [EDIF, "gateway", *arguments],
-        env=clean_environment(EDIF_LOG_JSON="true"),
+        env=clean_environment(EDIF_LOG_JSON="true", **environment),
         stderr=subprocess.DEVNULL,
     )
     agent = None
@@ -367,6 +373,35 @@ async def test_jobs_that_wait_or_run_when_the_disk_fills_up_end_as_ever_when_it_
     finally:
         if fabric is not None:
             fabric.stop()
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+async def test_a_remote_agent_holds_its_result_while_the_gateways_disk_is_full(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "g"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
+    try:
+        with _apart(models[GPT2_ID], tmp_path, EDIF_MIN_FREE_BYTES=str(2**20)) as url:
+            async with Replayer(url, blobs) as client:
+                calm = (await client.run("slow")).result
+                runs = await client.submit("slow")
+                large = await client.submit("large")
+                async with asyncio.timeout(60):
+                    while (await client.get(f"/response/{runs}")).json()["status"] != "RUNNING":
+                        await asyncio.sleep(0.02)
+                _fill(disk)
+                async with asyncio.timeout(60):
+                    while "agent.result_held" not in (tmp_path / "agent.log").read_text():
+                        await asyncio.sleep(0.1)
+                (disk / "filler").unlink()
+                ends = [await client.poll(job) for job in (runs, large)]
+                assert [(end["status"], end["meta"]["attempts"]) for end in ends] == [("COMPLETED", 1)] * 2
+                assert await client.fetch(ends[0]) == calm
+    finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 

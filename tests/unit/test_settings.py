@@ -273,6 +273,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "lease_s": SECONDS,
     "gateway_url": st.lists(URLS.filter(bool), max_size=3).map(tuple),
     "worker_token": st.none() | TEXT,
+    "hold_results_s": st.floats(0, 86_400),
     "api_key": st.none() | TEXT,
     "decision_log": PATHS,
     "faults": st.lists(st.sampled_from(["job.recorded", "end.said:3"]), max_size=2).map(tuple),

@@ -9,9 +9,10 @@ from starlette.responses import FileResponse, Response
 
 from edif.blobs.store import KINDS
 from edif.core import errors
-from edif.core.errors import NotFound
+from edif.core.errors import NotFound, OverLimit, Refused
+from edif.core.limits import MIB
 from edif.gateway.description import BYTES, Answer, Asks, Operation, Parameter
-from edif.gateway.edge import bounded_body, edge_of, json_answer
+from edif.gateway.edge import Edge, bounded_body, edge_of, json_answer
 
 router = APIRouter(prefix="/edif/v1/blobs")
 
@@ -38,8 +39,20 @@ async def put_blob(request: Request, kind: str, blob_id: str) -> Response:
     name = _name(kind, blob_id)
     _check(request, "put", name)
     limit = edge.fabric.config.limits.result_bytes
-    size = await edge.blobs.put(name, bounded_body(request, limit), limit_bytes=limit)
+    try:
+        size = await edge.blobs.put(name, bounded_body(request, limit), limit_bytes=limit)
+    except Refused as error:
+        if error.kind is errors.STORAGE_FULL and _full_without_it(edge):
+            raise OverLimit(
+                errors.STORAGE_LOW, "The fabric's disk is full; the result is taken when there is room again."
+            ) from error
+        raise
     return json_answer(b'{"size_bytes": %d}' % size)
+
+
+def _full_without_it(edge: Edge) -> bool:
+    """Whether a result that found no room is not itself to blame: then there may be room for it later."""
+    return edge.blobs.free_bytes() < max(edge.config.min_free_bytes, MIB)
 
 
 def _name(kind: str, blob_id: str) -> str:
@@ -93,7 +106,7 @@ described = [
         "Store a result: for node agents, by signed link.",
         Asks.LINK,
         (Answer("It is stored.", Stored),),
-        fails=(errors.BODY_TOO_LARGE, errors.STORAGE_FULL),
+        fails=(errors.BODY_TOO_LARGE, errors.STORAGE_LOW, errors.STORAGE_FULL),
         parameters=_PARTS,
         takes=(BYTES, {}),
     ),

@@ -69,6 +69,7 @@ async def _main(settings: Settings) -> None:
                 spool=folder.root / "spool",
                 shared_blobs=folder.blobs,
                 environment=environment(),
+                hold_results_s=settings.hold_results_s,
             )
         )
         task = asyncio.create_task(agent.run())

@@ -63,6 +63,7 @@ class AgentConfig:
         spool: a private folder for bytes on their way.
         shared_blobs: the gateway's blob folder, if this machine might see it.
         environment: what may be passed on to the model libraries.
+        hold_results_s: how long a result is held while the gateway's disk is full.
     """
 
     agent_id: str
@@ -71,6 +72,7 @@ class AgentConfig:
     spool: Path
     shared_blobs: Path | None
     environment: dict[str, str]
+    hold_results_s: float
 
 
 AttemptId = tuple[str, int]
@@ -98,7 +100,7 @@ class Agent:
             },
             timeout=httpx.Timeout(60.0, connect=10.0),
         )
-        self._transfer: Transfer = HttpTransfer(self._http, config.spool)
+        self._transfer: Transfer = HttpTransfer(self._http, config.spool, config.hold_results_s)
         self._tasks: asyncio.TaskGroup | None = None
         self._main: asyncio.Task[None] | None = None
         self._stopping = False
@@ -251,7 +253,7 @@ class Agent:
                 return FolderTransfer(FileBlobs(folder, self.id))
         except OSError:
             pass
-        return HttpTransfer(self._http, self._config.spool)
+        return HttpTransfer(self._http, self._config.spool, self._config.hold_results_s)
 
     def _say(self, message: link.ToGateway) -> None:
         if self._connected:

@@ -9,19 +9,26 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
 import httpx
+import structlog
 
 from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.store import payload_name, result_name
 from edif.core import errors
 from edif.core.errors import JobFailed
 
+log = structlog.get_logger()
+
 _CHUNK_BYTES = 1 << 20
+_SEND_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +105,17 @@ class _FolderSpooled:
 
 
 class HttpTransfer:
-    """Through the gateway's signed links. ``spool`` is a private folder of the agent."""
+    """Through the gateway's signed links.
 
-    def __init__(self, client: httpx.AsyncClient, spool: Path) -> None:
+    Args:
+        spool: a private folder of the agent.
+        hold_s: how long a result is held and sent again while the gateway's disk is full.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, spool: Path, hold_s: float) -> None:
         self._client = client
         self._spool = spool
+        self._hold_s = hold_s
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def payload(self, job: str, url: str) -> int:
@@ -120,41 +133,73 @@ class HttpTransfer:
             path.unlink(missing_ok=True)
 
     def result(self, job: str, attempt: int, url: str) -> Spooled:
-        return _HttpSpooled(self._client, self._spool / f"{job}-{attempt}-{secrets.token_hex(6)}", url)
+        path = self._spool / f"{job}-{attempt}-{secrets.token_hex(6)}"
+        return _HttpSpooled(self._client, path, url, self._hold_s)
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self._spool).free
 
 
 class _HttpSpooled:
-    def __init__(self, client: httpx.AsyncClient, path: Path, url: str) -> None:
+    def __init__(self, client: httpx.AsyncClient, path: Path, url: str, hold_s: float) -> None:
         self._client = client
         self.path = path
         self._url = url
+        self._hold_s = hold_s
 
     async def commit(self) -> Committed:
         size, sha256 = await asyncio.to_thread(_measure, self.path)
+        until = time.monotonic() + self._hold_s
         try:
-            response = await self._client.put(
-                self._url, content=self._chunks(), headers={"content-length": str(size)}
-            )
-        except httpx.HTTPError as error:
-            raise TransferFailed(f"the result cannot be sent: {error}") from error
+            for refused in count():
+                if await self._sent(size, held=refused > 0, last=time.monotonic() >= until):
+                    break
+                if refused == 0:
+                    log.warning("agent.result_held", result=self.path.name, size_bytes=size)
+                await asyncio.sleep(_SEND_AGAIN_S[min(refused, len(_SEND_AGAIN_S) - 1)])
         finally:
             self.discard()
-        if response.status_code == errors.STORAGE_FULL.http_status:
-            raise JobFailed(errors.STORAGE_FULL, "The fabric's disk is full; the result could not be kept.")
-        if response.is_error:
-            raise TransferFailed(f"the gateway refused the result: HTTP {response.status_code}")
         return Committed(size, sha256)
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
+    async def _sent(self, size: int, *, held: bool, last: bool) -> bool:
+        """Send it; False if that is to be tried again, for the gateway has no room now.
+
+        Args:
+            held: it had none before; then its own absence is passed over too: it may not come up without room.
+            last: it is not to be tried again.
+        """
+        try:
+            async with aclosing(self._chunks()) as chunks:
+                response = await self._client.put(
+                    self._url, content=chunks, headers={"content-length": str(size)}
+                )
+        except httpx.HTTPError as error:
+            if held and not last:
+                return False
+            raise TransferFailed(f"the result cannot be sent: {error}") from error
+        if response.is_success:
+            return True
+        if response.status_code == errors.STORAGE_LOW.http_status:
+            if _code(response) == errors.STORAGE_LOW.code and not last:
+                return False
+            raise JobFailed(errors.STORAGE_FULL, "The fabric's disk is full; the result could not be kept.")
+        raise TransferFailed(f"the gateway refused the result: HTTP {response.status_code}")
+
+    async def _chunks(self) -> AsyncGenerator[bytes, None]:
         with self.path.open("rb") as file:
             while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
                 yield chunk
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def _code(response: httpx.Response) -> str:
+    """The code with which the gateway refused, empty if it is none of its answers."""
+    try:
+        return str(response.json()["code"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _measure(path: Path) -> tuple[int, str]:

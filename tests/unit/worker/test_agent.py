@@ -31,7 +31,7 @@ async def test_metadata_that_cannot_be_had_is_tried_again_and_ends_nobody(
     monkeypatch.setattr(agent_module, "send_metadata", send)
     monkeypatch.setattr(agent_module, "_RETRY_S", (0.0, 0.0, 0.0, 0.0))
     agent = Agent(
-        AgentConfig("a1", (GatewayAddress("http://127.0.0.1:9"),), "token", tmp_path / "spool", None, {})
+        AgentConfig("a1", (GatewayAddress("http://127.0.0.1:9"),), "token", tmp_path / "spool", None, {}, 0.0)
     )
     await agent._send_metadata(ModelSpec("org/name"))
     assert sent == ["org/name"]

@@ -1,0 +1,126 @@
+"""What an agent does with a result for which the gateway has no room: real routes, a real disk, no socket between them."""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from edif.blobs.file_blobs import FileBlobs
+from edif.blobs.links import LinkSigner
+from edif.blobs.store import result_name
+from edif.core import errors
+from edif.core.errors import JobFailed
+from edif.core.limits import MIB
+from edif.gateway.app import create_app
+from edif.gateway.hub import HubMirror
+from edif.records.sql_store import SqlRecordStore
+from edif.worker import transfer
+from edif.worker.transfer import HttpTransfer, Spooled, TransferFailed
+from tests.unit.gateway.conftest import EdgeMaker
+from tests.unit.helpers import fill
+
+NAME = result_name("j1", 1)
+ROOM = 6 * MIB
+
+
+@pytest.fixture
+def disk(small_disk: Path) -> Iterator[Path]:
+    """The gateway's: large enough to be not full without a result, and too small for some."""
+    subprocess.run(["mount", "-o", f"remount,size={ROOM}", str(small_disk)], check=True)
+    return small_disk
+
+
+@pytest.fixture
+def blobs(disk: Path) -> FileBlobs:
+    return FileBlobs(disk / "blobs")
+
+
+@pytest.fixture
+async def gateway(
+    edge_with: EdgeMaker, records: SqlRecordStore, tmp_path: Path
+) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(edge_with(HubMirror(tmp_path / "hub", None)), records)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+@pytest.fixture
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(transfer, "_SEND_AGAIN_S", (0.01,))
+    return tmp_path / "spool"
+
+
+def a_result(gateway: httpx.AsyncClient, spool: Path, size: int = MIB, hold_s: float = 60.0) -> Spooled:
+    link = LinkSigner(b"link key").path("put", NAME, time.time() + 60)
+    spooled = HttpTransfer(gateway, spool, hold_s).result("j1", 1, link)
+    spooled.path.write_bytes(b"r" * size)
+    return spooled
+
+
+async def test_result_is_held_while_the_gateways_disk_is_full(
+    gateway: httpx.AsyncClient, spool: Path, disk: Path, blobs: FileBlobs
+) -> None:
+    filler = fill(disk)
+    spooled = a_result(gateway, spool)
+    sending = asyncio.create_task(spooled.commit())
+    await asyncio.wait([sending], timeout=0.3)
+    assert not sending.done()
+    assert spooled.path.exists()
+    filler.unlink()
+    async with asyncio.timeout(30):
+        assert (await sending).size == MIB
+    assert await blobs.size(NAME) == MIB
+    assert list(spool.iterdir()) == []
+
+
+async def test_result_that_is_itself_too_large_for_the_disk_ends_its_job_at_once(
+    gateway: httpx.AsyncClient, spool: Path
+) -> None:
+    with pytest.raises(JobFailed) as failed:
+        await a_result(gateway, spool, size=ROOM + MIB).commit()
+    assert failed.value.kind is errors.STORAGE_FULL
+    assert list(spool.iterdir()) == []
+
+
+async def test_result_is_held_for_so_long_and_no_longer(
+    gateway: httpx.AsyncClient, spool: Path, disk: Path
+) -> None:
+    fill(disk)
+    with pytest.raises(JobFailed) as failed:
+        await a_result(gateway, spool, hold_s=0.1).commit()
+    assert failed.value.kind is errors.STORAGE_FULL
+    assert list(spool.iterdir()) == []
+
+
+async def test_result_that_is_held_goes_when_its_attempt_is_cancelled(
+    gateway: httpx.AsyncClient, spool: Path, disk: Path
+) -> None:
+    fill(disk)
+    sending = asyncio.create_task(a_result(gateway, spool).commit())
+    await asyncio.wait([sending], timeout=0.3)
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    assert list(spool.iterdir()) == []
+
+
+async def test_gateway_that_is_away_loses_the_attempt_unless_its_disk_was_full(
+    gateway: httpx.AsyncClient, spool: Path, disk: Path
+) -> None:
+    """A gateway does not come up without room: what is held for want of it is held on."""
+    filler = fill(disk)
+    sending = asyncio.create_task(a_result(gateway, spool).commit())
+    await asyncio.wait([sending], timeout=0.3)
+    there, gateway._transport = gateway._transport, httpx.AsyncHTTPTransport()
+    gateway.base_url = "http://127.0.0.1:9"
+    await asyncio.wait([sending], timeout=0.3)
+    assert not sending.done()
+    with pytest.raises(TransferFailed):
+        await a_result(gateway, spool).commit()
+    filler.unlink()
+    gateway._transport, gateway.base_url = there, httpx.URL("http://127.0.0.1")
+    async with asyncio.timeout(30):
+        assert (await sending).size == MIB
