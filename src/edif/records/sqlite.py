@@ -68,7 +68,8 @@ def open_engine(path: Path, *, writing: bool) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def _settle(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver's guess
-        for pragma in ("busy_timeout=10000", "synchronous=FULL", "foreign_keys=ON"):
+        # What was erased is overwritten in the file; not every build of SQLite does so by itself, and FAST leaves free pages.
+        for pragma in ("busy_timeout=10000", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
         _use_wal(connection)
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from edif.core import errors
 from edif.core.errors import SetupError, StoreUnavailable
+from edif.core.ids import UserName
 from edif.core.job import AttemptOutcome, Job, JobState
 from edif.core.users import Role, User
 from edif.records.migrate import open_store
@@ -55,6 +56,33 @@ async def test_every_connection_syncs_each_commit_and_checks_foreign_keys(store:
             "foreign_keys": 1,
             "busy_timeout": 10_000,
         }
+
+
+async def test_erased_words_are_nowhere_in_the_file_whatever_the_build_of_sqlite_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sqlite3.dbapi2.connect
+
+    def as_built_without_secure_delete(*arguments: object, **more: object) -> sqlite3.Connection:
+        connection = real(*arguments, **more)  # type: ignore[call-overload]
+        connection.execute("PRAGMA secure_delete=OFF")
+        return connection
+
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", as_built_without_secure_delete)
+    name, email, words = UserName("zebedee"), "zebedee@example.org", "words of the code " * 1000
+    store = await open_store(tmp_path)
+    await store.add_user(User(name, Role.RESEARCHER, 1.0, email))
+    jobs = [a_job(owner=name) for _ in range(20)]
+    for job in jobs:
+        await store.add_job(job)
+        ending = an_ending(JobState.FAILED, description=words)
+        await store.end_job(job.id, ending, now=1.0, attempt=None, outcome=None)
+    assert b"words of the code" in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    await store.erase_user(name, UserName("erased-1"))
+    await store.close()
+    whole = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    for erased in (b"zebedee", b"words of the code"):
+        assert erased not in whole
 
 
 # -- a full disk ---------------------------------------------------------------------------------------
