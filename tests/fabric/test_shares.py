@@ -301,6 +301,11 @@ async def test_a_drained_fabric_begins_nothing_takes_everything_and_goes_on_when
         await eventually(says(client, waits, "The fabric begins no jobs for a while"))
         status: dict[str, Any] = fabric.edif("status")
         assert (status["draining"], status["running"]) == (True, 0)
+        assert fabric.stop() == 0
+    fabric = own()
+    assert "edif resume" in await asyncio.to_thread(_line_with, fabric, "It was drained")
+    async with Replayer(fabric.url, blobs) as client:
+        await eventually(says(client, waits, "The fabric begins no jobs for a while"))
         fabric.edif("resume")
         assert (await client.poll(waits))["status"] == "COMPLETED"
     acts = [act["action"] for act in fabric.edif("audit", "list", "--limit", "1000")]

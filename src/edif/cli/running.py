@@ -98,7 +98,7 @@ def serve(
         say("No model is named, so the demo model is served.")
     Supervisor(
         settings,
-        on_ready=lambda url: say(_welcome(settings, url, keys_needed=_asks_for_keys(settings, url))),
+        on_ready=lambda url: say(_greeting(settings, url)),
         on_wait=say,
     ).run()
 
@@ -160,13 +160,16 @@ def agent(
     run(load(config, gateway_url=tuple(gateway_url) if gateway_url else None, data=data))
 
 
-def _asks_for_keys(settings: Settings, url: str) -> bool:
-    """Whether the gateway that has just come up has users."""
+def _greeting(settings: Settings, url: str) -> str:
+    """What is said of the gateway that has just come up."""
     from edif.launch.data_folder import DataFolder
     from edif.launch.tls import client_context
 
-    tls = client_context(settings, DataFolder(settings.data.resolve()), url)
-    return httpx.get(f"{url}/whoami", verify=tls or True).status_code == 401
+    tls = client_context(settings, DataFolder(settings.data.resolve()), url) or True
+    welcome = _welcome(settings, url, keys_needed=httpx.get(f"{url}/whoami", verify=tls).status_code == 401)
+    if httpx.get(f"{url}/edif/v1/health", verify=tls).json()["draining"]:
+        welcome += "\n\nIt was drained with `edif drain`, and begins no jobs until: edif resume"
+    return welcome
 
 
 def _welcome(settings: Settings, url: str, *, keys_needed: bool) -> str:

@@ -134,7 +134,7 @@ class Fabric:
 
     # -- life ------------------------------------------------------------------------------------------
     async def recover(self) -> None:
-        """Take up every job that an earlier gateway left unfinished."""
+        """Take up every job that an earlier gateway left unfinished, and its drain if it was to begin none."""
         await self._runtime.recover()
 
     async def run(self) -> None:
@@ -263,12 +263,12 @@ class Fabric:
         self._post(ev.EvictAsked(model))
 
     async def drain(self, by: UserName) -> None:
-        """Begin no more jobs, until :meth:`resume` or the next start: what runs, ends; what waits, waits."""
-        await self._note("fabric.drain_asked", "", by)
+        """Begin no more jobs until :meth:`resume`, over restarts: what runs, ends; what waits, waits."""
+        await self._records.set_draining(True, by=await self._entitlements.actor(by))
         await self.begin_drain()
 
     async def begin_drain(self) -> None:
-        """Returns when nothing begins any more, and those who wait have been told."""
+        """Drain until this process ends. Returns when nothing begins any more, and those who wait have been told."""
         self._conductor.drained.clear()
         draining = asyncio.get_running_loop().create_future()
         self._post(Drain(draining))
@@ -279,7 +279,7 @@ class Fabric:
         await self._conductor.drained.wait()
 
     async def resume(self, by: UserName) -> None:
-        await self._note("fabric.resumed", "", by)
+        await self._records.set_draining(False, by=await self._entitlements.actor(by))
         self._post(ev.DrainEnded())
 
     async def _note(self, action: str, subject: str, by: UserName) -> None:

@@ -114,8 +114,11 @@ class Runtime:
 
     # -- life ------------------------------------------------------------------------------------------
     async def recover(self) -> None:
-        """Take up every job that an earlier gateway left unfinished."""
+        """Take up every job that an earlier gateway left unfinished, and its drain if it was to begin none."""
         now = time.time()
+        if await self._records.draining():
+            log.warning("fabric.drained", next_step="It begins no jobs until `edif resume`.")
+            self._post(ev.DrainAsked())
         await self._look_at_people()
         await self._entitlements.count(now, self._active.payload_bytes)
         for job in await self._records.unfinished_jobs():

@@ -138,6 +138,9 @@ audit_head = sa.Table(
     sa.Column("hash", sa.String(64), nullable=False),
 )
 
+# What an operator has switched on.
+switches = sa.Table("switches", metadata, sa.Column("name", sa.String(40), primary_key=True))
+
 # How often something changed, so that a gateway that looks every half second reads one row.
 changes = sa.Table(
     "changes",

@@ -7,10 +7,11 @@ import sqlalchemy as sa
 from edif.records.audit_records import AuditRecords
 from edif.records.job_records import JobRecords
 from edif.records.people_records import PeopleRecords
+from edif.records.switch_records import SwitchRecords
 from edif.records.usage_records import UsageRecords
 
 
-class SqlRecordStore(JobRecords, PeopleRecords, AuditRecords, UsageRecords):
+class SqlRecordStore(JobRecords, PeopleRecords, SwitchRecords, AuditRecords, UsageRecords):
     """See :class:`edif.records.store.RecordStore`; open it with :func:`edif.records.migrate.open_store`."""
 
     async def upgrade(self, upgrade: Callable[[sa.Connection], None]) -> None:

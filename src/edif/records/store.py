@@ -170,6 +170,16 @@ class PeopleStore(Protocol):
     async def revoke_key(self, key_id: str, now: float, *, by: str = FABRIC) -> bool: ...
 
 
+class SwitchStore(Protocol):
+    """What an operator has switched, and is to stay so over restarts."""
+
+    async def set_draining(self, draining: bool, *, by: str = FABRIC) -> None:
+        """Remember that no jobs are to be begun, or that they are again. ``by`` is who did it, for the audit log."""
+        ...
+
+    async def draining(self) -> bool: ...
+
+
 class AuditStore(Protocol):
     """The log of every act. Whatever else the store does appends its own entries, in the same transaction."""
 
@@ -204,7 +214,7 @@ class UsageStore(Protocol):
         ...
 
 
-class RecordStore(JobStore, PeopleStore, AuditStore, UsageStore, Protocol):
+class RecordStore(JobStore, PeopleStore, SwitchStore, AuditStore, UsageStore, Protocol):
     """Durable facts. When a method that writes has returned, its effect survives a crash.
 
     Every method can raise :class:`edif.core.errors.StoreUnavailable`. A write that is then in doubt may be asked for again

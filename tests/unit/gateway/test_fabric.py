@@ -87,6 +87,31 @@ async def test_job_runs_and_its_end_is_recorded(
     assert await state(records, job) is JobState.COMPLETED
 
 
+async def test_gateway_of_a_drained_fabric_begins_nothing_until_it_is_resumed(
+    fabric: Fabric, blobs: FileBlobs, records: SqlRecordStore
+) -> None:
+    """An earlier gateway was told to drain, and is gone."""
+    await records.set_draining(True)
+    await fabric.recover()
+    runtime = asyncio.create_task(fabric.run())
+    agent = AgentStub(fabric, blobs, runtime)
+    agent.join()
+    job = await accept(fabric)
+    async with asyncio.timeout(20):
+        while "begins no jobs for a while" not in fabric._active[job].frame.description:
+            await asyncio.sleep(0.01)
+    assert fabric.draining
+    assert not any(isinstance(message, link.StartReplica) for message in agent.told)
+    await fabric.resume(ANONYMOUS)
+    agent.say(link.ReplicaReady((await agent.hears(link.StartReplica)).replica, 1.0, 10))
+    await agent.hears(link.RunAttempt)
+    assert not await records.draining()
+    await fabric.drain(ANONYMOUS)
+    assert await records.draining()
+    runtime.cancel()
+    await asyncio.gather(runtime, return_exceptions=True)
+
+
 async def test_a_job_is_stopped_though_the_mocked_full_store_cannot_remember_its_cancel(
     agent: AgentStub, fabric: Fabric, records: SqlRecordStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

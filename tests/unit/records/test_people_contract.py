@@ -152,6 +152,21 @@ async def test_erasure_is_on_record_by_the_persons_id_though_the_user_was_remove
     assert (await actions(store))[-1] == ("user.erased", ada.id, OPERATOR)
 
 
+# -- switches ------------------------------------------------------------------------------------------
+async def test_drain_is_remembered_until_it_is_taken_back(store: RecordStore, opened: Opened) -> None:
+    assert not await store.draining()
+    for _ in range(2):
+        await store.set_draining(True, by=OPERATOR)
+        assert await (await opened()).draining()
+    await store.set_draining(False, by=OPERATOR)
+    assert not await (await opened()).draining()
+    assert await actions(store) == [
+        ("fabric.drain_asked", "", OPERATOR),
+        ("fabric.drain_asked", "", OPERATOR),
+        ("fabric.resumed", "", OPERATOR),
+    ]
+
+
 # -- usage ---------------------------------------------------------------------------------------------
 async def test_jobs_that_end_are_counted_once_by_day_user_group_and_model(store: RecordStore) -> None:
     await store.add_group(Group(LAB, 1.0))
