@@ -1,6 +1,7 @@
 """A data folder in one file: whole, private, and refused when it is not what was written."""
 
 import asyncio
+import hashlib
 import io
 import json
 import signal
@@ -24,9 +25,11 @@ from edif.core.job import AttemptOutcome, JobState
 from edif.launch.backup import restore, take
 from edif.launch.data_folder import DataFolder
 from edif.records.migrate import open_store
+from edif.records.sqlite import DATABASE_NAME, open_engine
 from edif.records.sqlite_copy import copy_store
 from tests.sizes import SIZES
 from tests.unit.records.factories import a_job, an_attempt, an_ending
+from tests.unit.records.released import REVISIONS, fill
 
 
 @pytest.fixture
@@ -256,6 +259,33 @@ def archive(path: Path, members: dict[str, bytes], *, kind: bytes = tarfile.REGT
 
 def manifest(**changes: object) -> bytes:
     return json.dumps({"format": 1, "jobs": 0, "sha256": {}, **changes}).encode()
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_backup_that_an_earlier_release_made_is_restored_to_this_ones_schema(
+    revision: str, tmp_path: Path
+) -> None:
+    engine = open_engine(tmp_path / DATABASE_NAME, writing=True)
+    with engine.begin() as connection:
+        fill(connection, revision)
+    engine.dispose()
+    members = {
+        DATABASE_NAME: (tmp_path / DATABASE_NAME).read_bytes(),
+        "operator.token": b"secret",
+        "blobs/payload/j0": b"payload",
+        "blobs/result/j2-2": b"result",
+    }
+    digests = {name: hashlib.sha256(body).hexdigest() for name, body in members.items()}
+    archive(tmp_path / "old.tar.zst", {**members, "manifest.json": manifest(jobs=3, sha256=digests)})
+    again, once_more = DataFolder(tmp_path / "again"), DataFolder(tmp_path / "once-more")
+    assert restore(tmp_path / "old.tar.zst", again).jobs == 3
+    jobs = {"j0": JobState.QUEUED, "j1": JobState.RUNNING, "j2": JobState.COMPLETED}
+    assert jobs_in(again.root) == jobs
+    take(again, tmp_path / "new.tar.zst", results=True)
+    restore(tmp_path / "new.tar.zst", once_more)
+    assert jobs_in(once_more.root) == jobs
+    for name in set(members) - {DATABASE_NAME}:
+        assert (once_more.root / name).read_bytes() == members[name], name
 
 
 @pytest.mark.parametrize(

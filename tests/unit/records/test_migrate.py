@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from edif.core import errors
 from edif.core.errors import SetupError
@@ -26,14 +24,9 @@ from edif.records.schema import metadata
 from edif.records.sqlite import DATABASE_NAME, open_engine
 from tests.unit.helpers import open_descriptors
 from tests.unit.records.factories import StoreFactory, a_job
+from tests.unit.records.released import REVISIONS, fill
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-REVISIONS = [
-    script.revision
-    for script in reversed(list(ScriptDirectory.from_config(migrate._config()).walk_revisions()))
-]
 
 
 @pytest.fixture
@@ -140,58 +133,12 @@ def test_new_data_folder_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 # -- from each released schema ---------------------------------------------------------------------------
-FIRST_ROWS: dict[str, list[dict[str, object]]] = {
-    "users": [{"name": "ada", "role": "operator", "email": None, "created_at": 1.5}],
-    "api_keys": [{"id": "id1", "user": "ada", "digest": "digest1", "created_at": 2.5}],
-    "jobs": [
-        {
-            "id": f"j{number}",
-            "owner": "ada",
-            "model": "m",
-            "model_key": "k",
-            "client_key": client_key,
-            "compress": True,
-            "env": "{}",
-            "payload_bytes": 2**40,
-            "created_at": float(number),
-            "state": state,
-            "attempts": number,
-            "description": "Gr\u00fc\u00dfe",
-            "meta": '{"run_s":1.5}',
-            "blobs_deleted": False,
-        }
-        for number, (state, client_key) in enumerate(
-            [("queued", "once"), ("running", None), ("completed", None)]
-        )
-    ],
-    "attempts": [
-        {
-            "job": f"j{number}",
-            "number": number,
-            "agent": "a1",
-            "replica": "r1",
-            "started_at": 3.5,
-            "lease_until": 4.5,
-            "outcome": outcome,
-        }
-        for number, outcome in ((1, None), (2, "completed"))
-    ],
-}
-"""What a store of the first release could hold, by table."""
-
-
 @pytest.mark.parametrize("revision", REVISIONS)
 async def test_records_of_every_released_schema_are_kept(
     revision: str, factory: StoreFactory, engine: sa.Engine, tmp_path: Path
 ) -> None:
-    config = migrate._config()
     with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-        old = sa.MetaData()
-        old.reflect(connection)
-        for table, rows in FIRST_ROWS.items():
-            connection.execute(sa.insert(old.tables[table]), rows)
+        fill(connection, revision)
     engine.dispose()
     store = await factory.open(tmp_path)
     waiting, running = await store.unfinished_jobs()
