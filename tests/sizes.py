@@ -19,9 +19,11 @@ class Sizes:
         random_worlds: further worlds of the scheduler, played by a plain random driver.
         replay_worlds: worlds whose decisions are compared between processes.
         simulated_jobs: jobs of the simulated site that shares some replicas.
-    kills: processes that are killed right after a write returned.
+        kills: processes that are killed right after a write returned.
         gateway_kills: gateways that are killed right after they acknowledged a job.
         sealed_jobs: jobs in cells, one in twenty of them an attacker.
+        drains: drains of a fabric that has many sealed jobs.
+        drained_jobs: jobs that it has each time.
         racers: tasks that try the same thing at the same time.
         races: rounds of each race.
         chaos_clients: clients of a fabric whose processes are killed again and again.
@@ -40,6 +42,8 @@ class Sizes:
     kills: int
     gateway_kills: int
     sealed_jobs: int
+    drains: int
+    drained_jobs: int
     racers: int
     races: int
     chaos_clients: int
@@ -59,6 +63,8 @@ REDUCED = Sizes(
     kills=3,
     gateway_kills=3,
     sealed_jobs=60,
+    drains=1,
+    drained_jobs=24,
     racers=12,
     races=3,
     chaos_clients=4,
@@ -77,6 +83,8 @@ FULL = Sizes(
     kills=60,
     gateway_kills=40,
     sealed_jobs=2_000,
+    drains=20,
+    drained_jobs=80,
     racers=40,
     races=50,
     chaos_clients=40,

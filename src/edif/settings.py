@@ -200,6 +200,12 @@ class Settings(BaseSettings):
     min_free_bytes: ByteSize = Field(
         default=ByteSize(GIB), ge=0, description="Below this much free disk new jobs are refused."
     )
+    ping_s: float = Field(
+        default=20.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How often a silent socket is asked whether anybody is there; who does not answer for as long is gone.",
+    )
     lease_s: float = Field(
         default=30.0,
         gt=0,

@@ -2,9 +2,6 @@
 described, and never a crash.
 """
 
-import json
-import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -23,7 +20,8 @@ from schemathesis.specs.openapi.checks import (
 from edif.gateway.app import DESCRIBED
 from edif.gateway.description import openapi
 from tests.sizes import SIZES
-from tests.support.fabric import EDIF, Fabric, clean_environment
+from tests.support.apart import gateway_alone
+from tests.support.fabric import Fabric
 
 CHECKS = [
     not_a_server_error,
@@ -43,26 +41,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
     data = tmp_path_factory.mktemp("api") / "data"
     unstarted = Fabric(None, data, "", {})  # type: ignore[arg-type]  # only its command line is used
     unstarted.edif("users", "add", "olga", "--role", "operator")
-    process = subprocess.Popen(
-        [EDIF, "gateway", "--demo", "--port", "0", "--data", str(data)],
-        env=clean_environment(
-            EDIF_LOG_JSON="true",
-            EDIF_STATUS_PER_S="100000",
-            EDIF_REQUESTS_PER_S="100000",
-            EDIF_REFUSALS_PER_S="100000",
-            EDIF_MIN_FREE_BYTES="0",
-        ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    facts = data / "run" / "gateway.json"
-    while not facts.exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    running = Fabric(process, data, json.loads(facts.read_text())["url"])
-    yield running
-    process.terminate()
-    running.stop()
+    rates = {f"EDIF_{each}_PER_S": "100000" for each in ("STATUS", "REQUESTS", "REFUSALS")}
+    with gateway_alone(data, "--demo", EDIF_MIN_FREE_BYTES="0", **rates) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

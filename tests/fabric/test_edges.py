@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import sqlite3
@@ -15,6 +14,7 @@ import httpx
 import pytest
 
 from edif.core import errors
+from tests.support.apart import agent_alone, gateway_alone
 from tests.support.fabric import EDIF, Fabric, clean_environment, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.proxy import prefix_proxy
@@ -238,32 +238,11 @@ def _apart(
     Args:
         environment: the gateway's ``EDIF_*`` variables.
     """
-    arguments = ["--port", "0", "--data", str(folder / "g"), "--model", f"{GPT2_ID}={model}"]
-    gateway = subprocess.Popen(
-        [EDIF, "gateway", *arguments],
-        env=clean_environment(EDIF_LOG_JSON="true", **environment),
-        stderr=subprocess.DEVNULL,
-    )
-    agent = None
-    try:
-        facts = folder / "g" / "run" / "gateway.json"
-        while not facts.exists():
-            assert gateway.poll() is None
-            time.sleep(0.05)
-        url = json.loads(facts.read_text())["url"]
-        token = (folder / "g" / "worker.token").read_text()
-        with (folder / "agent.log").open("wb") as log:
-            agent = subprocess.Popen(
-                [EDIF, "agent", "--gateway", seen_as(url), "--data", str(folder / "a")],
-                env=clean_environment(EDIF_WORKER_TOKEN=token, EDIF_LOG_JSON="true"),
-                stderr=log,
-            )
-        yield url
-    finally:
-        for process in (agent, gateway):
-            if process is not None:
-                process.terminate()
-                process.wait(timeout=20)
+    with (
+        gateway_alone(folder / "g", "--model", f"{GPT2_ID}={model}", **environment) as gateway,
+        agent_alone(gateway, folder / "a", seen_as(gateway.url)),
+    ):
+        yield gateway.url
 
 
 async def test_a_remote_agent_moves_bytes_over_http(
@@ -275,7 +254,7 @@ async def test_a_remote_agent_moves_bytes_over_http(
             outcome = await client.run("hidden")
             assert outcome.status == "COMPLETED"
             assert outcome.result
-        assert "HttpTransfer" in (tmp_path / "agent.log").read_text()
+        assert "HttpTransfer" in (tmp_path / "a.log").read_text()
         assert not list((tmp_path / "a" / "spool").iterdir())
 
 

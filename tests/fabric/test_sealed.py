@@ -150,6 +150,63 @@ async def test_many_jobs_and_attackers_leave_nothing_in_the_parents(fabric: Fabr
     assert after.agent_memory < before.agent_memory + 8 * 2**20 + 2_000 * SIZES.sealed_jobs
 
 
+async def _many(client: Replayer, jobs: int) -> dict[str, str]:
+    """Jobs that were just sent, by id: what each of them does. Some run now, and most wait."""
+    kinds = [("slow", "hello", "wave", "raises")[number % 4] for number in range(jobs)]
+    sent = {await client.submit(kind): kind for kind in kinds}
+    await _wait_any(client, list(sent), "RUNNING")
+    return sent
+
+
+async def _ended_as_ever(client: Replayer, sent: dict[str, str], calm: dict[str, bytes | None]) -> None:
+    for job, kind in sent.items():
+        end = await client.poll(job)
+        assert end["meta"]["attempts"] == 1
+        assert (end["status"] == "COMPLETED") == (kind != "raises")
+        assert kind == "raises" or await client.fetch(end) == calm[kind]
+
+
+@pytest.mark.slow
+async def test_a_drain_under_load_lets_cells_end_and_begins_none(fabric: Fabric, client: Replayer) -> None:
+    calm = {kind: (await client.run(kind)).result for kind in ("slow", "hello", "wave")}
+    for _ in range(SIZES.drains):
+        sent = await _many(client, SIZES.drained_jobs)
+        fabric.edif("drain")
+        sent |= {await client.submit("hello"): "hello"}  # is taken, and waits
+        async with asyncio.timeout(60):
+            while fabric.edif("status")["running"]:
+                await asyncio.sleep(0.05)
+        waiting = [job for job in sent if await _status(client, job) == "QUEUED"]
+        assert waiting
+        await _at_rest(fabric)
+        assert {await _status(client, job) for job in waiting} == {"QUEUED"}
+        fabric.edif("resume")
+        await _ended_as_ever(client, sent, calm)
+
+
+@pytest.mark.slow
+async def test_a_stop_under_load_lets_cells_end_and_keeps_who_waits(
+    models: dict[str, Path], blobs: Path, tmp_path: Path
+) -> None:
+    model = ("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--isolation", "sealed")
+    fabric = start_fabric(tmp_path / "data", *model, EDIF_DRAIN_S="60")
+    async with Replayer(fabric.url, blobs) as client:
+        calm = {kind: (await client.run(kind)).result for kind in ("slow", "hello", "wave")}
+        sent = await _many(client, SIZES.drained_jobs)
+        assert fabric.stop() == 0
+    assert not list((fabric.data / "spool" / "scratch").iterdir())
+    on_record = {job["id"]: job for job in fabric.edif("users", "export", "local")["jobs"]}
+    states = {on_record[job]["state"] for job in sent}
+    assert "queued" in states
+    assert states <= {"completed", "failed", "queued"}
+    again = start_fabric(tmp_path / "data", *model)
+    try:
+        async with Replayer(again.url, blobs) as client:
+            await _ended_as_ever(client, sent, calm)
+    finally:
+        assert again.stop() == 0
+
+
 class Held(NamedTuple):
     """What the agent and its zygote hold: numbers of things, and bytes of memory, shared with forks or not."""
 
@@ -250,6 +307,12 @@ async def test_each_deployment_has_its_own_isolation_and_sealed_jobs_run_at_once
 
 async def _status(client: Replayer, job: str) -> str:
     return str((await client.get(f"/response/{job}")).json()["status"])
+
+
+async def _wait_any(client: Replayer, jobs: list[str], status: str) -> None:
+    async with asyncio.timeout(60):
+        while status not in {await _status(client, job) for job in jobs}:
+            await asyncio.sleep(0.02)
 
 
 async def _wait_status(client: Replayer, jobs: list[str], status: str) -> None:

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from edif.core import errors
 from tests.support.fabric import EDIF, START_TIMEOUT_S, Fabric, clean_environment, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
+from tests.support.waiting import eventually, says
 
 CONTACT = "hpc@example.org"
 
@@ -57,21 +58,8 @@ async def people(fabric: Fabric, blobs: Path, keys: dict[str, str]) -> AsyncIter
         }
 
 
-async def eventually(true: Callable[[], Awaitable[bool]], timeout_s: float = 30.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not await true():
-            await asyncio.sleep(0.05)
-
-
 async def described(client: Replayer, job: str) -> str:
     return str((await client.get(f"/response/{job}")).json()["description"])
-
-
-def says(client: Replayer, job: str, text: str) -> Callable[[], Awaitable[bool]]:
-    async def said() -> bool:
-        return text in await described(client, job)
-
-    return said
 
 
 async def running(client: Replayer, name: str) -> str:

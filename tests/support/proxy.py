@@ -15,6 +15,7 @@ class PrefixProxy:
     Attributes:
         bytes_per_s: how fast each connection passes bytes on to the upstream, None for as fast as it can.
         passed: bytes passed on to the upstream until now.
+        silent: whether everything is swallowed, both ways, and no end hears why: as when a machine or a line vanishes.
     """
 
     url: str
@@ -23,18 +24,23 @@ class PrefixProxy:
     connections: set[Any] = field(default_factory=set)
     bytes_per_s: float | None = None
     passed: int = 0
+    silent: bool = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: its first head is rewritten, the rest passes as it is."""
         self.connections.add(asyncio.current_task())
         try:
-            with suppress(asyncio.IncompleteReadError, ConnectionError):
+            # A cancelled task would be reported.
+            with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
                 await self._pass_on(reader, writer)
         finally:
             writer.close()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
+        if self.silent:
+            await reader.read()  # until the client gives up
+            return
         method, path, rest = head.split(b" ", 2)
         if not path.startswith(self.prefix.encode()):
             writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
@@ -48,27 +54,33 @@ class PrefixProxy:
         up_reader, up_writer = await asyncio.open_connection(address.hostname, address.port)
         try:
             up_writer.write(b" ".join((method, path[len(self.prefix) :] or b"/", rest)))
-            await asyncio.gather(self._pass_up(reader, up_writer), _pass(up_reader, writer))
+            await asyncio.gather(self._pass_up(reader, up_writer), self._pass_down(up_reader, writer))
         finally:
             up_writer.close()
 
     async def _pass_up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(16384):
+                if self.silent:
+                    continue
                 if self.bytes_per_s is not None:
                     await asyncio.sleep(len(data) / self.bytes_per_s)
                 writer.write(data)
                 await writer.drain()
                 self.passed += len(data)
+            self._close(writer)
+
+    async def _pass_down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if not self.silent:
+                    writer.write(data)
+                    await writer.drain()
+            self._close(writer)
+
+    def _close(self, writer: asyncio.StreamWriter) -> None:
+        if not self.silent:
             writer.close()
-
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
 
 
 @asynccontextmanager

@@ -154,6 +154,7 @@ BAD: list[tuple[str, Any]] = [
     ("push_bytes", -1),
     ("retention_s", 0),
     ("min_free_bytes", -1),
+    ("ping_s", 0),
     ("lease_s", 0),
     ("status_per_s", 0),
     ("demo", "perhaps"),
@@ -206,7 +207,7 @@ def test_file_that_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> None
     assert "cannot be read" in refusal().sentence
 
 
-@pytest.mark.parametrize("name", ["time_limit_s", "lease_s", "retention_s", "status_per_s"])
+@pytest.mark.parametrize("name", ["time_limit_s", "ping_s", "lease_s", "retention_s", "status_per_s"])
 def test_time_without_end_is_refused(name: str) -> None:
     assert repr(name) in refusal(**{name: float("inf")}).sentence
 
@@ -270,6 +271,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "patience_s": SECONDS,
     "drain_s": SECONDS,
     "min_free_bytes": st.integers(0, 2**50),
+    "ping_s": SECONDS,
     "lease_s": SECONDS,
     "gateway_url": st.lists(URLS.filter(bool), max_size=3).map(tuple),
     "worker_token": st.none() | TEXT,

@@ -124,6 +124,8 @@ def make_server(
         server_header=False,
         ws_max_size=4 * 1024 * 1024,
         ws_per_message_deflate=False,
+        ws_ping_interval=settings.ping_s,
+        ws_ping_timeout=settings.ping_s,
         timeout_graceful_shutdown=3,
     )
     return GatewayServer(config, tls, settings.header_timeout_s)
