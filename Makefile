@@ -44,8 +44,10 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# In two processes: most tests wait for processes of a fabric, and one alone leaves half of two cores idle.
+TEST_PROCESSES ?= 2
 test: check .venv/old-clients
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES)
 
 # The full counts of every proof, in parts of less than half an hour each.
 soak: install

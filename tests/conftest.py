@@ -2,12 +2,24 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.servers.postgres import PostgresServer, running_postgres
 from tests.support.mint import mint
 from tests.support.models import GPT2_ID, make_models
+from tests.support.parts import InParts, longest_first
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InParts:
+    return InParts(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes
+        longest_first(items)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 SCRIPTS = HERE / "scripts"
 DEMO_ID = "edif/demo"
 DEMO_FOLDER = HERE.parents[1] / "src" / "edif" / "models" / "demo"
-CLIENT_TIMEOUT_S = 200
+CLIENT_TIMEOUT_S = 500
 USER, EMAIL = "ada", "ada@uni.example"
 
 Results = dict[str, dict[str, Any]]

@@ -9,8 +9,6 @@ from tests.conformance.comparing import returned
 from tests.conformance.conftest import DEMO_ID, EMAIL, Outcome
 from tests.support.models import GPT2_ID, LLAMA_ID
 
-pytestmark = pytest.mark.timeout(400)
-
 SECONDS = ("queue_s", "load_s", "run_s", "save_s", "transfer_s", "total_s")
 PUSHED_BYTES = 1024 * 1024
 

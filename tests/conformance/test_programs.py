@@ -10,8 +10,6 @@ from tests.conformance.catalogue import Program, catalogue
 from tests.conformance.comparing import compared, differences, returned
 from tests.conformance.conftest import Outcome
 
-pytestmark = pytest.mark.timeout(400)
-
 ALL = catalogue()
 
 

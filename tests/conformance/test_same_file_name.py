@@ -6,8 +6,6 @@ from tests.conformance.catalogue import FAMILIES
 from tests.conformance.comparing import differences, returned
 from tests.conformance.conftest import SCRIPTS, Outcome
 
-pytestmark = pytest.mark.timeout(400)
-
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_script_gets_its_own_blocks_run(outcome: Outcome, family: str) -> None:

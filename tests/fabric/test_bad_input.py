@@ -222,23 +222,6 @@ async def test_a_client_that_leaves_disturbs_nothing(fabric: Fabric, client: Rep
     assert {(await client.poll(job))["status"] for job in jobs} == {"COMPLETED"}
 
 
-@pytest.mark.parametrize("where", ["queued", "running"])
-async def test_cancel(fabric: Fabric, client: Replayer, where: str) -> None:
-    blocker = await client.submit("endless")
-    job = await client.submit("hello") if where == "queued" else blocker
-    await asyncio.sleep(0.3)
-    if where == "queued":
-        # Without the command line: it takes seconds on a busy machine, and the blocker's time is limited.
-        await client.cancel(job)
-    else:
-        assert fabric.edif("jobs", "cancel", job) == {"id": job, "cancelling": True}
-    end = await client.poll(job)
-    assert end["status"] == "ERROR"
-    assert end["description"].endswith("[cancelled]")
-    assert "state_conflict" in fabric.edif("jobs", "cancel", job, check=False)
-    await client.poll(blocker)
-
-
 async def test_a_queued_client_is_told_its_position(client: Replayer, fabric: Fabric) -> None:
     blocker = await client.submit("slow")
     outcomes = await asyncio.gather(client.run("hello"), client.run("hello"))

@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 
 from tests.servers.postgres import running_postgres
 from tests.sizes import SIZES
-from tests.support.fabric import Fabric, start_fabric
+from tests.support.fabric import PATIENCE_S, Fabric, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
 from tests.unit.helpers import fill
@@ -37,7 +37,7 @@ async def test_jobs_survive_the_death_of(name: str, fabric: Fabric, client: Repl
     fabric.wait_running(GPT2_ID)
     calm = (await client.run("slow")).result
     jobs = [await client.submit("slow"), await client.submit("slow"), await client.submit("hello")]
-    await asyncio.sleep(0.6)  # the first one is in its 1.5 s
+    await client.until_running(jobs[0])
     os.kill(_victim(fabric, name), signal.SIGKILL)
     ends = [await client.poll(job) for job in jobs]
     assert [end["status"] for end in ends] == ["COMPLETED"] * 3
@@ -59,7 +59,7 @@ async def test_job_survives_the_death_of_a_model_that_is_being_loaded(
         async with Replayer(fabric.url, blobs) as client:
             job = await client.submit("hello")
             loading: list[psutil.Process] = []
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 while not loading:
                     await asyncio.sleep(0.05)
                     with contextlib.suppress(FileNotFoundError):  # the agent has not written down who it is
@@ -92,8 +92,7 @@ async def test_a_cancel_outlives_the_gateway(where: str, fabric: Fabric, client:
     fabric.wait_running(GPT2_ID)
     blocker = await client.submit("endless")
     job = await client.submit("hello") if where == "queued" else blocker
-    while (await client.get(f"/response/{blocker}")).json()["status"] != "RUNNING":
-        await asyncio.sleep(0.05)
+    await client.until_running(blocker)
     agent = fabric.pid("agent")
     os.kill(agent, signal.SIGSTOP)
     try:
@@ -171,7 +170,7 @@ async def test_an_agent_is_brought_back_however_often_it_is_killed(fabric: Fabri
     for _ in range(6):  # more than the number of tries for one that leaves by itself
         agent = fabric.pid("agent")
         os.kill(agent, signal.SIGKILL)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while fabric.pid("agent") == agent:
                 await asyncio.sleep(0.05)
     assert (await client.run("hello")).status == "COMPLETED"
@@ -187,7 +186,7 @@ def test_a_gateway_that_cannot_come_up_again_ends_the_supervisor_with_its_reason
         for file in (database, *database.parent.glob("records.sqlite-*")):
             file.write_bytes(b"no database" * 1000)
         os.kill(fabric.pid("gateway"), signal.SIGKILL)
-        assert fabric.process.wait(timeout=150) != 0
+        assert fabric.process.wait(timeout=PATIENCE_S) != 0
         assert fabric.process.stdout is not None
         said = fabric.process.stdout.read().decode()
         assert "[data_unwritable]" in said
@@ -280,7 +279,7 @@ async def test_stopping_a_fabric_keeps_its_jobs(models: dict[str, Path], blobs: 
         first.wait_running(GPT2_ID)
         async with Replayer(first.url, blobs) as client:
             jobs = [await client.submit("slow"), await client.submit("hello")]
-            await asyncio.sleep(0.5)
+            await client.until_running(jobs[0])
     finally:
         assert first.stop() == 0
     second = start_fabric(tmp_path / "data", *arguments)

@@ -283,7 +283,8 @@ async def test_each_deployment_has_its_own_isolation_and_sealed_jobs_run_at_once
             assert (await sealed.run("hello")).result == calm, "there is a third place"
             endless.append(await sealed.submit("endless"))
             waiting = await sealed.submit("hello")
-            await _wait_status(sealed, endless, "RUNNING")
+            for job in endless:
+                await sealed.until_running(job)
             assert await _status(sealed, waiting) == "QUEUED", "and no fourth"
             for job in endless:
                 await sealed.cancel(job)
@@ -291,7 +292,7 @@ async def test_each_deployment_has_its_own_isolation_and_sealed_jobs_run_at_once
             assert {(await sealed.poll(job))["status"] for job in endless} == {"ERROR"}
 
             endless = [await shared.submit("endless")]
-            await _wait_status(shared, endless, "RUNNING")
+            await shared.until_running(endless[0])
             waiting = await shared.submit("hello")
             assert await _status(shared, waiting) == "QUEUED", "shared jobs run one by one"
             await shared.cancel(endless[0])
@@ -313,11 +314,3 @@ async def _wait_any(client: Replayer, jobs: list[str], status: str) -> None:
     async with asyncio.timeout(60):
         while status not in {await _status(client, job) for job in jobs}:
             await asyncio.sleep(0.02)
-
-
-async def _wait_status(client: Replayer, jobs: list[str], status: str) -> None:
-    for _ in range(600):
-        if {await _status(client, job) for job in jobs} == {status}:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"these did not become {status}: {jobs}")

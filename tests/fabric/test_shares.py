@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from edif.core import errors
-from tests.support.fabric import EDIF, START_TIMEOUT_S, Fabric, clean_environment, start_fabric
+from tests.support.fabric import EDIF, PATIENCE_S, Fabric, clean_environment, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
 from tests.support.waiting import eventually, says
@@ -65,11 +65,7 @@ async def described(client: Replayer, job: str) -> str:
 async def running(client: Replayer, name: str) -> str:
     """A job that runs now."""
     job = await client.submit(name)
-
-    async def runs() -> bool:
-        return bool((await client.get(f"/response/{job}")).json()["status"] == "RUNNING")
-
-    await eventually(runs)
+    await client.until_running(job)
     return job
 
 
@@ -260,6 +256,18 @@ async def test_everything_about_a_person_is_exported_and_erased(
     assert fabric.edif("audit", "verify")["faults"] == []
 
 
+@pytest.mark.parametrize("where", ["queued", "running"])
+async def test_a_job_is_cancelled_once(fabric: Fabric, people: dict[str, Replayer], where: str) -> None:
+    bob = people["bob"]
+    async with gate(people["gil"]) if where == "queued" else nullcontext():
+        job = await bob.submit("hello") if where == "queued" else await running(bob, "endless")
+        assert fabric.edif("jobs", "cancel", job) == {"id": job, "cancelling": True}
+        end = await bob.poll(job)
+    assert end["status"] == "ERROR"
+    assert end["description"].endswith("[cancelled]")
+    assert "state_conflict" in fabric.edif("jobs", "cancel", job, check=False)
+
+
 # -- draining ------------------------------------------------------------------------------------------
 @pytest.fixture
 def own(models: dict[str, Path], tmp_path: Path) -> Iterator[Callable[..., Fabric]]:
@@ -356,7 +364,7 @@ def _url_said_on(terminal: int) -> str:
 
 
 def _process_of(data: Path, name: str) -> psutil.Process:
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + PATIENCE_S
     while not (facts := data / "run" / f"{name}.json").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)

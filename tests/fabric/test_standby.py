@@ -15,11 +15,9 @@ import psutil
 import pytest
 
 from tests.servers.postgres import ESCAPED_PASSWORD, PostgresServer, running_postgres
-from tests.support.fabric import EDIF, clean_environment, start_fabric
+from tests.support.fabric import EDIF, PATIENCE_S, clean_environment, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
-
-WAIT_S = 60.0
 
 
 @dataclass
@@ -88,7 +86,7 @@ class Site:
         """Wait until it holds; the seconds that it took."""
         began = time.monotonic()
         while not condition():
-            if time.monotonic() - began > WAIT_S:
+            if time.monotonic() - began > PATIENCE_S:
                 raise AssertionError({name: self.log(name)[-3000:] for name in self.running})
             time.sleep(0.05)
         return time.monotonic() - began
@@ -97,7 +95,7 @@ class Site:
         for process in self.running.values():
             process.terminate()
         for process in self.running.values():
-            process.wait(timeout=WAIT_S)
+            process.wait(timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -144,8 +142,7 @@ async def test_standby_takes_over_with_all_jobs_and_the_agent_follows(site: Site
     async with Replayer(site.url("a"), blobs) as first:
         calm = (await first.run("slow")).result
         jobs = [await first.submit("slow"), await first.submit("slow"), await first.submit("hello")]
-        while (await first.get(f"/response/{jobs[0]}")).json()["status"] != "RUNNING":
-            await asyncio.sleep(0.02)
+        await first.until_running(jobs[0])
     site.kill("a")
     taken_over_s = site.wait(lambda: site.answers("b"))
     print(f"taken over in {taken_over_s:.1f} s")
@@ -169,7 +166,7 @@ async def test_standby_takes_over_with_all_jobs_and_the_agent_follows(site: Site
 def test_second_gateway_that_is_not_to_wait_is_refused(site: Site) -> None:
     site.start_gateway("a")
     site.wait(lambda: site.answers("a"))
-    assert site.start_gateway("b").wait(timeout=WAIT_S) == 1
+    assert site.start_gateway("b").wait(timeout=PATIENCE_S) == 1
     assert site.log("b").strip().splitlines()[-1].endswith("[data_in_use]")
     assert site.answers("a")
 
@@ -271,6 +268,6 @@ def test_second_supervisor_waits_for_the_first_and_takes_its_agent_over(tmp_path
     finally:
         first.stop()
         second.send_signal(signal.SIGINT)
-        assert second.wait(timeout=WAIT_S) == 0
+        assert second.wait(timeout=PATIENCE_S) == 0
         assert second.stdout is not None
         second.stdout.close()

@@ -11,7 +11,7 @@ import pytest
 
 from edif.core import errors
 from tests.support.certificates import Certificate, authority, self_signed, signed_by
-from tests.support.fabric import EDIF, Fabric, clean_environment, start_fabric
+from tests.support.fabric import EDIF, PATIENCE_S, Fabric, clean_environment, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
 
@@ -115,7 +115,7 @@ async def test_an_agent_elsewhere_joins_over_tls(
         assert fabric.edif("status")["agents"] == 2, (tmp_path / "agent.log").read_text()
     finally:
         agent.terminate()
-        agent.wait(timeout=20)
+        agent.wait(timeout=PATIENCE_S)
 
 
 async def test_a_self_signed_certificate_of_another_name_serves_this_machine(

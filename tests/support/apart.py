@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.fabric import EDIF, START_TIMEOUT_S, Fabric, clean_environment
+from tests.support.fabric import EDIF, PATIENCE_S, Fabric, clean_environment
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def gateway_alone(data: Path, *arguments: str, **environment: str) -> Iterator[F
     gateway = Fabric(process, data, "", variables)
     try:
         facts = data / "run" / "gateway.json"
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + PATIENCE_S
         while not facts.exists():
             assert process.poll() is None
             assert time.monotonic() < deadline
@@ -51,4 +51,4 @@ def agent_alone(
         yield process
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=PATIENCE_S)

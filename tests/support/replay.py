@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from edif.models.model_key import format_model_key
+from tests.support.fabric import PATIENCE_S
 
 FINAL = ("COMPLETED", "ERROR")
 HEADERS = {"nnsight-version": "0.8.1", "python-version": "3.11.7"}
@@ -63,7 +64,7 @@ class Replayer:
         self.model_key = format_model_key(model, None, "text-generation", False)
         self.headers = {**HEADERS, **({"ndif-api-key": key} if key else {})}
         self._tls = None if authorities is None else ssl.create_default_context(cafile=str(authorities))
-        self._http = httpx.AsyncClient(timeout=60, verify=self._tls or True)
+        self._http = httpx.AsyncClient(timeout=PATIENCE_S, verify=self._tls or True)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -110,7 +111,15 @@ class Replayer:
         answer.raise_for_status()
         return str(answer.json()["id"])
 
-    async def poll(self, job: str, timeout_s: float = 60.0) -> dict[str, Any]:
+    async def until_running(self, job: str, timeout_s: float = PATIENCE_S) -> None:
+        """Poll until the job runs."""
+        deadline = time.monotonic() + timeout_s
+        while (status := (await self.get(f"/response/{job}")).json()["status"]) != "RUNNING":
+            if status in FINAL or time.monotonic() > deadline:
+                raise AssertionError(f"job {job} was not seen running, but {status}")
+            await asyncio.sleep(0.02)
+
+    async def poll(self, job: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """Poll until the job has ended; a gateway that is away is asked again."""
         deadline = time.monotonic() + timeout_s
         last: dict[str, Any] = {}

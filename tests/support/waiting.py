@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from tests.support.fabric import PATIENCE_S
 from tests.support.replay import Replayer
 
 
-async def eventually(true: Callable[[], Awaitable[bool]], timeout_s: float = 60.0) -> None:
+async def eventually(true: Callable[[], Awaitable[bool]], timeout_s: float = PATIENCE_S) -> None:
     async with asyncio.timeout(timeout_s):
         while not await true():
             await asyncio.sleep(0.05)
