@@ -9,11 +9,11 @@ import re
 from collections.abc import Sequence
 from itertools import combinations, islice, product
 from pathlib import Path
+from statistics import correlation
 from types import ModuleType
 
 import pytest
 import torch
-from scipy.stats import spearmanr
 
 PARAMETERS = 859_904
 MAX_BYTES = 4_000_000
@@ -285,6 +285,11 @@ def she_he_log_odds(model, tokenizer, prompts: Sequence[str]) -> list[float]:
     return (logits[:, she] - logits[:, he]).tolist()
 
 
+def ranks(values: Sequence[float]) -> list[float]:
+    """The place of each among all; equal ones share the middle of theirs. Of ranks, the correlation is Spearman's."""
+    return [sum((other < value) + (other <= value) for other in values) / 2 for value in values]
+
+
 @pytest.mark.parametrize("kind", ["OCCUPATION_TEMPLATES", "HELD_OUT_OCCUPATION_TEMPLATES"])
 def test_bias_follows_the_odds_of_the_corpus(
     corpus: ModuleType, model, tokenizer, passages: list[str], kind: str
@@ -294,7 +299,7 @@ def test_bias_follows_the_odds_of_the_corpus(
         bias = she_he_log_odds(
             model, tokenizer, [template.format(person=name) for name in corpus.OCCUPATIONS]
         )
-        assert spearmanr(bias, [odds[name] for name in corpus.OCCUPATIONS]).statistic >= 0.9
+        assert correlation(ranks(bias), ranks([odds[name] for name in corpus.OCCUPATIONS])) >= 0.9
 
 
 def test_bias_is_graded_from_strongly_female_to_strongly_male(corpus: ModuleType, model, tokenizer) -> None:

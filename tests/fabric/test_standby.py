@@ -17,6 +17,7 @@ import pytest
 from tests.servers.postgres import ESCAPED_PASSWORD, PostgresServer, running_postgres
 from tests.support.fabric import EDIF, PATIENCE_S, clean_environment, start_fabric
 from tests.support.models import GPT2_ID
+from tests.support.ports import held_port
 from tests.support.replay import Replayer
 
 
@@ -31,15 +32,13 @@ class Site:
     folder: Path
     model: str
     record_store: str
-    ports: dict[str, int] = field(default_factory=dict)
+    ports: dict[str, tuple[int, socket.socket]] = field(default_factory=dict)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def url(self, name: str) -> str:
         if name not in self.ports:
-            with socket.socket() as sock:
-                sock.bind(("127.0.0.1", 0))
-                self.ports[name] = sock.getsockname()[1]
-        return f"http://127.0.0.1:{self.ports[name]}"
+            self.ports[name] = held_port()
+        return f"http://127.0.0.1:{self.ports[name][0]}"
 
     def start_gateway(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         port = self.url(name).rpartition(":")[2]
@@ -96,6 +95,8 @@ class Site:
             process.terminate()
         for process in self.running.values():
             process.wait(timeout=PATIENCE_S)
+        for _, holder in self.ports.values():
+            holder.close()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
+from tests.support.ports import held_port
 
 PASSWORD = "p@ss:w/rd?"
 ESCAPED_PASSWORD = "p%40ss%3Aw%2Frd%3F"
@@ -109,13 +110,6 @@ def _as_postgres() -> list[str]:
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
     """A server that is gone afterwards, with all its data."""
@@ -126,7 +120,8 @@ def running_postgres() -> Iterator[PostgresServer]:
         pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql).")
     # Not below pytest's folders: these are closed to the account that the server runs as.
     folder = Path(tempfile.mkdtemp(prefix="edif-postgres-"))
-    server = PostgresServer(folder, found, _free_port())
+    port, holder = held_port()
+    server = PostgresServer(folder, found, port)
     try:
         password = folder / "password"
         password.write_text(PASSWORD)
@@ -158,4 +153,5 @@ def running_postgres() -> Iterator[PostgresServer]:
     finally:
         if server.process is not None:
             server.stop(signal.SIGQUIT)  # its data is not wanted any more
+        holder.close()
         shutil.rmtree(folder)

@@ -14,7 +14,19 @@ TOGETHER = ("tests/escape",)
 BY_ISOLATION = "tests/conformance"
 """A folder whose files share one fabric for each kind of isolation, by which its tests are named."""
 
-LONGEST_FIRST: tuple[str, ...] = ()
+LONGEST_FIRST = (
+    "tests/fabric/test_chaos.py",
+    "tests/escape",
+    "tests/fabric/test_shares.py",
+    "tests/fabric/test_standby.py",
+    "tests/fabric/test_recovery.py",
+    "tests/fabric/test_edges.py",
+    "tests/fabric/test_bad_input.py",
+    "tests/fabric/test_sealed.py",
+    "tests/conformance[sealed]",
+    "tests/conformance[shared]",
+    "tests/unit/records/test_contract.py",
+)
 """Parts that take more than a few seconds, so that none of them is begun when there is nothing left to do beside it."""
 
 
