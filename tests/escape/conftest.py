@@ -194,7 +194,9 @@ def _attacked(
             client = running.enter_context(process("client", plans["client"], remote, fabric.prefix))
             fabric.wait_running(GPT2_ID)
             before = _pids(fabric)
-            up.write_text(json.dumps({"pids": before, "data": str(fabric.data), "planted": PLANTED}))
+            told = up.with_suffix(".part")
+            told.write_text(json.dumps({"pids": before, "data": str(fabric.data), "planted": PLANTED}))
+            told.rename(up)  # the client looks for it all the while
             sealed = results(client, plans["client"])
             yield Outcome(
                 sealed,
