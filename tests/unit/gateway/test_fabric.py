@@ -46,7 +46,7 @@ class AgentStub:
 
     async def hears(self, kind: type[link.ToAgent], number: int = 1) -> link.ToAgent:  # type: ignore[valid-type]
         """The so-manieth message of this kind, when it has come."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(found := [message for message in self.told if isinstance(message, kind)]) < number:
                 assert not self.runtime.done(), "the runtime has stopped"
                 await asyncio.sleep(0.005)

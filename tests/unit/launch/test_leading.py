@@ -64,7 +64,7 @@ async def test_second_one_is_refused_or_waits_its_turn(
                 await asyncio.sleep(0.005)
         assert logs[0]["event"] == "gateway.standing_by"
         assert not entered.is_set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await waiting
     assert entered.is_set()
 
@@ -95,7 +95,7 @@ async def test_standby_waits_for_the_database_too_and_others_do_not(
     await asyncio.wait([waiting], timeout=0.2)
     assert not waiting.done()
     network.down = False
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await waiting
 
 
@@ -106,7 +106,7 @@ async def test_leader_without_a_database_gives_way_only_if_there_may_be_another(
     async with leading(settings(folder, network.url, standby=standby), folder) as records:
         keeping = asyncio.create_task(keep_leading(records, standby=standby))
         network.down = True
-        await asyncio.wait([keeping], timeout=20.0 if standby else 0.5)
+        await asyncio.wait([keeping], timeout=60.0 if standby else 0.5)
         assert keeping.done() is standby
         network.down = False
         if standby:
