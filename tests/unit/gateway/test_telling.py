@@ -64,7 +64,7 @@ class Node:
     async def hears(self, job: JobId, sentence: str) -> None:
         async with asyncio.timeout(20):
             while self.told(job) != sentence:
-                self.fabric._positions.refresh(time.monotonic(), all_models=True)
+                self.fabric._runtime._positions.refresh(time.monotonic(), all_models=True)
                 await asyncio.sleep(0.02)
 
 
@@ -89,7 +89,7 @@ async def node(records: SqlRecordStore, blobs: FileBlobs) -> AsyncIterator[Node]
 
 async def limit(node: Node, records: SqlRecordStore, scope: Scope, name: str, amount: float) -> None:
     await records.set_quota(scope, name, Measure.RUNNING_JOBS, amount)
-    await node.fabric._look_at_people()
+    await node.fabric._runtime._look_at_people()
 
 
 async def test_who_has_as_many_jobs_running_as_may_is_told_the_limit_and_the_place(

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from edif.core.ids import ANONYMOUS
 from edif.core.limits import MIB
+from edif.gateway.rates import Pace
 from edif.gateway.subscribers import Subscriber
 from edif.launch.server import listen, make_server
 from edif.settings import Settings
@@ -47,7 +48,7 @@ async def status_sockets(folder: Path) -> AsyncIterator[StatusSockets]:
     with listen(settings) as sock:
         sockets.port = sock.getsockname()[1]
         app = Starlette(routes=[WebSocketRoute("/subscribe", sockets.route)])
-        server = make_server(settings, app, None)
+        server = make_server(settings, app, Pace(1e6), None)
         serving = asyncio.create_task(server.serve([sock]))
         try:
             yield sockets
@@ -110,7 +111,7 @@ def test_the_process_may_open_as_many_descriptors_as_connections(tmp_path: Path)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
     try:
-        make_server(Settings(data=tmp_path, max_connections=1500), Starlette(), None)
+        make_server(Settings(data=tmp_path, max_connections=1500), Starlette(), Pace(1e6), None)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(1500 + 512, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

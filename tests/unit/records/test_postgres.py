@@ -66,6 +66,17 @@ async def durably(write: Callable[[], Awaitable[T]]) -> T:
                 await asyncio.sleep(0.05)
 
 
+def count_sessions(url: str) -> int:
+    """Sessions of writers, open now."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        found = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'edif writer%' AND datname = current_database()"
+        ).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
 def end_sessions(url: str, of: str = "edif writer%") -> int:
     """As an administrator would; the number of sessions that were ended."""
     with psycopg.connect(url, autocommit=True) as connection:
@@ -360,4 +371,7 @@ async def test_who_may_not_lead_leaves_no_session_behind(url: str, opened: Opene
     for _ in range(3):
         with pytest.raises(LeadLost):
             await opened(leading=True)
+    async with asyncio.timeout(60):  # the server takes its time over the end of a session
+        while count_sessions(url) > 1:
+            await asyncio.sleep(0.05)
     assert end_sessions(url) == 1, "the leader's own"
