@@ -42,7 +42,7 @@ async def put_blob(request: Request, kind: str, blob_id: str) -> Response:
     try:
         size = await edge.blobs.put(name, bounded_body(request, limit), limit_bytes=limit)
     except Refused as error:
-        if error.kind is errors.STORAGE_FULL and _full_without_it(edge):
+        if error.kind is errors.STORAGE_FULL and _may_fit_later(edge, request):
             raise OverLimit(
                 errors.STORAGE_LOW, "The fabric's disk is full; the result is taken when there is room again."
             ) from error
@@ -50,9 +50,11 @@ async def put_blob(request: Request, kind: str, blob_id: str) -> Response:
     return json_answer(b'{"size_bytes": %d}' % size)
 
 
-def _full_without_it(edge: Edge) -> bool:
-    """Whether a result that found no room is not itself to blame: then there may be room for it later."""
-    return edge.blobs.free_bytes() < max(edge.config.min_free_bytes, MIB)
+def _may_fit_later(edge: Edge, request: Request) -> bool:
+    """Whether a result that found no room is not itself to blame: the disk is full without it, or has been freed by now."""
+    free = edge.blobs.free_bytes()
+    size = request.headers.get("content-length", "")
+    return free < max(edge.config.min_free_bytes, MIB) or (size.isdecimal() and int(size) < free)
 
 
 def _name(kind: str, blob_id: str) -> str:

@@ -77,6 +77,20 @@ async def test_result_is_held_while_the_gateways_disk_is_full(
     assert list(spool.iterdir()) == []
 
 
+async def test_disk_that_is_freed_just_when_a_result_met_it_full_takes_the_result(
+    gateway: httpx.AsyncClient, spool: Path, disk: Path, blobs: FileBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filler, free_bytes = fill(disk), blobs.free_bytes
+
+    def freed_just_now() -> int:
+        filler.unlink(missing_ok=True)
+        return free_bytes()
+
+    monkeypatch.setattr(blobs, "free_bytes", freed_just_now)
+    assert (await a_result(gateway, spool).commit()).size == MIB
+    assert await blobs.size(NAME) == MIB
+
+
 async def test_result_that_is_itself_too_large_for_the_disk_ends_its_job_at_once(
     gateway: httpx.AsyncClient, spool: Path
 ) -> None:
