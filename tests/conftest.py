@@ -9,7 +9,7 @@ import pytest
 from tests.servers.postgres import PostgresServer, running_postgres
 from tests.support.mint import mint
 from tests.support.models import GPT2_ID, make_models
-from tests.support.parts import InParts, longest_first
+from tests.support.parts import InParts, longest_first, tell_apart
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -18,6 +18,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InParts:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    tell_apart(items)
     if hasattr(config, "workerinput"):  # one of several processes
         longest_first(items)
 

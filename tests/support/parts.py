@@ -3,6 +3,7 @@
 Without ``-n`` this changes nothing.
 """
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -18,16 +19,20 @@ LONGEST_FIRST = (
     "tests/fabric/test_chaos.py",
     "tests/escape",
     "tests/fabric/test_shares.py",
-    "tests/fabric/test_standby.py",
     "tests/fabric/test_recovery.py",
     "tests/fabric/test_edges.py",
+    "tests/fabric/test_standby.py",
     "tests/fabric/test_bad_input.py",
+    "tests/fabric/test_people.py",
     "tests/fabric/test_sealed.py",
+    "tests/fabric/test_tls.py",
     "tests/conformance[sealed]",
     "tests/conformance[shared]",
-    "tests/unit/records/test_contract.py",
+    "tests/fabric/test_old_clients.py",
+    "tests/fabric/test_neighbours.py",
+    "tests/fabric/test_welcome.py",
 )
-"""Parts that take more than a few seconds, so that none of them is begun when there is nothing left to do beside it."""
+"""Parts that take more than half a minute, so that none of them is begun when there is nothing left to do beside it."""
 
 
 def part_of(nodeid: str) -> str:
@@ -39,6 +44,20 @@ def part_of(nodeid: str) -> str:
     if file.startswith(f"{BY_ISOLATION}/"):
         return f"{BY_ISOLATION}[{'shared' if '[shared' in test else 'sealed'}]"
     return file
+
+
+def tell_apart(items: list[pytest.Item]) -> None:
+    """See that each test has an id of its own: of several with one id, only one would be handed out.
+
+    Raises:
+        pytest.UsageError: some have not.
+    """
+    for item in items:
+        if item.name not in item.nodeid:  # pytest 9.2 makes no ids of the names that schemathesis 4.32 gives
+            item._id = item.parent.id.child(item.name)
+    twice = [nodeid for nodeid, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if twice:
+        raise pytest.UsageError(f"Several tests have one id: {', '.join(twice)}.")
 
 
 def longest_first(items: list[pytest.Item]) -> None:
