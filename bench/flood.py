@@ -1,9 +1,11 @@
 """20,000 bad requests of one user beside a good one, who sends small traces at a steady pace, in turn with calm.
 
-The flood comes over two hundred connections, each of which gives an answer up after a second and connects anew.
+Half of them are patient: over two hundred connections, all written before the first answer is read. The others are
+not: each connection gives an answer up after about a second and connects anew.
 """
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import random
@@ -23,11 +25,13 @@ from bench.subjects import DEMO, DEMO_KEY, demo_fabric
 from bench.tables import quantile, table
 
 _REQUESTS = 20_000
-_ROUNDS = 10
+_ROUNDS = 8
 _CONNECTIONS = 200
-_PATIENCE_S = 1.0
+_ROUND_S = 20.0
+_PATIENCE_S = (0.5, 1.5)
 _EVERY_S = 0.1
 _SEED = 4
+_KINDS = ("patient", "impatient")
 
 
 def measure(work: Path) -> str:
@@ -38,35 +42,32 @@ def measure(work: Path) -> str:
         demo_fabric(work, EDIF_ISOLATION="shared") as fabric,
         ProcessPoolExecutor(1, mp_context=spawned) as other,
     ):
-        calm, flooded, answers, cpu_s, seconds = asyncio.run(_rounds(fabric, blobs, keys, other))
+        times, answers, cpu_s, seconds = asyncio.run(_rounds(fabric, blobs, keys, other))
     rows = [
         (
             name,
-            len(times),
-            *(f"{quantile(times, q) * 1000:.1f}" for q in (0.5, 0.99)),
-            f"{max(times) * 1000:.1f}",
+            len(found),
+            *(
+                f"{quantile(found, q) * 1000:.1f} ({quantile(found, q) / quantile(times['calm'], q):.2f}x)"
+                for q in (0.5, 0.99)
+            ),
+            f"{max(found) * 1000:.1f}",
         )
-        for name, times in (("calm", calm), ("flood", flooded))
+        for name, found in times.items()
     ]
-    ratios = (f"{quantile(flooded, q) / quantile(calm, q):.2f}x" for q in (0.5, 0.99, 1.0))
     title = f"{_REQUESTS:,} bad requests of one user beside a good one who sends {1 / _EVERY_S:.0f} small traces a second"
-    figures = (
-        f"{_REQUESTS / seconds:.0f} bad requests a second, {cpu_s / _REQUESTS * 1e6:.0f} µs of the gateway's processor time each "
-        "(the good user's jobs included)."
-    )
     codes = ", ".join(f"{number} x {code}" for code, number in answers.most_common())
-    times_table = table(
-        title, ("", "traces", "p50, ms", "p99, ms", "most, ms"), [*rows, ("ratio", "", *ratios)]
+    return (
+        f"{table(title, ('flood', 'traces', 'p50, ms', 'p99, ms', 'most, ms'), rows)}\n"
+        f"Processor time of the gateway: {cpu_s / seconds:.2f} of one core, the good user's jobs included. Answers: {codes}.\n"
     )
-    return f"{times_table}\n{figures} Answers: {codes}.\n"
 
 
 async def _rounds(
     fabric: Fabric, blobs: Path, keys: dict[str, str], other: ProcessPoolExecutor
-) -> tuple[list[float], list[float], Counter[str], float, float]:
+) -> tuple[dict[str, list[float]], Counter[str], float, float]:
     loop = asyncio.get_running_loop()
-    calm: list[float] = []
-    flooded: list[float] = []
+    times: dict[str, list[float]] = {"calm": [], **{kind: [] for kind in _KINDS}}
     answers: Counter[str] = Counter()
     cpu_s = seconds = 0.0
     blob = (blobs / "hidden.zst").read_bytes()
@@ -74,21 +75,21 @@ async def _rounds(
         for _ in range(20):
             await good.run("hidden")
         for number in range(_ROUNDS):
-            # Every second round the bad user's quota is used up: then every post is refused before it is read.
-            await limit_queue(fabric.data, "bad", 0 if number % 2 else None)
+            # In half of the rounds the bad user's quota is used up: then every post is refused before it is read.
+            await limit_queue(fabric.data, "bad", 0 if number // 2 % 2 else None)
             began, cpu = time.perf_counter(), gateway_seconds(fabric)
-            count = _REQUESTS // _ROUNDS
+            kind, count = _KINDS[number % 2], _REQUESTS // _ROUNDS
             flood = loop.run_in_executor(
-                other, send_flood, fabric.url, keys["bad"], blob, count, _SEED + number
+                other, send_flood, fabric.url, keys["bad"], blob, count, kind == "patient", _SEED + number
             )
-            flooded += await _steadily(good, flood.done)
+            times[kind] += await _steadily(good, flood.done)
             answers += await flood
             cpu_s += gateway_seconds(fabric) - cpu
             length = time.perf_counter() - began
             seconds += length
             ends = loop.time() + length
-            calm += await _steadily(good, lambda: loop.time() > ends)  # noqa: B023 - it is done before the next round
-    return calm, flooded, answers, cpu_s, seconds
+            times["calm"] += await _steadily(good, lambda: loop.time() > ends)  # noqa: B023 - it is done before the next round
+    return times, answers, cpu_s, seconds
 
 
 async def _steadily(good: Replayer, over: Callable[[], bool]) -> list[float]:
@@ -105,25 +106,38 @@ async def _steadily(good: Replayer, over: Callable[[], bool]) -> list[float]:
 
 
 # -- the flood, in a process of its own --------------------------------------------------------------------
-def send_flood(url: str, key: str, blob: bytes, count: int, seed: int) -> "Counter[str]":
-    """Send so many bad requests, each as soon as its connection's last is answered or given up; the statuses."""
-    return asyncio.run(_flood(url, key, blob, count, seed))
-
-
-async def _flood(url: str, key: str, blob: bytes, count: int, seed: int) -> "Counter[str]":
-    address = urlsplit(url)
+def send_flood(url: str, key: str, blob: bytes, count: int, patient: bool, seed: int) -> "Counter[str]":
+    """Send so many bad requests, for twenty seconds at the most; the statuses that were read."""
     choose = random.Random(seed)
-    requests = iter([_bad_request(choose, key, blob) for _ in range(count)])
+    requests = [_bad_request(choose, key, blob) for _ in range(count)]
+    shares = [requests[first::_CONNECTIONS] for first in range(_CONNECTIONS)]
+    return asyncio.run(_flood(url, shares, choose, patient=patient))
+
+
+async def _flood(
+    url: str, shares: list[list[bytes]], choose: random.Random, *, patient: bool
+) -> "Counter[str]":
+    address = urlsplit(url)
     answers: Counter[str] = Counter()
 
-    async def one_connection() -> None:
+    async def all_at_once(requests: list[bytes]) -> None:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        for request in requests:
+            writer.write(request)
+        ends = False
+        while not ends:
+            status, ends = await _answer(reader)
+            answers[status] += 1
+
+    async def one_by_one(requests: list[bytes]) -> None:
         streams = None
         for request in requests:
-            if streams is None or streams[0].at_eof():
+            if streams is None:
                 streams = await asyncio.open_connection(address.hostname, address.port)
             try:
-                async with asyncio.timeout(_PATIENCE_S):
-                    status, ends = await _exchange(*streams, request)
+                async with asyncio.timeout(choose.uniform(*_PATIENCE_S)):
+                    streams[1].write(request)
+                    status, ends = await _answer(streams[0])
             except TimeoutError:
                 status, ends = "given up", True
             answers[status] += 1
@@ -131,16 +145,18 @@ async def _flood(url: str, key: str, blob: bytes, count: int, seed: int) -> "Cou
                 streams[1].close()
                 streams = None
 
-    await asyncio.gather(*(one_connection() for _ in range(_CONNECTIONS)))
+    send = all_at_once if patient else one_by_one
+    floods = asyncio.gather(*map(send, shares))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_ROUND_S):
+            await floods
+    answers["not answered"] += sum(map(len, shares)) - answers.total()
     return answers
 
 
-async def _exchange(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
-) -> tuple[str, bool]:
-    """The answer's status, and whether the connection ends with it."""
+async def _answer(reader: asyncio.StreamReader) -> tuple[str, bool]:
+    """The next answer's status, and whether the connection ends with it."""
     try:
-        writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         lines = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
         await reader.readexactly(int(lines.get("content-length", 0)))
