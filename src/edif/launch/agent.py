@@ -16,6 +16,7 @@ from edif.core.errors import SetupError
 from edif.launch.data_folder import DataFolder
 from edif.launch.renewal import FollowingContext
 from edif.launch.tls import client_context, client_files
+from edif.launch.watchdog import loop_watched
 from edif.settings import Settings, environment
 from edif.telemetry import logs
 from edif.telemetry.log_files import LogFile
@@ -36,6 +37,11 @@ def run(settings: Settings) -> None:
 
 
 async def _main(settings: Settings) -> None:
+    async with loop_watched():
+        await _run(settings)
+
+
+async def _run(settings: Settings) -> None:
     folder = DataFolder(settings.data.resolve())
     folder.prepare()
     faults.arm(settings.faults, folder.fault_marks)

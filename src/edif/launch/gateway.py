@@ -33,6 +33,7 @@ from edif.launch.models import catalogue_of
 from edif.launch.renewal import FollowingContext
 from edif.launch.server import GatewayServer, listen, make_server, own_url
 from edif.launch.tls import server_context, server_files
+from edif.launch.watchdog import loop_watched
 from edif.models.catalogue import Catalogue
 from edif.records.store import RecordStore
 from edif.settings import Settings
@@ -61,7 +62,7 @@ async def _main(settings: Settings) -> None:
     catalogue = catalogue_of(settings)
     tls = _tls(settings)
     with folder.while_there_is_room():
-        async with leading(settings, folder) as records:
+        async with loop_watched(), leading(settings, folder) as records:
             await _check_exposure(settings, records)
             with listen(settings) as sock:
                 await _serve(settings, folder, catalogue, records, sock, tls)
