@@ -14,7 +14,7 @@ from edif.blobs.store import BlobStore, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import EdifError, StoreUnavailable
 from edif.core.ids import JobId
-from edif.core.job import Attempt, AttemptOutcome, ClientStatus, Ending, JobState
+from edif.core.job import Attempt, AttemptOutcome, ClientStatus, Ending, Job, JobState
 from edif.core.limits import Limits
 from edif.faults import Point
 from edif.gateway.active import ActiveJob, ActiveJobs
@@ -183,4 +183,11 @@ class Conductor:
         )
         await self._results.tell(active, ending)
         faults.point(Point.END_TOLD)
+        await self._delete_unwanted(job, ending)
+
+    async def _delete_unwanted(self, job: Job, ending: Ending) -> None:
+        """The payload, and what tries that do not count have left."""
         await self._blobs.delete(payload_name(job.id))
+        lost = job.attempts - 1 if ending.state is JobState.COMPLETED else job.attempts
+        for attempt in range(1, lost + 1):
+            await self._blobs.delete(result_name(job.id, attempt))

@@ -134,7 +134,7 @@ async def test_a_job_is_stopped_though_the_mocked_full_store_cannot_remember_its
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "cancelled"])
 async def test_end_of_a_lost_attempt_that_comes_while_the_job_waits_again_changes_nothing(
-    agent: AgentStub, fabric: Fabric, records: SqlRecordStore, outcome: str
+    agent: AgentStub, fabric: Fabric, records: SqlRecordStore, blobs: FileBlobs, outcome: str
 ) -> None:
     """The replica dies while the attempt's result is on its way: first its death is heard, then the end."""
     agent.join()
@@ -153,6 +153,10 @@ async def test_end_of_a_lost_attempt_that_comes_while_the_job_waits_again_change
     await agent.hears(link.OutcomeRecorded, 2)
     assert await state(records, job) is JobState.COMPLETED
     assert fabric.alive
+    # Nothing is kept but the result of the try that counts.
+    async with asyncio.timeout(60):
+        while await blobs.names() != [result_name(job, 2)]:
+            await asyncio.sleep(0.01)
 
 
 async def test_nobodys_name_is_in_the_log_of_acts_however_new_or_gone_they_are(
