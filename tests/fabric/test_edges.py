@@ -370,7 +370,7 @@ async def test_a_remote_agent_holds_its_result_while_the_gateways_disk_is_full(
                         await asyncio.sleep(0.02)
                 _fill(disk)
                 async with asyncio.timeout(60):
-                    while "agent.result_held" not in (tmp_path / "agent.log").read_text():
+                    while "agent.result_held" not in (tmp_path / "a.log").read_text():
                         await asyncio.sleep(0.1)
                 (disk / "filler").unlink()
                 ends = [await client.poll(job) for job in (runs, large)]
