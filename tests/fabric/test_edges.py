@@ -18,6 +18,7 @@ from tests.support.fabric import EDIF, PATIENCE_S, Fabric, clean_environment, st
 from tests.support.models import GPT2_ID
 from tests.support.proxy import prefix_proxy
 from tests.support.replay import FINAL, Replayer
+from tests.support.small_disk import small_disk
 
 
 async def test_a_result_link_resumes_by_range(client: Replayer) -> None:
@@ -289,31 +290,28 @@ async def test_cancel_while_the_result_is_being_uploaded(
 async def test_a_full_disk_refuses_new_jobs_and_loses_none(
     models: dict[str, Path], blobs: Path, tmp_path: Path
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
-    fabric = None
-    try:
-        fabric = start_fabric(
-            disk / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_MIN_FREE_BYTES=str(4 * 2**20)
-        )
-        async with Replayer(fabric.url, blobs) as client:
-            before = await client.run("hello")
-            waiting = await client.submit("slow")
-            (disk / "filler").write_bytes(bytes(_free(disk) - 2 * 2**20))
-            answer = await client.post("hello")
-            assert (answer.status_code, answer.json()["code"]) == (507, errors.STORAGE_LOW.code)
-            assert (await client.poll(waiting))["status"] == "COMPLETED"  # it was accepted before
-            (disk / "filler").unlink()
-            assert (await client.run("hello")).result == before.result
-            too_much = await client.run("too_much")
-            assert too_much.status == "ERROR"
-            assert too_much.description.endswith("[storage_full]")
-            assert (await client.run("hello")).result == before.result
-    finally:
-        if fabric is not None:
-            fabric.stop()
-        subprocess.run(["umount", str(disk)], check=True)
+    with small_disk(tmp_path / "disk") as disk:
+        fabric = None
+        try:
+            fabric = start_fabric(
+                disk / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_MIN_FREE_BYTES=str(4 * 2**20)
+            )
+            async with Replayer(fabric.url, blobs) as client:
+                before = await client.run("hello")
+                waiting = await client.submit("slow")
+                (disk / "filler").write_bytes(bytes(_free(disk) - 2 * 2**20))
+                answer = await client.post("hello")
+                assert (answer.status_code, answer.json()["code"]) == (507, errors.STORAGE_LOW.code)
+                assert (await client.poll(waiting))["status"] == "COMPLETED"  # it was accepted before
+                (disk / "filler").unlink()
+                assert (await client.run("hello")).result == before.result
+                too_much = await client.run("too_much")
+                assert too_much.status == "ERROR"
+                assert too_much.description.endswith("[storage_full]")
+                assert (await client.run("hello")).result == before.result
+        finally:
+            if fabric is not None:
+                fabric.stop()
 
 
 @pytest.mark.slow
@@ -322,33 +320,30 @@ async def test_jobs_that_wait_or_run_when_the_disk_fills_up_end_as_ever_when_it_
     models: dict[str, Path], blobs: Path, tmp_path: Path
 ) -> None:
     """Not a byte is left for records, results and logs, until a while after the job that runs has come to its end."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
-    fabric = None
-    try:
-        fabric = start_fabric(
-            disk / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_MIN_FREE_BYTES=str(2**20)
-        )
-        fabric.wait_running(GPT2_ID)
-        async with Replayer(fabric.url, blobs) as client:
-            calm = [(await client.run(name)).result for name in ("slow", "hello", "wave")]
-            jobs = [await client.submit(name) for name in ("slow", "hello", "wave")]
-            await client.until_running(jobs[0])
-            _fill(disk)
-            assert (await client.post("hello")).status_code == 507
-            await asyncio.sleep(
-                5
-            )  # longer than the job runs; there is no room to log that its end cannot be kept
-            (disk / "filler").unlink()
-            ends = [await client.poll(job) for job in jobs]
-            assert [end["status"] for end in ends] == ["COMPLETED"] * 3
-            assert [await client.fetch(end) for end in ends] == calm
-            assert (await client.run("hello")).result == calm[1]
-    finally:
-        if fabric is not None:
-            fabric.stop()
-        subprocess.run(["umount", str(disk)], check=True)
+    with small_disk(tmp_path / "disk") as disk:
+        fabric = None
+        try:
+            fabric = start_fabric(
+                disk / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_MIN_FREE_BYTES=str(2**20)
+            )
+            fabric.wait_running(GPT2_ID)
+            async with Replayer(fabric.url, blobs) as client:
+                calm = [(await client.run(name)).result for name in ("slow", "hello", "wave")]
+                jobs = [await client.submit(name) for name in ("slow", "hello", "wave")]
+                await client.until_running(jobs[0])
+                _fill(disk)
+                assert (await client.post("hello")).status_code == 507
+                await asyncio.sleep(
+                    5
+                )  # longer than the job runs; there is no room to log that its end cannot be kept
+                (disk / "filler").unlink()
+                ends = [await client.poll(job) for job in jobs]
+                assert [end["status"] for end in ends] == ["COMPLETED"] * 3
+                assert [await client.fetch(end) for end in ends] == calm
+                assert (await client.run("hello")).result == calm[1]
+        finally:
+            if fabric is not None:
+                fabric.stop()
 
 
 @pytest.mark.slow
@@ -356,28 +351,25 @@ async def test_jobs_that_wait_or_run_when_the_disk_fills_up_end_as_ever_when_it_
 async def test_a_remote_agent_holds_its_result_while_the_gateways_disk_is_full(
     models: dict[str, Path], blobs: Path, tmp_path: Path
 ) -> None:
-    disk = tmp_path / "g"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
-    try:
-        with _apart(models[GPT2_ID], tmp_path, EDIF_MIN_FREE_BYTES=str(2**20)) as url:
-            async with Replayer(url, blobs) as client:
-                calm = (await client.run("slow")).result
-                runs = await client.submit("slow")
-                large = await client.submit("large")
-                async with asyncio.timeout(60):
-                    while (await client.get(f"/response/{runs}")).json()["status"] != "RUNNING":
-                        await asyncio.sleep(0.02)
-                _fill(disk)
-                async with asyncio.timeout(60):
-                    while "agent.result_held" not in (tmp_path / "a.log").read_text():
-                        await asyncio.sleep(0.1)
-                (disk / "filler").unlink()
-                ends = [await client.poll(job) for job in (runs, large)]
-                assert [(end["status"], end["meta"]["attempts"]) for end in ends] == [("COMPLETED", 1)] * 2
-                assert await client.fetch(ends[0]) == calm
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    with (
+        small_disk(tmp_path / "g") as disk,
+        _apart(models[GPT2_ID], tmp_path, EDIF_MIN_FREE_BYTES=str(2**20)) as url,
+    ):
+        async with Replayer(url, blobs) as client:
+            calm = (await client.run("slow")).result
+            runs = await client.submit("slow")
+            large = await client.submit("large")
+            async with asyncio.timeout(60):
+                while (await client.get(f"/response/{runs}")).json()["status"] != "RUNNING":
+                    await asyncio.sleep(0.02)
+            _fill(disk)
+            async with asyncio.timeout(60):
+                while "agent.result_held" not in (tmp_path / "a.log").read_text():
+                    await asyncio.sleep(0.1)
+            (disk / "filler").unlink()
+            ends = [await client.poll(job) for job in (runs, large)]
+            assert [(end["status"], end["meta"]["attempts"]) for end in ends] == [("COMPLETED", 1)] * 2
+            assert await client.fetch(ends[0]) == calm
 
 
 def _fill(disk: Path) -> None:

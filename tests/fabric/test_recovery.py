@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.sizes import SIZES
 from tests.support.fabric import PATIENCE_S, Fabric, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
+from tests.support.small_disk import small_disk
 from tests.unit.helpers import fill
 
 
@@ -252,22 +252,19 @@ async def test_a_gateway_waits_for_a_database_that_is_away(
 async def test_a_gateway_waits_for_room_on_a_full_disk(
     models: dict[str, Path], blobs: Path, tmp_path: Path
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
-    fabric = None
-    try:
-        fabric = start_fabric(
-            disk / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_MIN_FREE_BYTES="0"
-        )
-        filler = fill(disk)
-        await _is_tried_until(fabric, "storage_full", filler.unlink)
-        async with Replayer(fabric.url, blobs) as client:
-            assert (await client.run("hello")).status == "COMPLETED"
-    finally:
-        if fabric is not None:
-            fabric.stop()
-        subprocess.run(["umount", str(disk)], check=True)
+    with small_disk(tmp_path / "disk") as disk:
+        fabric = None
+        try:
+            fabric = start_fabric(
+                disk / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_MIN_FREE_BYTES="0"
+            )
+            filler = fill(disk)
+            await _is_tried_until(fabric, "storage_full", filler.unlink)
+            async with Replayer(fabric.url, blobs) as client:
+                assert (await client.run("hello")).status == "COMPLETED"
+        finally:
+            if fabric is not None:
+                fabric.stop()
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """One hypothesis profile for all unit tests (the same examples at every run, unless it is a soak), a small disk."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.sizes import SIZES
+from tests.support import small_disk as mounted
 
 settings.register_profile(
     "edif",
@@ -27,8 +27,5 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MB."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted.small_disk(tmp_path / "disk", mib=1) as disk:
+        yield disk

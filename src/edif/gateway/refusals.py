@@ -1,4 +1,4 @@
-"""Answers to refused requests leave at a bounded rate, so that what one caller does wrong takes no time from others.
+"""Answers to refused requests leave at a bounded rate, so that what one caller does wrong takes little time from others.
 
 Only a refusal waits; what is done for the same caller is answered at once. ``docs/decisions/0011-the-edge.md``
 says what a flood costs with and without.

@@ -18,7 +18,6 @@ class LimitMet(NamedTuple):
     """A limit on running jobs that leaves no room, and how many run: those of the user, or of the whole group."""
 
     of_group: bool
-    most_running: int
     running: int
 
 
@@ -71,9 +70,9 @@ class Claims:
     def limit_met(self, user: str, group: str) -> LimitMet | None:
         """Why no further job of this user may begin."""
         if not self.user_may_run(user):
-            return LimitMet(False, self._users[user].most_running or 0, self._running_users.get(user, 0))
+            return LimitMet(False, self._running_users.get(user, 0))
         if not self.group_may_run(group):
-            return LimitMet(True, self._groups[group].most_running or 0, self._running_groups.get(group, 0))
+            return LimitMet(True, self._running_groups.get(group, 0))
         return None
 
     def limited(self, user: str, group: str) -> bool:

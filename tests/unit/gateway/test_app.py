@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 from structlog.testing import capture_logs
 
 from edif.core.ids import ANONYMOUS, ModelId, UserName, new_job_id
@@ -65,6 +66,11 @@ async def test_a_crash_is_told_once_in_the_log_and_not_to_the_client(
     assert [entry["event"] for entry in logs] == ["gateway.crash"]
 
 
+def client_of(app: Starlette, address: str = "127.0.0.1") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, client=(address, 1))
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long refusals were held back, without the wait and while no time passes."""
@@ -81,8 +87,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def test_refusals_of_strangers_wait_and_what_is_served_does_not(
     edge: Edge, records: SqlRecordStore, waits: list[float]
 ) -> None:
-    app = create_app(replace(edge, refusals=Pace(2.0)), records)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+    async with client_of(create_app(replace(edge, refusals=Pace(2.0)), records)) as client:
         for _ in range(10):
             assert (await client.get("/nothing")).status_code == 404
         assert waits == []
@@ -103,8 +108,7 @@ async def test_refusals_of_a_user_wait_wherever_they_come_from_and_others_do_not
     addresses = iter(range(1, 100))
 
     async def ask(name: UserName) -> None:
-        transport = httpx.ASGITransport(app, client=(f"192.0.2.{next(addresses)}", 1))
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        async with client_of(app, f"192.0.2.{next(addresses)}") as client:
             answer = await client.get("/response/unknown", headers={"ndif-api-key": keys[name]})
         assert answer.status_code == 404
 
@@ -118,8 +122,7 @@ async def test_refusals_of_a_user_wait_wherever_they_come_from_and_others_do_not
 async def test_the_one_user_of_an_open_fabric_does_not_wait(
     edge: Edge, records: SqlRecordStore, waits: list[float]
 ) -> None:
-    app = create_app(replace(edge, refusals=Pace(2.0)), records)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+    async with client_of(create_app(replace(edge, refusals=Pace(2.0)), records)) as client:
         for _ in range(12):
             assert (await client.get("/response/unknown")).status_code == 404
     assert waits == []
