@@ -40,18 +40,20 @@ class Gateway:
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway without agents; this machine's tests are many addresses: 127.0.0.1, 127.0.0.2 and so on."""
     data = tmp_path_factory.mktemp("neighbours") / "data"
-    process = subprocess.Popen(
-        [EDIF, "gateway", "--demo", "--port", "0", "--data", str(data)],
-        env=clean_environment(
-            EDIF_LOG_JSON="true",
-            EDIF_HEADER_TIMEOUT_S="1",
-            EDIF_STALL_TIMEOUT_S="2",
-            EDIF_BODY_BYTES_PER_S="1000",
-            EDIF_MAX_CONNECTIONS_PER_ADDRESS=str(PER_ADDRESS),
-            EDIF_STATUS_PER_S="1",
-        ),
-        stderr=subprocess.DEVNULL,
-    )
+    log = data.with_name("log")
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [EDIF, "gateway", "--demo", "--port", "0", "--data", str(data)],
+            env=clean_environment(
+                EDIF_LOG_JSON="true",
+                EDIF_HEADER_TIMEOUT_S="1",
+                EDIF_STALL_TIMEOUT_S="2",
+                EDIF_BODY_BYTES_PER_S="1000",
+                EDIF_MAX_CONNECTIONS_PER_ADDRESS=str(PER_ADDRESS),
+                EDIF_STATUS_PER_S="1",
+            ),
+            stderr=stderr,
+        )
     facts = data / "run" / "gateway.json"
     while not facts.exists():
         assert process.poll() is None
@@ -59,6 +61,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     yield Gateway(data, json.loads(facts.read_text())["url"])
     process.terminate()
     assert process.wait(timeout=30) in (0, -15)
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +105,15 @@ class Connection:
         assert body["detail"].endswith(f"[{kind.code}]")
         assert int(head.split()[1]) == kind.http_status
         return kind.http_status, kind
+
+    async def answer(self) -> tuple[int, bytes]:
+        """The next answer's status and body, of a connection that goes on."""
+        async with asyncio.timeout(PATIENCE_S):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+            body = await self.reader.readexactly(int(length.split(b":")[1]))
+        assert b"connection: close" not in head
+        return int(head.split()[1]), body
 
     async def ended(self) -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -188,6 +200,40 @@ async def test_a_head_that_is_too_large_or_none(gateway: Gateway, head: bytes, k
     async with connection(gateway) as bad:
         bad.writer.write(head)
         assert await bad.refusal() == (kind.http_status, kind)
+
+
+PING = b"GET /ping HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+LOST = PING.replace(b"/ping", b"/nothing")
+BAD_POST = (
+    b"POST /request HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: multipart/form-data; boundary=b\r\n"
+    b"content-length: 5\r\n\r\n--b--"
+)
+
+
+async def test_what_was_asked_before_a_bad_head_is_answered_first(gateway: Gateway) -> None:
+    async with connection(gateway, "127.0.0.3") as bad:
+        bad.writer.write(PING + BAD_POST + PING + b"nonsense\r\n\r\n")
+        statuses = [(await bad.answer())[0] for _ in range(3)]
+        assert statuses == [200, 422, 200]
+        assert await bad.refusal() == (400, errors.REQUEST_MALFORMED)
+
+
+async def test_a_late_body_behind_answers(gateway: Gateway) -> None:
+    async with connection(gateway, "127.0.0.4") as bad:
+        bad.writer.write(PING + POST + PART)
+        assert (await bad.answer())[0] == 200
+        assert await refused_while_dripping(bad, b"a") is errors.REQUEST_TIMEOUT
+
+
+async def test_a_client_that_leaves_its_answers_behind(gateway: Gateway) -> None:
+    """Answers are held back after the first fifty; that nobody is there any more when one is due is no fault of ours."""
+    async with connection(gateway, "127.0.0.5") as bad:
+        bad.writer.write(LOST * 60)
+        for _ in range(50):
+            assert (await bad.answer())[0] == 404
+    async with connection(gateway, "127.0.0.5") as other:
+        other.writer.write(LOST)
+        assert (await other.answer())[0] == 404
 
 
 # -- bodies --------------------------------------------------------------------------------------------

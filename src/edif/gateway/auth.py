@@ -4,6 +4,7 @@ A fabric without users is open to this machine alone. It then answers only reque
 and come from no web page, for otherwise any page that the user visits could send it code to run.
 """
 
+import asyncio
 import contextlib
 import hmac
 import time
@@ -20,7 +21,7 @@ from edif.core.errors import AuthRefused, StoreUnavailable
 from edif.core.ids import ANONYMOUS, LOCAL
 from edif.core.users import ApiKey, Identity, Role, User
 from edif.gateway.callers import caller, know_caller
-from edif.gateway.rates import RateLimiter
+from edif.gateway.rates import Pace, RateLimiter
 from edif.records.keys import digest
 from edif.records.store import RecordStore
 
@@ -28,6 +29,7 @@ KEY_HEADER = "ndif-api-key"
 _CACHE_S = 1.0
 _CACHE_ENTRIES = 10_000
 _SIGN_IN_S = 3600.0
+_AT_ONCE = 20  # requests of one user; a trace takes three
 
 LOCAL_OPERATOR = Identity(LOCAL, Role.OPERATOR)
 _NOBODY = Identity(ANONYMOUS, Role.OPERATOR)
@@ -79,6 +81,7 @@ class Authenticator:
         self._loopback_only = loopback_only
         self._any_user: tuple[float, bool] = (0.0, False)
         self._requests = RateLimiter("requests", rates.requests_per_s)
+        self._turns = Pace(rates.requests_per_s, _AT_ONCE)
         self._refusals = RateLimiter("requests with a wrong key or none", rates.refusals_per_s)
         self._good: TTLCache[str, Identity] = TTLCache(_CACHE_ENTRIES, _CACHE_S, _now)
         self._bad: TTLCache[str, AuthRefused] = TTLCache(_CACHE_ENTRIES, _CACHE_S, _now)
@@ -94,6 +97,8 @@ class Authenticator:
 
     async def identify(self, connection: HTTPConnection) -> Identity:
         """The identity behind a request or socket, which is counted as one of theirs.
+
+        Who sends many at once waits here, so that others have their turn between them.
 
         Raises:
             AuthRefused: no key where one is needed, or one that does not count.
@@ -111,7 +116,11 @@ class Authenticator:
             raise self._counted(connection, AuthRefused(errors.KEY_MISSING, "This fabric needs an API key."))
         identity = await self._by_key(connection, digest(secret))
         know_caller(connection, identity.name)
-        self._requests.take(identity.name, time.monotonic())
+        now = time.monotonic()
+        self._requests.take(identity.name, now)
+        wait_s = self._turns.wait_s(identity.name, now)
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
         return identity
 
     async def identify_operator(self, connection: HTTPConnection) -> Identity:

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from edif.core import errors
@@ -27,6 +27,8 @@ from edif.wire.client_protocol import error_body
 # uvicorn writes a line for each request that does not parse: a stranger could fill the disk. They are counted instead.
 _log = logging.getLogger("uvicorn.error.requests")
 _log.setLevel(logging.ERROR)
+# What the end of the gateway cuts short is no fault, and of held answers and downloads there may be thousands.
+_log.addFilter(lambda line: line.exc_info is None or not isinstance(line.exc_info[1], asyncio.CancelledError))
 
 _MAX_HEADERS = 100
 _MAX_LINE_BYTES = (
@@ -146,6 +148,9 @@ class GuardedHttp(HttpToolsProtocol):
         self._body_bytes = 0
         self._spans_after_answer = 0
         self._refusal: EdifError | None = None
+        self._answering: RequestResponseCycle | None = None
+        """Whose answer is next; ``cycle`` is of the request that came last."""
+        self._last_words: EdifError | None = None
 
     # -- the connection --------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -163,6 +168,10 @@ class GuardedHttp(HttpToolsProtocol):
         if self._inside:
             self._inside = False
             self._door.leave(_host(self))
+        if self._answering is not None:
+            _give_up(
+                self._answering
+            )  # uvicorn tells only the last request, and an answer to this one would be a crash
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
@@ -293,17 +302,40 @@ class GuardedHttp(HttpToolsProtocol):
 
     # -- answers ---------------------------------------------------------------------------------------
     def _refuse(self, error: EdifError) -> None:
-        """Say why, where that can still be said, and end the connection."""
+        """Say why, where that can still be said, and end the connection; whole requests before it are answered first."""
         self._stop_timer()
+        refused = self.cycle if self._phase is _Phase.BODY and not self._answered else None
         self._phase = _Phase.REFUSED
         REFUSED.labels(error.code).inc()
-        in_answer = bool(self.pipeline) or (not self._answered and self.cycle.response_started)
-        if not self._answered:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        if in_answer:
-            self.transport.close()
-            return
+        if refused is not None and refused is self._answering:
+            if refused.response_started:
+                self.transport.close()
+                return
+            _give_up(refused)
+            self._answering = None
+        elif refused is not None:
+            self.pipeline.remove(next(queued for queued in self.pipeline if queued[0] is refused))
+        if self._owes_answer:
+            self._last_words = error
+        else:
+            self._say(error)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._last_words is not None and not self.transport.is_closing() and not self._owes_answer:
+            self._unset_keepalive_if_required()
+            error, self._last_words = self._last_words, None
+            self._say(error)
+
+    @property
+    def _owes_answer(self) -> bool:
+        return self._answering is not None and not self._answering.response_complete
+
+    def _say(self, error: EdifError) -> None:
         self.flow.resume_reading()
         # Who was not let in does not wait: there are too many connections already.
         wait_s = self._door.refusal_waits_s(_host(self)) if self._inside else 0.0
@@ -337,6 +369,12 @@ class GuardedSocket(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.leave(_host(self))
         super().connection_lost(exc)
+
+
+def _give_up(cycle: RequestResponseCycle) -> None:
+    """Let what works on this request know that nobody reads its answer."""
+    cycle.disconnected = True
+    cycle.message_event.set()
 
 
 def _host(protocol: GuardedHttp | GuardedSocket) -> str:

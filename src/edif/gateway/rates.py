@@ -1,4 +1,4 @@
-"""How often each caller may ask, and how fast refusals leave."""
+"""How often each caller may ask, and how fast requests are taken up and refusals leave."""
 
 import math
 
@@ -58,18 +58,22 @@ class RateLimiter:
 
 
 class Pace:
-    """Spreads answers in time: each caller gets ``per_s`` of them a second, and five seconds' worth at once.
+    """Spreads turns in time: each caller gets ``per_s`` of them a second, and so many at once.
 
-    No answer waits for more than ten seconds: more callers would give up than be slowed down. Of callers it
+    Nobody waits for more than ten seconds: more callers would give up than be slowed down. Of callers it
     knows as many as :class:`RateLimiter`.
+
+    Args:
+        at_once: turns that need not wait after a rest; five seconds' worth if not given.
     """
 
-    def __init__(self, per_s: float) -> None:
+    def __init__(self, per_s: float, at_once: float | None = None) -> None:
         self._gap_s = 1 / per_s
+        self._burst_s = _BURST_S if at_once is None else at_once * self._gap_s
         self._due: LRUCache[str, float] = LRUCache(_CALLERS)
 
     def wait_s(self, caller: str, now: float) -> float:
-        """How long this caller's next answer waits; it is counted."""
-        due = max(self._due.get(caller, 0.0), now - _BURST_S) + self._gap_s
+        """How long this caller's next turn waits; it is counted."""
+        due = max(self._due.get(caller, 0.0), now - self._burst_s) + self._gap_s
         self._due[caller] = min(due, now + _LONGEST_WAIT_S)
         return max(0.0, self._due[caller] - now)

@@ -16,6 +16,10 @@ from edif.records.access import Access
 from edif.records.schema import api_keys, changes, groups, jobs, quotas, usage, users
 
 _revision = sa.select(changes.c.number).where(changes.c.name == "people")
+# Made once: these are asked for every key that comes, known or not.
+_any_user = sa.select(users.c.name).limit(1)
+_user_of_name = sa.select(users).where(users.c.name == sa.bindparam("wanted"))
+_key_of_digest = sa.select(api_keys).where(api_keys.c.digest == sa.bindparam("wanted"))
 _next_revision = sa.update(changes).where(changes.c.name == "people").values(number=changes.c.number + 1)
 
 
@@ -53,7 +57,7 @@ class PeopleRecords(Access):
 
     # -- users -----------------------------------------------------------------------------------------
     async def any_user(self) -> bool:
-        return bool(await self._fetch(sa.select(users.c.name).limit(1)))
+        return bool(await self._fetch(_any_user))
 
     async def add_user(self, user: User, *, by: str = FABRIC) -> bool:
         def work(connection: sa.Connection) -> bool:
@@ -81,7 +85,7 @@ class PeopleRecords(Access):
         return [_user(row) for row in await self._fetch(sa.select(users).order_by(users.c.name))]
 
     async def user(self, name: UserName) -> User | None:
-        rows = await self._fetch(sa.select(users).where(users.c.name == name))
+        rows = await self._fetch(_user_of_name, {"wanted": name})
         return _user(rows[0]) if rows else None
 
     async def on_record(self, name: UserName) -> bool:
@@ -198,7 +202,7 @@ class PeopleRecords(Access):
         return [_key(row) for row in await self._fetch(statement)]
 
     async def key_by_digest(self, digest: str) -> ApiKey | None:
-        rows = await self._fetch(sa.select(api_keys).where(api_keys.c.digest == digest))
+        rows = await self._fetch(_key_of_digest, {"wanted": digest})
         return _key(rows[0]) if rows else None
 
     async def key_by_id(self, key_id: str) -> ApiKey | None:

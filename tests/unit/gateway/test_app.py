@@ -1,6 +1,8 @@
 """The application as a whole: what two applications under one roof must not change."""
 
+import asyncio
 import platform
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -77,10 +79,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waits: list[float] = []
     monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=lambda: 100.0))
 
-    async def note(seconds: float) -> None:
+    async def note(seconds: float, *_: object) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(refusals.asyncio, "sleep", note)
+    monkeypatch.setattr(refusals, "_hold", note)
     return waits
 
 
@@ -117,6 +119,28 @@ async def test_refusals_of_a_user_wait_wherever_they_come_from_and_others_do_not
     assert len(waits) == 2
     await ask(UserName("bob"))
     assert len(waits) == 2
+
+
+async def test_nothing_is_held_for_a_client_that_has_gone() -> None:
+    messages = iter([{"type": "http.request", "body": b"all"}, {"type": "http.disconnect"}])
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    await asyncio.wait_for(refusals._hold(3600.0, {"type": "http"}, receive), 60)
+
+
+async def test_the_rest_of_a_refused_body_is_not_read_while_its_answer_waits() -> None:
+    read = []
+
+    async def receive() -> dict[str, Any]:
+        read.append(True)
+        return {"type": "http.request", "body": b"part", "more_body": True}
+
+    began = time.monotonic()
+    await refusals._hold(0.2, {"type": "http"}, receive)
+    assert time.monotonic() - began >= 0.2
+    assert len(read) == 1
 
 
 async def test_the_one_user_of_an_open_fabric_does_not_wait(

@@ -52,6 +52,27 @@ async def refusal(auth: Authenticator, request: HTTPConnection) -> ErrorCode:
     return refused.value.kind
 
 
+# -- turns ---------------------------------------------------------------------------------------------
+async def test_who_sends_many_at_once_waits_for_a_turn_and_others_do_not(
+    records: SqlRecordStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(auth_module.asyncio, "sleep", note)
+    auth = Authenticator(records, TOKENS, AuthRates(8.0, 1e6), loopback_only=True)
+    many, _ = await add_key(records, ADA)
+    one, _ = await add_key(records, UserName("bob"))
+    for _ in range(23):
+        await auth.identify(connection(ndif_api_key=many))
+    assert waits == [0.125, 0.25, 0.375]
+    await auth.identify(connection(ndif_api_key=one))
+    await auth.identify(connection(ndif_api_key=TOKENS.operator))
+    assert len(waits) == 3
+
+
 # -- no users: open to this machine --------------------------------------------------------------------
 @pytest.mark.parametrize(
     "host",

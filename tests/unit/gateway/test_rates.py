@@ -110,6 +110,13 @@ def test_answers_wait_once_five_seconds_worth_have_left() -> None:
     assert pace.wait_s("a", 1020.0) == 0.0
 
 
+def test_so_many_turns_at_once_and_the_others_one_after_the_other() -> None:
+    pace = Pace(8.0, at_once=3)
+    assert [pace.wait_s("a", 1000.0) for _ in range(6)] == [0.0, 0.0, 0.0, 0.125, 0.25, 0.375]
+    assert pace.wait_s("a", 1000.375) == 0.125
+    assert [pace.wait_s("a", 1001.0) for _ in range(4)] == [0.0, 0.0, 0.0, 0.125]
+
+
 @given(
     per_s=st.floats(1.0, 50.0),
     gaps=st.lists(st.floats(0.0, 3.0), min_size=1, max_size=60),

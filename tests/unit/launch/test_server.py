@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
+from starlette.requests import Request
+from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -105,6 +107,33 @@ async def test_a_status_socket_that_is_never_read_is_cut(tmp_path: Path) -> None
             for _ in range(8):
                 sockets.subscriber.push(FRAME)
             await asyncio.wait_for(sockets.left.wait(), PATIENCE_S)
+
+
+async def test_what_the_end_cuts_short_is_not_logged_as_a_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    began: asyncio.Queue[None] = asyncio.Queue()
+
+    async def route(request: Request) -> None:
+        began.put_nowait(None)
+        if request.url.path == "/fault":
+            raise ZeroDivisionError
+        await asyncio.Event().wait()
+
+    settings = Settings(data=tmp_path, port=0)
+    with listen(settings) as sock:
+        server = make_server(settings, Starlette(routes=[Route("/{path}", route)]), Pace(1e6), None)
+        server.config.timeout_graceful_shutdown = 0
+        serving = asyncio.create_task(server.serve([sock]))
+        connections = [await asyncio.open_connection(*sock.getsockname()) for _ in range(2)]
+        for (_, writer), path in zip(connections, (b"fault", b"wait"), strict=True):
+            writer.write(b"GET /" + path + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+            await began.get()
+        server.should_exit = True
+        await serving
+        for _, writer in connections:
+            writer.close()
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
 
 
 def test_the_process_may_open_as_many_descriptors_as_connections(tmp_path: Path) -> None:
