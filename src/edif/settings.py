@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         default=200.0,
         gt=0,
         allow_inf_nan=False,
-        description="Requests of one user per second, to all routes that ask for a key.",
+        description="Requests of one user per second, to all routes that ask for a key. More than 20 at once take turns.",
     )
     refusals_per_s: float = Field(
         default=10.0,
