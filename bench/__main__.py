@@ -12,6 +12,7 @@ from bench import (
     footprint,
     isolation,
     latency,
+    results,
     sealed_memory,
     shares,
     subscribers,
@@ -28,6 +29,7 @@ MEASUREMENTS = {
     "crowd": crowd.measure,
     "subscribers": subscribers.measure,
     "flood": flood.measure,
+    "results": results.measure,
 }
 
 

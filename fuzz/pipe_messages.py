@@ -19,7 +19,8 @@ from edif.core.job import AttemptOutcome
 from edif.wire import link, pipe
 from edif.worker.attempt import run_attempt
 from edif.worker.replica import Replica, ReplicaCallbacks
-from edif.worker.transfer import Committed
+from edif.worker.spool import Committed, SpoolFile
+from edif.worker.transfer import Spooled
 from fuzz.target import Target, open_descriptors, samples
 
 FROM_RUNNER = typing.get_args(pipe.FromRunner)
@@ -212,14 +213,17 @@ class _Spooled:
     """A result that nobody wants."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.file = SpoolFile(path)
 
     async def commit(self) -> Committed:
+        committed = self.file.finish()
         self.discard()
-        return Committed(0, "")
+        return committed
 
     def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.file.finish()  # its followers have ended then
+        self.file.discard()
 
 
 class _Transfer:
@@ -229,7 +233,7 @@ class _Transfer:
     async def payload(self, job: str, url: str) -> int:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
-    def result(self, job: str, attempt: int, url: str) -> _Spooled:
+    def result(self, job: str, attempt: int, url: str) -> Spooled:
         return _Spooled(self._folder / "result")
 
     def free_bytes(self) -> int:

@@ -29,6 +29,7 @@ class Sizes:
         chaos_clients: clients of a fabric whose processes are killed again and again.
         chaos_jobs: jobs that they send, on each record store.
         api_examples: requests made from the description of each route.
+        large_result_mib: saved values of which the memory that they take beside them is measured.
         derandomize: whether every run tries the same examples.
     """
 
@@ -49,6 +50,7 @@ class Sizes:
     chaos_clients: int
     chaos_jobs: int
     api_examples: int
+    large_result_mib: int
     derandomize: bool
 
 
@@ -70,6 +72,7 @@ REDUCED = Sizes(
     chaos_clients=4,
     chaos_jobs=24,
     api_examples=20,
+    large_result_mib=256,
     derandomize=True,
 )
 FULL = Sizes(
@@ -90,6 +93,7 @@ FULL = Sizes(
     chaos_clients=40,
     chaos_jobs=2_000,
     api_examples=750,  # 1,000 took 31 minutes for all routes, on two cores that had four times as much to do
+    large_result_mib=4_096,
     derandomize=False,
 )
 

@@ -34,6 +34,9 @@ async def test_a_result_link_resumes_by_range(client: Replayer) -> None:
         same = {"range": "bytes=0-9", "if-range": whole.headers["etag"]}
         assert (await http.get(link, headers=same)).status_code == 206
         assert (await http.get(link, headers={"range": "bytes=999999999-"})).status_code == 416
+        known = await http.get(link, headers={"if-none-match": f'"other", W/{whole.headers["etag"]}'})
+        assert (known.status_code, known.content) == (304, b"")
+        assert (await http.get(link, headers={"if-none-match": '"other"'})).status_code == 200
         head = await http.head(link)
         assert (head.status_code, head.headers["content-length"]) == (200, str(len(whole.content)))
 

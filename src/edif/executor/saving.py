@@ -8,48 +8,18 @@ import errno
 import io
 import os
 from collections.abc import Callable
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import torch
 import zstandard
 
 from edif.core import errors
 from edif.core.errors import JobFailed
+from edif.core.limits import MIB
+from edif.executor.archive import Archive, lay_out
+from edif.executor.compression import compressor_for
 
-_COMPRESSION_LEVEL = 1
-_IN_MEMORY_BYTES = 8 * 1024 * 1024
-
-
-class _TooLarge(Exception):
-    pass
-
-
-class _BoundedWriter(io.RawIOBase):
-    """Passes writes on until ``limit_bytes`` would be passed; calls ``on_large`` once if it becomes much."""
-
-    def __init__(self, target: BinaryIO, limit_bytes: int, on_large: Callable[[], None]) -> None:
-        self._target = target
-        self._left = limit_bytes
-        self._large_at = limit_bytes - _IN_MEMORY_BYTES
-        self._on_large: Callable[[], None] | None = on_large
-        self.failure: Exception | None = None
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._left -= len(data)
-        if self._left < self._large_at and self._on_large is not None:
-            self._on_large()
-            self._on_large = None
-        if self._left < 0:
-            self.failure = _TooLarge()
-            raise self.failure
-        try:
-            return self._target.write(data)
-        except OSError as failure:
-            self.failure = failure
-            raise
+_LARGE_BYTES = 8 * MIB
 
 
 def read_payload(fd: int, compress: bool, expanded_limit_bytes: int) -> bytes:
@@ -73,7 +43,7 @@ def read_payload(fd: int, compress: bool, expanded_limit_bytes: int) -> bytes:
         with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=False) as reader:
             # In pieces: one read of the limit's size would reserve all of it.
             pieces, left = [], expanded_limit_bytes + 1
-            while left > 0 and (piece := reader.read(min(left, _IN_MEMORY_BYTES))):
+            while left > 0 and (piece := reader.read(min(left, _LARGE_BYTES))):
                 pieces.append(piece)
                 left -= len(piece)
             expanded = b"".join(pieces)
@@ -100,26 +70,28 @@ def write_result(
     limit_bytes: int,
     on_large: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serialise the saved values into the descriptor; ``on_large`` is called if that will take a while.
+    """Serialise the saved values into the descriptor, in one pass; ``on_large`` is called if that will take a while.
 
     Raises:
         JobFailed: a value cannot be pickled, the result is too large, or the disk is full.
     """
     try:
-        saved = _compact(saved, {})
-    except RecursionError as error:
+        archive = lay_out(saved)
+    except MemoryError:
+        raise
+    except Exception as error:
         raise _unpicklable(saved, error) from error
-    try:
-        with open(fd, "wb", closefd=False) as file:
-            if compress:
-                _write_compressed(saved, file, limit_bytes, on_large)
-            else:
-                _save(saved, _BoundedWriter(file, limit_bytes, on_large))
-    except _TooLarge:
+    if archive.size > limit_bytes:
         raise JobFailed(
             errors.RESULT_TOO_LARGE,
-            f"The saved values are larger than the {limit_bytes / 2**20:.0f} MiB that a result may have.",
-        ) from None
+            f"The saved values have {archive.size / 2**20:,.1f} MiB; "
+            f"a result may have {limit_bytes / 2**20:,.1f} MiB.",
+        )
+    if archive.size > _LARGE_BYTES:
+        on_large()
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            _write(archive, file, compress)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise JobFailed(
@@ -128,56 +100,15 @@ def write_result(
         raise
 
 
-def _write_compressed(
-    saved: dict[str, Any], file: BinaryIO, limit_bytes: int, on_large: Callable[[], None]
-) -> None:
-    # The frame's header needs the content's size before the first byte. A small result is kept in memory while
-    # its size is counted; a large one is serialised a second time, which costs less than a copy on a disk
-    # and needs none, for a sealed process has no other place to write to.
-    draft = _Draft()
-    _save(saved, _BoundedWriter(cast("BinaryIO", draft), limit_bytes, on_large))
-    compressor = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL)
+def _write(archive: Archive, file: BinaryIO, compress: bool) -> None:
     # No context manager: leaving one after a failed write raises its own error in place of the disk's.
-    writer = compressor.stream_writer(file, size=draft.size, closefd=False)
-    if draft.kept is not None:
-        writer.write(draft.kept.getbuffer())
+    writer = (
+        compressor_for(archive).stream_writer(file, size=archive.size, closefd=False) if compress else None
+    )
+    for piece in archive.pieces():
+        (writer or file).write(piece)
+    if writer is not None:
         writer.close()  # type: ignore[no-untyped-call]
-        return
-    try:
-        _save(saved, _BoundedWriter(cast("BinaryIO", writer), draft.size, lambda: None))
-        writer.close()  # type: ignore[no-untyped-call]
-    except (_TooLarge, zstandard.ZstdError):
-        raise JobFailed(
-            errors.RESULT_UNPICKLABLE, "One of the saved values is written differently each time."
-        ) from None
-
-
-class _Draft:
-    """Counts what is written, and keeps it while it is small."""
-
-    def __init__(self) -> None:
-        self.kept: io.BytesIO | None = io.BytesIO()
-        self.size = 0
-
-    def write(self, data: Any) -> int:
-        self.size += len(data)
-        if self.kept is not None:
-            if self.size > _IN_MEMORY_BYTES:
-                self.kept = None
-            else:
-                self.kept.write(data)
-        return len(data)
-
-
-def _save(saved: dict[str, Any], target: _BoundedWriter) -> None:
-    try:
-        torch.save(saved, cast("IO[bytes]", target))
-    except (_TooLarge, OSError):
-        raise
-    except Exception as error:
-        if target.failure is not None:  # torch's archive writer replaced it by one of its own
-            raise target.failure from None
-        raise _unpicklable(saved, error) from error
 
 
 def _unpicklable(saved: dict[str, Any], error: Exception) -> JobFailed:
@@ -187,31 +118,6 @@ def _unpicklable(saved: dict[str, Any], error: Exception) -> JobFailed:
         errors.RESULT_UNPICKLABLE,
         f"The saved variable {name!r} ({kind}) cannot be sent back: {type(error).__name__}: {error}.",
     )
-
-
-def _compact(value: Any, done: dict[int, Any]) -> Any:
-    """The value with every view replaced by a copy of what it shows: torch.save writes a view's whole base.
-
-    Looks into plain dicts, lists and tuples; ``done`` keeps what is shared shared, and ends cycles.
-    """
-    if id(value) in done:
-        return done[id(value)]
-    done[id(value)] = value
-    if type(value) is torch.Tensor:
-        done[id(value)] = _without_base(value)
-    elif type(value) is dict:
-        done[id(value)] = {key: _compact(item, done) for key, item in value.items()}
-    elif type(value) in (list, tuple):
-        done[id(value)] = type(value)(_compact(item, done) for item in value)
-    return done[id(value)]
-
-
-def _without_base(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.layout is not torch.strided or tensor.device.type == "meta" or tensor.is_quantized:
-        return tensor
-    if tensor.untyped_storage().nbytes() <= tensor.numel() * tensor.element_size():
-        return tensor
-    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 
 def _culprit(saved: dict[str, Any]) -> str:

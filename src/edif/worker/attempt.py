@@ -91,7 +91,7 @@ async def _run(
             progress.started()
             await _execute(message, replica, payload_fd, spooled, progress)
             executed = time.monotonic()
-            _check_size(spooled.path, message.result_limit_bytes)
+            _check_size(spooled.file.path, message.result_limit_bytes)
             committed = await spooled.commit()
             faults.point(Point.RESULT_COMMITTED)
             progress.moved(fetched - began + time.monotonic() - executed)
@@ -137,8 +137,13 @@ async def _execute(
         expanded_limit_bytes=message.expanded_limit_bytes,
         log_limit_bytes=message.log_limit_bytes,
     )
-    callbacks = JobCallbacks(log=progress.log, saving=progress.saving, spent=progress.spent)
-    result_fd = os.open(spooled.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def saving() -> None:
+        progress.saving()
+        spooled.file.follow()
+
+    callbacks = JobCallbacks(log=progress.log, saving=saving, spent=progress.spent)
+    result_fd = os.open(spooled.file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         progress.done(
             await replica.run(request, payload_fd, result_fd, callbacks, message.cell, message.time_limit_s)

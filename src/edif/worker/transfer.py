@@ -5,14 +5,12 @@ is for all others: signed links below the gateway, through a spool folder of the
 """
 
 import asyncio
-import hashlib
 import os
 import secrets
 import shutil
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +22,7 @@ from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.store import payload_name, result_name
 from edif.core import errors
 from edif.core.errors import JobFailed
+from edif.worker.spool import Committed, SpoolFile
 
 log = structlog.get_logger()
 
@@ -31,18 +30,10 @@ _CHUNK_BYTES = 1 << 20
 _SEND_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """A result that is in the blob store. Sizes in bytes."""
-
-    size: int
-    sha256: str
-
-
 class Spooled(Protocol):
     """A result being written: its file, where it goes, and how it is given up."""
 
-    path: Path
+    file: SpoolFile
 
     async def commit(self) -> Committed: ...
 
@@ -90,18 +81,18 @@ class _FolderSpooled:
     def __init__(self, blobs: FileBlobs, name: str) -> None:
         self._blobs = blobs
         self._name = name
-        self.path = blobs.temporary()
+        self.file = SpoolFile(blobs.temporary())
 
     async def commit(self) -> Committed:
         return await asyncio.to_thread(self._commit)
 
     def _commit(self) -> Committed:
-        committed = Committed(*_measure(self.path))
-        self._blobs.adopt(self.path, self._name)
+        committed = self.file.finish()
+        self._blobs.adopt(self.file.path, self._name)
         return committed
 
     def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
+        self.file.discard()
 
 
 class HttpTransfer:
@@ -143,23 +134,23 @@ class HttpTransfer:
 class _HttpSpooled:
     def __init__(self, client: httpx.AsyncClient, path: Path, url: str, hold_s: float) -> None:
         self._client = client
-        self.path = path
+        self.file = SpoolFile(path)
         self._url = url
         self._hold_s = hold_s
 
     async def commit(self) -> Committed:
-        size, sha256 = await asyncio.to_thread(_measure, self.path)
+        committed = await asyncio.to_thread(self.file.finish)
         until = time.monotonic() + self._hold_s
         try:
             for refused in count():
-                if await self._sent(size, held=refused > 0, last=time.monotonic() >= until):
+                if await self._sent(committed.size, held=refused > 0, last=time.monotonic() >= until):
                     break
                 if refused == 0:
-                    log.warning("agent.result_held", result=self.path.name, size_bytes=size)
+                    log.warning("agent.result_held", result=self.file.path.name, size_bytes=committed.size)
                 await asyncio.sleep(_SEND_AGAIN_S[min(refused, len(_SEND_AGAIN_S) - 1)])
         finally:
             self.discard()
-        return Committed(size, sha256)
+        return committed
 
     async def _sent(self, size: int, *, held: bool, last: bool) -> bool:
         """Send it; False if that is to be tried again, for the gateway has no room now.
@@ -186,12 +177,12 @@ class _HttpSpooled:
         raise TransferFailed(f"the gateway refused the result: HTTP {response.status_code}")
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        with self.path.open("rb") as file:
+        with self.file.path.open("rb") as file:
             while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
                 yield chunk
 
     def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
+        self.file.discard()
 
 
 def _code(response: httpx.Response) -> str:
@@ -200,9 +191,3 @@ def _code(response: httpx.Response) -> str:
         return str(response.json()["code"])
     except (ValueError, LookupError, TypeError):
         return ""
-
-
-def _measure(path: Path) -> tuple[int, str]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return file.tell(), digest

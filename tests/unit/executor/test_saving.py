@@ -204,10 +204,8 @@ def test_nothing_saved_is_an_empty_result(write: WriteTo, compress: bool) -> Non
 
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("megabytes", [7, 9, 40])
-def test_large_result_takes_the_way_over_the_disk_and_arrives_whole(
-    write: WriteTo, compress: bool, megabytes: int
-) -> None:
-    """Beyond 8 MiB the bytes wait in an unlinked file for their compression."""
+def test_large_result_arrives_whole(write: WriteTo, compress: bool, megabytes: int) -> None:
+    """Beyond 8 MiB its compression is chosen by a sample."""
     tensor = torch.randint(0, 255, (megabytes, 2**20), dtype=torch.uint8)
     path = write({"t": tensor, "after": "x"}, compress=compress)
     values = as_the_client(path, compressed=compress)
@@ -232,8 +230,9 @@ def test_result_far_over_the_limit_is_stopped_early(write: WriteTo, tmp_path: Pa
     with pytest.raises(JobFailed) as failed:
         write({"t": torch.zeros(200, 2**20, dtype=torch.uint8)}, compress=compress, limit=20 * 2**20)
     assert failed.value.kind is errors.RESULT_TOO_LARGE
-    assert "20 MiB" in failed.value.sentence
-    assert (tmp_path / "result").stat().st_size <= 20 * 2**20
+    assert "200.0 MiB" in failed.value.sentence
+    assert "20.0 MiB" in failed.value.sentence
+    assert (tmp_path / "result").stat().st_size == 0
 
 
 def test_slice_of_a_large_tensor_costs_what_is_sliced(write: WriteTo) -> None:
@@ -311,25 +310,7 @@ def test_full_disk_fails_the_job_and_says_so(
     assert failed.value.kind is errors.STORAGE_FULL
 
 
-@pytest.mark.parametrize("values", [1_000, 4_000_000], ids=["kept in memory", "serialised twice"])
+@pytest.mark.parametrize("values", [1_000, 4_000_000], ids=["small", "measured"])
 def test_small_and_large_results_are_the_same_frame(write: WriteTo, values: int) -> None:
     saved = {"x": torch.arange(float(values))}
     assert torch.equal(as_the_client(write(saved), compressed=True)["x"], saved["x"])
-
-
-class _Moody:
-    """Is pickled to something longer each time."""
-
-    count = 0
-
-    def __reduce__(self) -> tuple[type, tuple[bytes]]:
-        _Moody.count += 1
-        return bytes, (b"x" * 100_000 * _Moody.count,)
-
-
-def test_value_that_is_written_differently_each_time_is_refused(write: WriteTo) -> None:
-    saved = {"big": torch.zeros(4_000_000), "moody": _Moody()}
-    with pytest.raises(JobFailed) as failed:
-        write(saved, compress=True)
-    assert failed.value.kind is errors.RESULT_UNPICKLABLE
-    assert "each time" in failed.value.sentence
