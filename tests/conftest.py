@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.servers.postgres import PostgresServer, running_postgres
+from tests.servers.radosgw import RadosGateway, running_radosgw
 from tests.support.mint import mint
 from tests.support.models import GPT2_ID, make_models
 from tests.support.parts import InParts, longest_first, tell_apart
@@ -46,3 +47,10 @@ def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
     """One PostgreSQL for all tests that do not stop it; each takes databases of its own."""
     yield postgres_server
     postgres_server.use_again()
+
+
+@pytest.fixture(scope="session")
+def radosgw() -> Iterator[RadosGateway]:
+    """One S3 server for all tests; each takes a bucket of its own, and who stops it starts it again."""
+    with running_radosgw() as server:
+        yield server

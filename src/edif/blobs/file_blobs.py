@@ -1,14 +1,13 @@
 """The blob store in a folder.
 
 A blob is written to ``tmp/``, synced, and renamed into its place: a reader sees all of it or nothing, and
-after a crash what is there is whole. Names are ``kind/id``, both plain words, so no path can leave the folder.
+after a crash what is there is whole.
 """
 
 import asyncio
 import contextlib
 import errno
 import os
-import re
 import secrets
 import shutil
 import time
@@ -16,13 +15,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO
 
-from edif.blobs.store import KINDS
+from edif.blobs.store import KINDS, check_name, check_size, is_name
 from edif.core import errors
-from edif.core.errors import OverLimit, Refused
+from edif.core.errors import Refused
 
 _SMALL_BYTES = 64 * 1024
 """Reading and writing so little costs less than handing it to a thread."""
-_NAME = re.compile(rf"({'|'.join(KINDS)})/[A-Za-z0-9_-]{{1,80}}")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -59,8 +57,7 @@ class FileBlobs:
 
     def path(self, name: str) -> Path:
         """Where the blob of this name is or will be."""
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"not a blob name: {name!r}")
+        check_name(name)
         return self.folder / name
 
     async def put(self, name: str, chunks: AsyncIterator[bytes], *, limit_bytes: int) -> int:
@@ -71,7 +68,7 @@ class FileBlobs:
             with disk_full_refused(), temporary.open("xb") as file:
                 async for chunk in chunks:
                     size += len(chunk)
-                    _check_size(size, limit_bytes)
+                    check_size(size, limit_bytes)
                     if len(chunk) > _SMALL_BYTES:
                         await asyncio.to_thread(file.write, chunk)
                     else:
@@ -110,7 +107,7 @@ class FileBlobs:
         def listed() -> list[str]:
             paths = [path for kind in KINDS for path in (self.folder / kind).iterdir() if path.is_file()]
             names = [f"{path.parent.name}/{path.name}" for path in paths]
-            return [name for name in names if _NAME.fullmatch(name)]  # not what an editor or NFS left there
+            return [name for name in names if is_name(name)]  # not what an editor or NFS left there
 
         return await asyncio.to_thread(listed)
 
@@ -125,14 +122,6 @@ class FileBlobs:
             with contextlib.suppress(FileNotFoundError):  # it was finished, and renamed
                 if path.stat().st_mtime < before:
                     path.unlink()
-
-
-def _check_size(size: int, limit_bytes: int) -> None:
-    if size > limit_bytes:
-        raise OverLimit(
-            errors.BODY_TOO_LARGE,
-            f"The upload is larger than the {limit_bytes / 2**20:.0f} MiB that this fabric takes.",
-        )
 
 
 def _finish(file: IO[bytes], temporary: Path, target: Path) -> None:

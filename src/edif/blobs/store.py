@@ -1,13 +1,20 @@
 """The port to the blob store: named immutable byte strings, written once, whole or not at all."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from edif.core import errors
+from edif.core.errors import OverLimit
 from edif.core.ids import JobId
 
 
 class BlobStore(Protocol):
-    """Payloads and results. A blob is visible only when it is complete and durable."""
+    """Payloads and results. A blob is visible only when it is complete and durable.
+
+    Every method may raise :class:`~edif.core.errors.BlobsUnavailable`: the store cannot be used now, and what was asked for
+    did not happen.
+    """
 
     async def put(self, name: str, chunks: AsyncIterator[bytes], *, limit_bytes: int) -> int:
         """Write a blob and return its size in bytes.
@@ -42,8 +49,39 @@ class BlobStore(Protocol):
         """The names of all blobs."""
         ...
 
+    def free_bytes(self) -> int:
+        """Space left on this machine's disk for blobs, or where they wait on their way, in bytes."""
+        ...
+
 
 KINDS = ("payload", "result")
+_NAME = re.compile(rf"({'|'.join(KINDS)})/[A-Za-z0-9_-]{{1,80}}")
+
+
+def is_name(name: str) -> bool:
+    """Whether a blob may have this name: a kind and an id, both plain words, so that no name leads out of a store."""
+    return _NAME.fullmatch(name) is not None
+
+
+def check_name(name: str) -> None:
+    """
+    Raises:
+        ValueError: it is none.
+    """
+    if not is_name(name):
+        raise ValueError(f"not a blob name: {name!r}")
+
+
+def check_size(size: int, limit_bytes: int) -> None:
+    """
+    Raises:
+        OverLimit: so much came, in bytes, and that is too much.
+    """
+    if size > limit_bytes:
+        raise OverLimit(
+            errors.BODY_TOO_LARGE,
+            f"The upload is larger than the {limit_bytes / 2**20:.0f} MiB that this fabric takes.",
+        )
 
 
 def payload_name(job_id: str) -> str:

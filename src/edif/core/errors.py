@@ -7,6 +7,7 @@
     │   └── OverLimit      accepted in principle, but a limit stands against it
     ├── StoreUnavailable   the record store cannot be used now
     │   └── LeadLost       another gateway leads the fabric
+    ├── BlobsUnavailable   the store of payloads and results cannot be used now
     ├── JobFailed          an accepted job ended without a result
     └── SetupError         the fabric cannot start or work as configured
 
@@ -109,6 +110,10 @@ class LeadLost(StoreUnavailable):
     """Another gateway leads the fabric: this one can write nothing."""
 
 
+class BlobsUnavailable(EdifError):
+    """The store of payloads and results cannot be used now."""
+
+
 class SetupError(EdifError):
     """The fabric cannot start, or cannot work as it is configured."""
 
@@ -175,6 +180,18 @@ STORAGE_FULL = _kind(
 STORE_UNREACHABLE = _kind(
     "store_unreachable", 503, "Wait a moment and try again; jobs that were accepted are not lost."
 )
+BLOBS_UNREACHABLE = _kind(
+    "blobs_unreachable", 503, "Wait a moment and try again; jobs that were accepted are not lost."
+)
+BLOBS_MISSING = _kind(
+    "blobs_missing", 503, "Operator: make the bucket, or correct `blobs` and `blobs_endpoint`."
+)
+BLOBS_DENIED = _kind(
+    "blobs_denied",
+    503,
+    "Operator: check the S3 keys, and that they may list, read, write and delete in this bucket.",
+)
+BLOBS_CLOCK = _kind("blobs_clock", 503, "Operator: set this machine's clock, best by a time service.")
 LEAD_LOST = _kind("lead_lost", 503, "Try again: the gateway that leads now takes over the address.")
 REQUEST_INVALID = _kind("request_invalid", 422, "See docs/protocol.md for the form of this request.")
 QUOTA_USED_UP = _kind(

@@ -12,16 +12,19 @@ from hypothesis import given
 from edif.blobs.store import BlobStore, job_of, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import OverLimit
-from tests.unit.blobs.factories import FACTORIES, BlobFactory, chunks_of
+from tests.servers.radosgw import RadosGateway
+from tests.unit.blobs.factories import BlobFactory, chunks_of, files, s3
 
 NAME = payload_name("j1")
 LIMIT = 1_000_000
 
 
-@pytest.fixture(params=FACTORIES, ids=lambda factory: factory.name)
+@pytest.fixture(params=["files", "s3"], scope="module")
 def factory(request: pytest.FixtureRequest) -> BlobFactory:
-    made: BlobFactory = request.param
-    return made
+    if request.param == "files":
+        return files()
+    server: RadosGateway = request.getfixturevalue("radosgw")
+    return s3(server)
 
 
 @pytest.fixture
@@ -30,13 +33,12 @@ def store(factory: BlobFactory, tmp_path: Path) -> BlobStore:
 
 
 # -- put, size, read, delete ---------------------------------------------------------------------------
-@pytest.mark.parametrize("factory_", FACTORIES, ids=lambda factory: factory.name)
 @given(chunks=st.lists(st.binary(max_size=300), max_size=6))
 def test_blob_is_read_as_its_chunks_came(
-    factory_: BlobFactory, chunks: list[bytes], tmp_path_factory: pytest.TempPathFactory
+    factory: BlobFactory, chunks: list[bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     async def there_and_back() -> None:
-        store = factory_.open(tmp_path_factory.mktemp("blobs"))
+        store = factory.open(tmp_path_factory.mktemp("blobs"))
         whole = b"".join(chunks)
         assert await store.put(NAME, chunks_of(*chunks), limit_bytes=LIMIT) == len(whole)
         assert await store.size(NAME) == len(whole)
@@ -239,19 +241,18 @@ async def test_bad_name_is_refused_everywhere(
     assert factory.everything(tmp_path) == {}
 
 
-@pytest.mark.parametrize("factory_", FACTORIES, ids=lambda factory: factory.name)
 @given(name=st.text(st.sampled_from("payloadresult/.._-\\\0 j1~*"), max_size=20) | st.text(max_size=20))
 def test_no_name_leaves_the_store(
-    factory_: BlobFactory, name: str, tmp_path_factory: pytest.TempPathFactory
+    factory: BlobFactory, name: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     async def put() -> None:
         root = tmp_path_factory.mktemp("root")
-        store = factory_.open(root / "store")
+        store = factory.open(root / "store")
         try:
             await store.put(name, chunks_of(b"abc"), limit_bytes=LIMIT)
         except ValueError:
-            assert factory_.everything(root) == {}
+            assert factory.everything(root) == {}
         else:
-            assert factory_.everything(root) == {f"store/{name}": 3}
+            assert factory.everything(root) == {f"store/{name}": 3}
 
     asyncio.run(put())
