@@ -5,6 +5,7 @@ compares the two.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,6 +66,22 @@ class Settings(BaseSettings):
     record_store: SecretStr | None = Field(
         default=None,
         description="A PostgreSQL database for the records, `postgresql://...`; else SQLite in the data folder.",
+    )
+    blobs: str | None = Field(
+        default=None,
+        description="An S3 bucket for payloads and results, `s3://BUCKET/PREFIX`; else a folder in the data folder.",
+    )
+    blobs_endpoint: str | None = Field(
+        default=None, description="The URL of the S3 service, as clients and nodes reach it; else Amazon's."
+    )
+    blobs_region: str | None = Field(default=None, description="The bucket's region; else `us-east-1`.")
+    blobs_credentials: Path | None = Field(
+        default=None,
+        description="A file with the S3 keys, as AWS tools write it; else the AWS_* variables, or the machine's own role.",
+    )
+    blobs_ca: Path | None = Field(
+        default=None,
+        description="Authorities (PEM) that may vouch for the S3 service, beside the system's.",
     )
     standby: bool = Field(
         default=False, description="Wait while another gateway leads, and take over when it is gone."
@@ -234,7 +251,7 @@ class Settings(BaseSettings):
         default=_DAY_S / 2,
         ge=0,
         le=_DAY_S,
-        description="For an agent on its own: how long it holds a result while the gateway's disk is full.",
+        description="For an agent on its own: how long it holds a result while the gateway's disk is full; for all, while S3 is away.",
     )
     api_key: str | None = Field(
         default=None, description="The key with which the command line asks a gateway."
@@ -248,7 +265,16 @@ class Settings(BaseSettings):
     )
     log_json: bool = Field(default_factory=lambda: not sys.stderr.isatty(), description="Logs as JSON lines.")
 
-    @field_validator("public_url", "hub_upstream")
+    @field_validator("blobs")
+    @classmethod
+    def _is_bucket(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.-]+)*/?", value):
+            raise ValueError("must be s3://BUCKET or s3://BUCKET/PREFIX, in letters, digits and _.-")
+        return value.rstrip("/")
+
+    @field_validator("public_url", "hub_upstream", "blobs_endpoint")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         return None if value is None else _url(value)
@@ -287,7 +313,7 @@ class Settings(BaseSettings):
             parse_fault(each)
         return value
 
-    @field_validator("tls_cert", "tls_key", "tls_ca", "decision_log")
+    @field_validator("tls_cert", "tls_key", "tls_ca", "blobs_credentials", "blobs_ca", "decision_log")
     @classmethod
     def _from_here(cls, value: Path | None) -> Path | None:
         """A path as the person meant it, for services that work in another folder."""

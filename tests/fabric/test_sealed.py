@@ -54,7 +54,7 @@ def _zygote(fabric: Fabric) -> psutil.Process:
         ("exits", errors.PROCESS_DIED, "exited with code"),
         ("endless", errors.TIME_LIMIT, "5 seconds"),
         ("endless_in_c", errors.TIME_LIMIT, "5 seconds"),
-        ("too_much", errors.RESULT_TOO_LARGE, "32 MiB"),
+        ("too_much", errors.RESULT_TOO_LARGE, "32.0 MiB"),
     ],
 )
 async def test_what_ends_a_job_is_told_and_ends_nothing_else(

@@ -1,13 +1,16 @@
-"""Signed links: a URL path that opens one blob for one purpose until a time.
+"""Signed links: a URL that opens one blob for one purpose until a time.
 
-The signature is an HMAC-SHA256 over purpose, blob name and expiry with the fabric's link key, so a link can
+A store that is reached by its own URL, as S3 is, signs its own (:meth:`edif.blobs.s3_blobs.S3Blobs.link`). For one that is
+not, the gateway signs paths below its own URL. The signature is an HMAC-SHA256 over purpose, blob name and expiry with the fabric's link key, so a link can
 be checked without a look-up and cannot be bent to another blob or another time.
 """
 
 import hmac
 import re
+import time
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol
 
 from edif.core import errors
 from edif.core.errors import AuthRefused
@@ -15,11 +18,22 @@ from edif.core.errors import AuthRefused
 PREFIX = "/edif/v1/blobs"
 
 
+class Links(Protocol):
+    """Who makes the links by which blobs are fetched."""
+
+    async def link(self, name: str, valid_s: float) -> str:
+        """For so many seconds: a whole URL, or a path below the gateway's base URL."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class LinkSigner:
     """Makes and checks links with one secret key."""
 
     key: bytes
+
+    async def link(self, name: str, valid_s: float) -> str:
+        return self.path("get", name, time.time() + valid_s)
 
     def path(self, purpose: str, name: str, expires_at: float) -> str:
         """The path below the gateway's base URL. ``purpose`` is ``get`` or ``put``."""

@@ -7,9 +7,10 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
+from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.store import KINDS
 from edif.core import errors
-from edif.core.errors import NotFound, OverLimit, Refused
+from edif.core.errors import AuthRefused, NotFound, OverLimit, Refused
 from edif.core.limits import MIB
 from edif.gateway.description import BYTES, Answer, Asks, Operation, Parameter
 from edif.gateway.edge import Edge, bounded_body, edge_of, json_answer
@@ -22,6 +23,8 @@ async def get_blob(request: Request, kind: str, blob_id: str) -> Response:
     edge = edge_of(request)
     name = _name(kind, blob_id)
     _check(request, "get", name)
+    if not isinstance(edge.blobs, FileBlobs):
+        raise AuthRefused(errors.LINK_INVALID, "This link is from before results were kept elsewhere.")
     path = edge.blobs.path(name)
     if not path.is_file():
         raise NotFound(errors.RESULT_GONE, "This result is no longer kept.")

@@ -9,8 +9,8 @@ from typing import TypeVar
 import structlog
 
 from edif import faults
-from edif.blobs.links import LinkSigner
-from edif.blobs.store import BlobStore, payload_name, result_name
+from edif.blobs.links import Links, LinkSigner
+from edif.blobs.store import payload_name, result_name
 from edif.core import errors
 from edif.core.errors import EdifError, StoreUnavailable
 from edif.core.ids import JobId
@@ -22,6 +22,7 @@ from edif.gateway.agents import AgentLinks
 from edif.gateway.decisions import Decisions
 from edif.gateway.sealing import Sealing
 from edif.gateway.telling import Positions, Results
+from edif.gateway.unwanted import Unwanted
 from edif.models.catalogue import Catalogue
 from edif.records.store import RecordStore
 from edif.scheduler import events as ev
@@ -58,9 +59,10 @@ class Conductor:
         *,
         limits: Limits,
         records: RecordStore,
-        blobs: BlobStore,
+        unwanted: Unwanted,
         catalogue: Catalogue,
         signer: LinkSigner,
+        links: Links,
         sealing: Sealing,
         active: ActiveJobs,
         agents: AgentLinks,
@@ -73,9 +75,10 @@ class Conductor:
         self._decisions = decisions
         self._limits = limits
         self._records = records
-        self._blobs = blobs
+        self._unwanted = unwanted
         self._catalogue = catalogue
         self._signer = signer
+        self._links = links
         self._sealing = sealing
         self._active = active
         self._agents = agents
@@ -129,7 +132,7 @@ class Conductor:
         active = self._active[action.job]
         self._active.enter(active, JobState.RUNNING, attempts=action.attempt)
         limits = self._limits
-        expires = now + limits.time_s + 24 * 3600
+        valid_s = limits.time_s + 24 * 3600
         self._agents.send(
             action.agent,
             link.RunAttempt(
@@ -139,8 +142,8 @@ class Conductor:
                 cell=self._sealing.cell(self._catalogue[active.job.model], active.job.owner),
                 compress=active.job.compress,
                 env=active.job.env,
-                payload_url=self._signer.path("get", payload_name(action.job), expires),
-                result_url=self._signer.path("put", result_name(action.job, action.attempt), expires),
+                payload_url=await self._links.link(payload_name(action.job), valid_s),
+                result_url=self._signer.path("put", result_name(action.job, action.attempt), now + valid_s),
                 time_limit_s=limits.time_s,
                 result_limit_bytes=limits.result_bytes,
                 expanded_limit_bytes=limits.payload_expanded_bytes,
@@ -187,7 +190,6 @@ class Conductor:
 
     async def _delete_unwanted(self, job: Job, ending: Ending) -> None:
         """The payload, and what tries that do not count have left."""
-        await self._blobs.delete(payload_name(job.id))
         lost = job.attempts - 1 if ending.state is JobState.COMPLETED else job.attempts
-        for attempt in range(1, lost + 1):
-            await self._blobs.delete(result_name(job.id, attempt))
+        results = [result_name(job.id, attempt) for attempt in range(1, lost + 1)]
+        await self._unwanted.delete(payload_name(job.id), *results)

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from edif.blobs.file_blobs import FileBlobs
+from edif.blobs.store import BlobStore
 from edif.core import errors
 from edif.core.addresses import Network
 from edif.core.errors import EdifError, NotFound, OverLimit
@@ -52,7 +52,7 @@ class Edge:
     open_routes: RateLimiter
     refusals: Pace
     subscribers: Subscribers
-    blobs: FileBlobs
+    blobs: BlobStore
     hub: HubMirror
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from edif import faults
-from edif.blobs.links import LinkSigner
+from edif.blobs.links import Links, LinkSigner
 from edif.blobs.store import BlobStore, payload_name
 from edif.core import errors
 from edif.core.errors import NotFound, Refused, StoreUnavailable
@@ -34,6 +34,7 @@ from edif.gateway.runtime import Drain, FromAgent, Inbox, Item, Joined, Left, Ru
 from edif.gateway.sealing import Sealing
 from edif.gateway.subscribers import Subscriber
 from edif.gateway.telling import Positions, Results
+from edif.gateway.unwanted import Unwanted
 from edif.models.catalogue import Catalogue, Deployment
 from edif.records.store import RecordStore
 from edif.scheduler import events as ev
@@ -54,7 +55,7 @@ class FabricConfig:
         limits: the bounds of every job.
         push_bytes: results up to this size are also sent on the status socket.
         lease_s: how long an agent may be away before its attempts are given to others.
-        store_id: names the blob folder, so that agents on the same machine can recognise it.
+        store_id: names the blob store, so that agents that reach it themselves can recognise it.
         keep_deployed: models that are brought up at once and kept up.
         patience_s: how long a job waits behind higher classes before it goes with the highest.
         contact: whom users can ask for more quota.
@@ -70,7 +71,11 @@ class FabricConfig:
 
 
 class Fabric:
-    """Jobs in, decisions carried out, statuses told."""
+    """Jobs in, decisions carried out, statuses told.
+
+    Args:
+        links: who makes the links by which blobs are fetched, if not the gateway's own ``signer``.
+    """
 
     def __init__(
         self,
@@ -80,13 +85,14 @@ class Fabric:
         blobs: BlobStore,
         catalogue: Catalogue,
         signer: LinkSigner,
+        links: Links | None = None,
         decision_log: DecisionLog | None = None,
     ) -> None:
         self.config = config
         self.catalogue = catalogue
         self.signer = signer
         self._records = records
-        self._blobs = blobs
+        self._unwanted = Unwanted(blobs)
         self._inbox = Inbox()
         models = tuple(ModelId(each.spec.id) for each in catalogue)
         decisions = Decisions(Header(models, f"r{secrets.token_hex(3)}", config.patience_s), decision_log)
@@ -95,15 +101,16 @@ class Fabric:
         self._entitlements = Entitlements(records, catalogue, self._sealing, config.contact)
         self._active = ActiveJobs(self._entitlements.admission.ledger)
         self._agents = AgentLinks()
-        self._results = Results(blobs, signer, config.push_bytes)
+        self._results = Results(blobs, links or signer, config.push_bytes)
         positions = Positions(self._scheduler, self._active, self._agents, self._entitlements)
         self._conductor = Conductor(
             decisions,
             limits=config.limits,
             records=records,
-            blobs=blobs,
+            unwanted=self._unwanted,
             catalogue=catalogue,
             signer=signer,
+            links=links or signer,
             sealing=self._sealing,
             active=self._active,
             agents=self._agents,
@@ -139,7 +146,9 @@ class Fabric:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._runtime.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._unwanted.keep_trying())
+            await self._runtime.run()
 
     @property
     def alive(self) -> bool:
@@ -180,11 +189,11 @@ class Fabric:
             recorded = await self._recorded(job, sender)
         except Exception:
             self._active.forget(active)
-            await self._blobs.delete(payload_name(job.id))
+            await self._unwanted.delete(payload_name(job.id))
             raise
         if recorded.id != job.id:
             self._active.forget(active)
-            await self._blobs.delete(payload_name(job.id))
+            await self._unwanted.delete(payload_name(job.id))
             return await self.status(recorded, base_url)
         faults.point(Point.JOB_RECORDED)
         self._post(ev.JobQueued(job.id, job.model, claim=self._entitlements.claim(job.owner, time.time())))

@@ -1,12 +1,14 @@
 """What node agents say of attempts and replicas, and what follows from it."""
 
 import asyncio
+import contextlib
 import time
 
 import structlog
 
 from edif import faults
 from edif.blobs.store import BlobStore, result_name
+from edif.core.errors import BlobsUnavailable
 from edif.core.ids import AgentId, JobId, ReplicaId
 from edif.core.job import AttemptOutcome, ClientStatus, Ending, JobState
 from edif.faults import Point
@@ -120,7 +122,9 @@ class Hearing:
     async def _believed_outcome(self, message: link.AttemptEnded) -> AttemptOutcome:
         """What the agent says, but a completed attempt without a result in the store is a lost one."""
         name = result_name(message.job, message.attempt)
-        if message.outcome is AttemptOutcome.COMPLETED and await self._blobs.size(name) is None:
-            log.error("fabric.result_missing", job=message.job, attempt=message.attempt)
-            return AttemptOutcome.LOST
+        # A store that cannot be asked now has taken the result from the agent, as far as anybody knows.
+        with contextlib.suppress(BlobsUnavailable):
+            if message.outcome is AttemptOutcome.COMPLETED and await self._blobs.size(name) is None:
+                log.error("fabric.result_missing", job=message.job, attempt=message.attempt)
+                return AttemptOutcome.LOST
         return message.outcome

@@ -1,11 +1,12 @@
 """What clients are told of their jobs: how far they are while they wait, how they ended, where the result lies."""
 
+import contextlib
 import time
 
-from edif.blobs.links import LinkSigner
+from edif.blobs.links import Links
 from edif.blobs.store import BlobStore, result_name
 from edif.core import errors
-from edif.core.errors import NotFound
+from edif.core.errors import BlobsUnavailable, NotFound
 from edif.core.ids import JobId, ModelId, UserName
 from edif.core.job import ClientStatus, Ending, Job, JobState
 from edif.gateway.active import ActiveJob, ActiveJobs, Wait
@@ -33,14 +34,14 @@ class Results:
         push_bytes: results up to this size are also sent on the status socket.
     """
 
-    def __init__(self, blobs: BlobStore, signer: LinkSigner, push_bytes: int) -> None:
+    def __init__(self, blobs: BlobStore, links: Links, push_bytes: int) -> None:
         self._blobs = blobs
-        self._signer = signer
+        self._links = links
         self._push_bytes = push_bytes
 
-    def link(self, job: Job, base_url: str) -> str:
-        name = result_name(job.id, job.attempts)
-        return base_url + self._signer.path("get", name, time.time() + LINK_VALID_S)
+    async def link(self, job: Job, base_url: str) -> str:
+        link = await self._links.link(result_name(job.id, job.attempts), LINK_VALID_S)
+        return base_url + link if link.startswith("/") else link
 
     async def frame(self, job: Job, base_url: str) -> StatusFrame:
         """The last status of a job as it is on record, with a fresh link when there is a result."""
@@ -49,9 +50,8 @@ class Results:
         if await self._blobs.size(result_name(job.id, job.attempts)) is None:
             gone = NotFound(errors.RESULT_GONE, "This job's result is no longer kept.")
             return StatusFrame(job.id, ClientStatus.ERROR, gone.detail, meta=job.meta)
-        return StatusFrame(
-            job.id, ClientStatus.COMPLETED, job.description, self.link(job, base_url), job.meta
-        )
+        link = await self.link(job, base_url)
+        return StatusFrame(job.id, ClientStatus.COMPLETED, job.description, link, job.meta)
 
     async def tell(self, active: ActiveJob, ending: Ending) -> None:
         """Tell the ending to whoever listens, a small result at once with it."""
@@ -65,10 +65,12 @@ class Results:
             return
         frame = StatusFrame(job_id, ClientStatus.COMPLETED, ending.description, meta=ending.meta)
         if ending.result_bytes is not None and ending.result_bytes <= self._push_bytes:
-            result = await self._blobs.read(result_name(job_id, active.job.attempts))
-            active.subscriber.push(encode_push(frame, result))
-            return
-        link = self.link(active.job, active.base_url)
+            # A store that is away for this moment will be there when the client comes with a link.
+            with contextlib.suppress(BlobsUnavailable):
+                result = await self._blobs.read(result_name(job_id, active.job.attempts))
+                active.subscriber.push(encode_push(frame, result))
+                return
+        link = await self.link(active.job, active.base_url)
         active.subscriber.tell(StatusFrame(job_id, frame.status, frame.description, link, frame.meta))
 
 

@@ -13,6 +13,7 @@ import uvloop
 from edif import faults
 from edif.core import errors
 from edif.core.errors import SetupError
+from edif.launch.blobs import open_bucket, until_reached
 from edif.launch.data_folder import DataFolder
 from edif.launch.renewal import FollowingContext
 from edif.launch.tls import client_context, client_files
@@ -67,15 +68,20 @@ async def _run(settings: Settings) -> None:
             "agent",
             {"pid": os.getpid(), "gateway": urls[0], "certificate": certificate, "started_at": time.time()},
         )
+        bucket = open_bucket(settings, folder)
+        if bucket is not None:
+            await until_reached(bucket)
         agent = Agent(
             AgentConfig(
                 agent_id=folder.seat(),
                 gateways=tuple(GatewayAddress(url, _tls(settings, folder, url)) for url in urls),
                 token=token,
-                spool=folder.root / "spool",
+                spool=folder.spool,
                 shared_blobs=folder.blobs,
                 environment=environment(),
                 hold_results_s=settings.hold_results_s,
+                bucket=bucket,
+                bucket_tls=None if bucket is None else bucket.bucket.tls(),
             )
         )
         task = asyncio.create_task(agent.run())

@@ -2,6 +2,7 @@
 
 records.sqlite   the record store, unless it is in PostgreSQL
 blobs/           payloads and results; blobs/store.id names the folder
+spool/           payloads and results on their way
 hub/             metadata files of the served models
 *.token, *.key   secrets, readable by the owner only
 run/             who runs now: lock files, process ids, the gateway's URL, logs
@@ -41,6 +42,10 @@ class DataFolder:
     @property
     def blobs(self) -> Path:
         return self.root / "blobs"
+
+    @property
+    def spool(self) -> Path:
+        return self.root / "spool"
 
     @property
     def hub(self) -> Path:

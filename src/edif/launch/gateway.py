@@ -28,6 +28,7 @@ from edif.gateway.hub import HubMirror
 from edif.gateway.rates import Pace, RateLimiter
 from edif.gateway.retention import Retention, keep_tidy, sweep_strays
 from edif.gateway.subscribers import Subscribers
+from edif.launch.blobs import known_store, open_blobs
 from edif.launch.data_folder import DataFolder
 from edif.launch.leading import keep_leading, leading
 from edif.launch.models import catalogue_of
@@ -102,7 +103,8 @@ async def _serve(
     sock: socket.socket,
     tls: ssl.SSLContext | None,
 ) -> None:
-    blobs = FileBlobs(folder.blobs, "gateway")
+    blobs = open_blobs(settings, folder, "gateway")
+    store_id = await known_store(blobs, folder)
     sweep_half_written(folder.blobs, "gateway")  # nobody else leads
     fabric = Fabric(
         FabricConfig(
@@ -117,7 +119,7 @@ async def _serve(
             ),
             push_bytes=settings.push_bytes,
             lease_s=settings.lease_s,
-            store_id=folder.store_id(),
+            store_id=store_id,
             keep_deployed=tuple(ModelId(each.spec.id) for each in catalogue),
             patience_s=settings.patience_s,
             contact=settings.contact,
@@ -126,6 +128,7 @@ async def _serve(
         blobs=blobs,
         catalogue=catalogue,
         signer=LinkSigner(folder.secret("link.key").encode()),
+        links=None if isinstance(blobs, FileBlobs) else blobs,
         decision_log=_decision_log(settings),
     )
     proxies = parse_networks(settings.trusted_proxies)

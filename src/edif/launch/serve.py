@@ -29,12 +29,15 @@ _STOP_TIMEOUT_S = 15.0
 _RESTART_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _TRIES = 5
-_PASSING = (errors.STORE_UNREACHABLE, errors.STORAGE_FULL)
+_PASSING = (errors.STORE_UNREACHABLE, errors.BLOBS_UNREACHABLE, errors.STORAGE_FULL)
 _CONFIGURATION = (
     errors.CONFIG_INVALID,
     errors.OPEN_WITHOUT_KEYS,
     errors.TLS_INVALID,
     errors.DATA_NEWER,
+    errors.BLOBS_MISSING,
+    errors.BLOBS_DENIED,
+    errors.BLOBS_CLOCK,
 )
 _COULD_NOT_SPEAK = 120  # Python's status when standard error takes no more (sys.exit): its disk is full
 _QUICK_DRAIN_S = 3.0

@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from edif import faults
 from edif.blobs.file_blobs import FileBlobs, sweep_half_written
 from edif.core import errors
-from edif.core.errors import SetupError
+from edif.core.errors import BlobsUnavailable, SetupError
 from edif.faults import Point
 from edif.walls.host import survey_apart
 from edif.wire import link
@@ -30,7 +30,7 @@ from edif.worker.attempt import cannot_seal, run_attempt
 from edif.worker.model_files import send_metadata, sources
 from edif.worker.node import PYTHON_VERSION, installed_packages
 from edif.worker.replica import Replica, ReplicaCallbacks
-from edif.worker.transfer import FolderTransfer, HttpTransfer, Transfer
+from edif.worker.transfer import BucketTransfer, FolderTransfer, HttpTransfer, ResultBucket, Transfer
 
 log = structlog.get_logger()
 
@@ -63,7 +63,9 @@ class AgentConfig:
         spool: a private folder for bytes on their way.
         shared_blobs: the gateway's blob folder, if this machine might see it.
         environment: what may be passed on to the model libraries.
-        hold_results_s: how long a result is held while the gateway's disk is full.
+        hold_results_s: how long a result is held while the gateway's disk is full or the bucket is away.
+        bucket: where results go directly, if the gateway keeps them in the same one.
+        bucket_tls: whom to trust there.
     """
 
     agent_id: str
@@ -73,6 +75,8 @@ class AgentConfig:
     shared_blobs: Path | None
     environment: dict[str, str]
     hold_results_s: float
+    bucket: ResultBucket | None = None
+    bucket_tls: ssl.SSLContext | None = None
 
 
 AttemptId = tuple[str, int]
@@ -90,9 +94,22 @@ class Agent:
         self._unconfirmed: dict[AttemptId, link.AttemptEnded] = {}
         self._outbox: asyncio.Queue[link.ToGateway] = asyncio.Queue()
         self._connected = False
-        self._http = httpx.AsyncClient(
+        self._http = self._client({"authorization": f"Bearer {config.token}"})
+        self._links = self._client(
+            {}
+        )  # who has a signed link needs no token, and a bucket must not be shown it
+        self._transfer: Transfer = HttpTransfer(self._links, config.spool, config.hold_results_s)
+        self._tasks: asyncio.TaskGroup | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._lacking: str | None = None
+
+    def _client(self, headers: dict[str, str]) -> httpx.AsyncClient:
+        config = self._config
+        return httpx.AsyncClient(
             base_url=config.gateways[0].url,
-            headers={"authorization": f"Bearer {config.token}"},
+            headers=headers,
+            verify=config.bucket_tls or True,
             mounts={
                 each.url: httpx.AsyncHTTPTransport(verify=each.tls)
                 for each in config.gateways
@@ -100,11 +117,6 @@ class Agent:
             },
             timeout=httpx.Timeout(60.0, connect=10.0),
         )
-        self._transfer: Transfer = HttpTransfer(self._http, config.spool, config.hold_results_s)
-        self._tasks: asyncio.TaskGroup | None = None
-        self._main: asyncio.Task[None] | None = None
-        self._stopping = False
-        self._lacking: str | None = None
 
     def stop(self) -> None:
         """End :meth:`run` and all replicas. What runs is not reported as ended: the gateway has it tried again."""
@@ -129,6 +141,7 @@ class Agent:
         finally:
             await asyncio.gather(*(replica.stop() for replica in self._replicas.values()))
             await self._http.aclose()
+            await self._links.aclose()
 
     def _sweep(self) -> None:
         """Delete what an agent that was killed left: half-moved results, scratch folders of jobs that died with it."""
@@ -166,7 +179,7 @@ class Agent:
                 proxy=None,
             ) as connection:
                 joined = True
-                self._http.base_url = httpx.URL(gateway.url)
+                self._http.base_url = self._links.base_url = httpx.URL(gateway.url)
                 await self._converse(connection)
         except InvalidStatus as error:
             if error.response.status_code in (401, 403):
@@ -192,7 +205,7 @@ class Agent:
         welcome = link.decode_to_agent(await self._next(connection))
         if not isinstance(welcome, link.Welcome):
             raise ConnectionError("the gateway did not say welcome")
-        self._welcome(welcome)
+        await self._welcome(welcome)
         sender = asyncio.create_task(self._send_all(connection))
         try:
             while True:
@@ -236,8 +249,8 @@ class Agent:
             running=[link.AttemptRef(*attempt) for attempt in running],
         )
 
-    def _welcome(self, welcome: link.Welcome) -> None:
-        self._transfer = self._choose_transfer(welcome.store)
+    async def _welcome(self, welcome: link.Welcome) -> None:
+        self._transfer = await self._choose_transfer(welcome.store)
         for unwanted in welcome.unwanted:
             self._unconfirmed.pop((unwanted.job, unwanted.attempt), None)
             self._cancel((unwanted.job, unwanted.attempt))
@@ -245,15 +258,21 @@ class Agent:
             self._outbox.put_nowait(message)
         log.info("agent.connected", gateway=str(self._http.base_url), transfer=type(self._transfer).__name__)
 
-    def _choose_transfer(self, store: str) -> Transfer:
-        """Use the folder if it is provably the gateway's own."""
-        folder = self._config.shared_blobs
+    async def _choose_transfer(self, store: str) -> Transfer:
+        """Use the bucket or the folder if it is provably the gateway's own."""
+        folder, bucket = self._config.shared_blobs, self._config.bucket
+        spool, hold_s = self._config.spool, self._config.hold_results_s
+        try:
+            if bucket is not None and await bucket.id() == store:
+                return BucketTransfer(self._links, spool, hold_s, bucket)
+        except BlobsUnavailable as error:
+            log.warning("agent.bucket_away", reason=error.sentence)
         try:
             if folder is not None and (folder / "store.id").read_text() == store:
                 return FolderTransfer(FileBlobs(folder, self.id))
         except OSError:
             pass
-        return HttpTransfer(self._http, self._config.spool, self._config.hold_results_s)
+        return HttpTransfer(self._links, spool, hold_s)
 
     def _say(self, message: link.ToGateway) -> None:
         if self._connected:

@@ -1,7 +1,8 @@
 """How payloads reach a node and results leave it.
 
-``FolderTransfer`` is for an agent that shares the gateway's blob folder: nothing is copied. ``HttpTransfer``
-is for all others: signed links below the gateway, through a spool folder of the agent's own.
+``FolderTransfer`` is for an agent that shares the gateway's blob folder: nothing is copied. ``BucketTransfer`` is for one that
+has keys to the bucket in which the gateway keeps blobs: results go there and not by way of the gateway. ``HttpTransfer``
+is for all others: signed links, through a spool folder of the agent's own.
 """
 
 import asyncio
@@ -21,13 +22,18 @@ import structlog
 from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.store import payload_name, result_name
 from edif.core import errors
-from edif.core.errors import JobFailed
+from edif.core.errors import BlobsUnavailable, JobFailed, Refused
 from edif.worker.spool import Committed, SpoolFile
 
 log = structlog.get_logger()
 
 _CHUNK_BYTES = 1 << 20
 _SEND_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+_BUCKET_AWAY = {
+    kind.code: kind
+    for kind in (errors.BLOBS_UNREACHABLE, errors.BLOBS_MISSING, errors.BLOBS_DENIED, errors.BLOBS_CLOCK)
+}
+_NO_BUCKET = "The store of results could not be used for as long as a result is held; it could not be kept."
 
 
 class Spooled(Protocol):
@@ -100,7 +106,7 @@ class HttpTransfer:
 
     Args:
         spool: a private folder of the agent.
-        hold_s: how long a result is held and sent again while the gateway's disk is full.
+        hold_s: how long a result is held and sent again while the gateway's disk is full, or its bucket is away.
     """
 
     def __init__(self, client: httpx.AsyncClient, spool: Path, hold_s: float) -> None:
@@ -110,16 +116,37 @@ class HttpTransfer:
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def payload(self, job: str, url: str) -> int:
+        """A bucket that is away is waited for; a gateway that is away would not have the attempt any more."""
+        until = time.monotonic() + self._hold_s
+        for tries in count():
+            last = url.startswith("/") or time.monotonic() >= until
+            if (fetched := await self._fetched(job, url, last=last)) is not None:
+                return fetched
+            if tries == 0:
+                log.warning("agent.payload_awaited", job=job)
+            await asyncio.sleep(_again_in_s(tries))
+        raise AssertionError
+
+    async def _fetched(self, job: str, url: str, *, last: bool) -> int | None:
+        """A descriptor of the payload; None if it is to be tried again, for whoever has it is away.
+
+        Args:
+            last: it is not to be tried again.
+        """
         path = self._spool / secrets.token_hex(12)
         try:
             async with self._client.stream("GET", url) as response:
+                if response.is_server_error and not last:
+                    return None
                 response.raise_for_status()
                 with path.open("xb") as file:
                     async for chunk in response.aiter_bytes(_CHUNK_BYTES):
                         await asyncio.to_thread(file.write, chunk)
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except (httpx.HTTPError, OSError) as error:
-            raise TransferFailed(f"the payload of {job} cannot be fetched: {error}") from error
+            if isinstance(error, httpx.TransportError) and not last:
+                return None
+            raise TransferFailed(f"the payload of {job} cannot be fetched: {_told(error)}") from error
         finally:
             path.unlink(missing_ok=True)
 
@@ -147,7 +174,7 @@ class _HttpSpooled:
                     break
                 if refused == 0:
                     log.warning("agent.result_held", result=self.file.path.name, size_bytes=committed.size)
-                await asyncio.sleep(_SEND_AGAIN_S[min(refused, len(_SEND_AGAIN_S) - 1)])
+                await asyncio.sleep(_again_in_s(refused))
         finally:
             self.discard()
         return committed
@@ -170,9 +197,12 @@ class _HttpSpooled:
             raise TransferFailed(f"the result cannot be sent: {error}") from error
         if response.is_success:
             return True
+        code = _code(response)
+        if code in (errors.STORAGE_LOW.code, *_BUCKET_AWAY) and not last:
+            return False
+        if code in _BUCKET_AWAY:
+            raise JobFailed(_BUCKET_AWAY[code], _NO_BUCKET)
         if response.status_code == errors.STORAGE_LOW.http_status:
-            if _code(response) == errors.STORAGE_LOW.code and not last:
-                return False
             raise JobFailed(errors.STORAGE_FULL, "The fabric's disk is full; the result could not be kept.")
         raise TransferFailed(f"the gateway refused the result: HTTP {response.status_code}")
 
@@ -183,6 +213,71 @@ class _HttpSpooled:
 
     def discard(self) -> None:
         self.file.discard()
+
+
+class ResultBucket(Protocol):
+    """The part of :class:`edif.blobs.s3_blobs.S3Blobs` that a node needs."""
+
+    async def id(self) -> str | None: ...
+
+    async def upload(self, name: str, path: Path) -> None: ...
+
+
+class BucketTransfer(HttpTransfer):
+    """As by links, but what is written goes straight to the bucket."""
+
+    def __init__(self, client: httpx.AsyncClient, spool: Path, hold_s: float, bucket: ResultBucket) -> None:
+        super().__init__(client, spool, hold_s)
+        self._bucket = bucket
+
+    def result(self, job: str, attempt: int, url: str) -> Spooled:
+        path = self._spool / f"{job}-{attempt}-{secrets.token_hex(6)}"
+        return _BucketSpooled(self._bucket, path, result_name(job, attempt), self._hold_s)
+
+
+class _BucketSpooled:
+    def __init__(self, bucket: ResultBucket, path: Path, name: str, hold_s: float) -> None:
+        self._bucket = bucket
+        self.file = SpoolFile(path)
+        self._name = name
+        self._hold_s = hold_s
+
+    async def commit(self) -> Committed:
+        committed = await asyncio.to_thread(self.file.finish)
+        until = time.monotonic() + self._hold_s
+        try:
+            for refused in count():
+                try:
+                    await self._bucket.upload(self._name, self.file.path)
+                    break
+                except (BlobsUnavailable, Refused) as error:
+                    if time.monotonic() >= until:
+                        raise JobFailed(error.kind, _NO_BUCKET) from error
+                    if refused == 0:
+                        log.warning(
+                            "agent.result_held",
+                            result=self._name,
+                            size_bytes=committed.size,
+                            reason=error.sentence,
+                        )
+                    await asyncio.sleep(_again_in_s(refused))
+        finally:
+            self.discard()
+        return committed
+
+    def discard(self) -> None:
+        self.file.discard()
+
+
+def _again_in_s(tries: int) -> float:
+    return _SEND_AGAIN_S[min(tries, len(_SEND_AGAIN_S) - 1)]
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, without the link: who has it has the blob."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"HTTP {error.response.status_code}"
+    return str(error) or type(error).__name__
 
 
 def _code(response: httpx.Response) -> str:

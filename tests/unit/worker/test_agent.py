@@ -39,3 +39,4 @@ async def test_metadata_that_cannot_be_had_is_tried_again_and_ends_nobody(
     await agent._send_metadata(ModelSpec("org/name"))
     assert sent == ["org/name"], "given up, and nothing raised"
     await agent._http.aclose()
+    await agent._links.aclose()
