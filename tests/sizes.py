@@ -30,6 +30,7 @@ class Sizes:
         chaos_jobs: jobs that they send, on each record store.
         api_examples: requests made from the description of each route.
         large_result_mib: saved values of which the memory that they take beside them is measured.
+        cut_download_bytes: a result whose download is cut ten times.
         derandomize: whether every run tries the same examples.
     """
 
@@ -51,6 +52,7 @@ class Sizes:
     chaos_jobs: int
     api_examples: int
     large_result_mib: int
+    cut_download_bytes: int
     derandomize: bool
 
 
@@ -73,6 +75,7 @@ REDUCED = Sizes(
     chaos_jobs=24,
     api_examples=20,
     large_result_mib=256,
+    cut_download_bytes=64 * 2**20,
     derandomize=True,
 )
 FULL = Sizes(
@@ -94,6 +97,7 @@ FULL = Sizes(
     chaos_jobs=2_000,
     api_examples=750,  # 1,000 took 31 minutes for all routes, on two cores that had four times as much to do
     large_result_mib=4_096,
+    cut_download_bytes=2**30,
     derandomize=False,
 )
 

@@ -265,6 +265,15 @@ REPLICA_LOST = _kind(
 )
 INTERNAL = _kind("internal", 500, "Tell your operator, with the time and the job's id.")
 
+# -- in a client that is connected with edif.connect -----------------------------------------------------
+FABRIC_UNREACHABLE = _kind(
+    "fabric_unreachable", 503, "Check the address and your network, or ask your operator whether it runs."
+)
+RESULT_DAMAGED = _kind(
+    "result_damaged", 502, "Ask for it again: job.result(); if it happens twice, tell your operator."
+)
+NOT_CONNECTED = _kind("not_connected", 500, "Call edif.connect(url, key) first.")
+
 # -- setting up ----------------------------------------------------------------------------------------
 PORT_TAKEN = _kind("port_taken", 500, "Choose another with --port, or stop the program that holds it.")
 DATA_UNWRITABLE = _kind("data_unwritable", 500, "Choose another with --data, or change its owner.")

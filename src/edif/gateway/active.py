@@ -134,6 +134,7 @@ class ActiveJob:
         meta = self.cost(message.usage)
         if message.outcome is AttemptOutcome.COMPLETED:
             meta["result_bytes"] = message.result_bytes
+            meta["result_sha256"] = message.result_sha256
             return Ending(
                 JobState.COMPLETED,
                 meta=meta,

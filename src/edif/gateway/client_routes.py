@@ -1,6 +1,7 @@
 """The routes of the nnsight 0.8 client: ``docs/protocol.md`` describes each."""
 
 import time
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -23,6 +24,7 @@ from edif.gateway.auth import KEY_HEADER
 from edif.gateway.callers import caller
 from edif.gateway.description import JSON, Answer, Asks, Operation, Parameter
 from edif.gateway.edge import Edge, base_url, bounded_body, edge_of, json_answer, refuse_socket
+from edif.gateway.subscribers import Subscriber
 from edif.models.model_key import format_model_key
 from edif.wire import client_protocol
 from edif.wire.client_protocol import ZSTD_MAGIC, ClientVersions, Envelope, StatusFrame, encode_frame
@@ -48,9 +50,15 @@ async def subscribe(socket: WebSocket) -> None:
     subscriber = edge.subscribers.open(identity.name)
     try:
         await socket.send_text(msgspec.json.encode({"session_id": subscriber.id}).decode())
-        await subscriber.serve(socket)
+        await subscriber.serve(socket, partial(_follow, edge, subscriber, base_url(socket)))
     finally:
         edge.subscribers.close(subscriber)
+
+
+async def _follow(edge: Edge, subscriber: Subscriber, url: str, text: str) -> None:
+    """A client that came back names the jobs of which it wants to hear on this socket."""
+    for job_id in client_protocol.parse_follow(text):
+        subscriber.tell(await edge.fabric.follow(job_id, subscriber, url))
 
 
 async def request(request: Request) -> Response:

@@ -247,6 +247,19 @@ class Fabric:
             return active.frame
         return await self._results.frame(job, base_url)
 
+    async def follow(self, job_id: str, subscriber: Subscriber, base_url: str) -> StatusFrame:
+        """The last status of a job of this subscriber's owner; whatever comes after it is told there from now on."""
+        job = await self._records.job(JobId(job_id))
+        if job is None or job.owner != subscriber.owner:
+            unknown = NotFound(errors.JOB_UNKNOWN, f"There is no job {job_id[:60]!r} of yours.")
+            return StatusFrame(job_id, ClientStatus.ERROR, unknown.detail)
+        active = self._active.get(job.id)
+        if active is not None:
+            active.subscriber, active.base_url = subscriber, base_url
+            return active.frame
+        # It may have ended while its record was read: then the record says so by now.
+        return await self._results.frame(await self._records.job(job.id) or job, base_url)
+
     async def cancel(self, job: Job, by: UserName) -> None:
         """Have the job end; that this was asked for is durable when this returns.
 

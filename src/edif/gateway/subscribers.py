@@ -7,9 +7,11 @@ missed something, and polls.
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from edif.core.errors import StoreUnavailable
 from edif.core.ids import SessionId, UserName, new_session_id
 from edif.core.limits import MIB
 from edif.wire.client_protocol import StatusFrame, encode_frame
@@ -44,11 +46,11 @@ class Subscriber:
             self._waiting_bytes += len(frame)
             self._frames.put_nowait(frame)
 
-    async def serve(self, socket: WebSocket) -> None:
-        """Send frames until the client leaves or is cut."""
+    async def serve(self, socket: WebSocket, hear: Callable[[str], Awaitable[None]]) -> None:
+        """Send frames until the client leaves or is cut; what it says is heard by ``hear``."""
         tasks = [
             asyncio.create_task(self._send(socket)),
-            asyncio.create_task(_until_gone(socket)),
+            asyncio.create_task(_until_gone(socket, hear)),
             asyncio.create_task(self._overrun.wait()),
         ]
         try:
@@ -74,10 +76,13 @@ class Subscriber:
                 return
 
 
-async def _until_gone(socket: WebSocket) -> None:
-    """The client never speaks; this notices that it left."""
-    while (await socket.receive())["type"] != "websocket.disconnect":
-        pass
+async def _until_gone(socket: WebSocket, hear: Callable[[str], Awaitable[None]]) -> None:
+    """Hear what the client says, if it ever speaks, until it left or cannot be answered."""
+    while (message := await socket.receive())["type"] != "websocket.disconnect":
+        try:
+            await hear(message.get("text") or "")
+        except StoreUnavailable:
+            return  # the client opens another socket, and asks again
 
 
 class Subscribers:

@@ -10,7 +10,7 @@ import pickle  # noqa: TID251 - writes the push frame, never loads
 import re
 import zipfile
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -57,6 +57,21 @@ def parse_envelope(text: str | bytes) -> Envelope:
         raise Refused(errors.ENVELOPE_INVALID, "The request's envelope is nested too deeply.") from error
     except (msgspec.DecodeError, UnicodeError) as error:
         raise Refused(errors.ENVELOPE_INVALID, "The request's form field `data` is not JSON.") from error
+
+
+class _Follow(msgspec.Struct, frozen=True):
+    follow: Annotated[list[Annotated[str, msgspec.Meta(max_length=100)]], msgspec.Meta(max_length=100)]
+
+
+_follow_decoder = msgspec.json.Decoder(_Follow)
+
+
+def parse_follow(text: str) -> list[str]:
+    """The ids in ``{"follow": [ids]}``, which a client of eDIF's own says on its status socket; none in anything else."""
+    try:
+        return _follow_decoder.decode(text).follow
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return []
 
 
 class StatusFrame(msgspec.Struct, frozen=True, omit_defaults=False):

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,10 @@ from edif.core.ids import ANONYMOUS, JobId, ModelId, UserName, new_job_id
 from edif.core.job import AttemptOutcome, Job, JobState
 from edif.core.users import Role, User
 from edif.gateway.fabric import Fabric
+from edif.gateway.subscribers import Subscriber
 from edif.records.sql_store import SqlRecordStore
 from edif.wire import link
+from tests.support.replay import read_frame
 
 ONE = ModelId("m/one")
 
@@ -85,6 +88,43 @@ async def test_job_runs_and_its_end_is_recorded(
     agent.ended(job, 1, "completed")
     await agent.hears(link.OutcomeRecorded)
     assert await state(records, job) is JobState.COMPLETED
+
+
+def _told(subscriber: Subscriber) -> list[dict[str, Any]]:
+    frames = [subscriber._frames.get_nowait() for _ in range(subscriber._frames.qsize())]
+    return [read_frame(frame)[0] for frame in frames]
+
+
+async def test_who_comes_back_on_another_socket_hears_of_the_job_from_then_on(
+    agent: AgentStub, fabric: Fabric
+) -> None:
+    agent.join()
+    job = await accept(fabric)
+    replica = (await agent.hears(link.StartReplica)).replica
+    again = Subscriber(ANONYMOUS)
+    frame = await fabric.follow(job, again, "http://here")
+    assert frame.id == job
+    agent.say(link.ReplicaReady(replica, 1.0, 10))
+    await agent.hears(link.RunAttempt)
+    agent.ended(job, 1, "completed")
+    await agent.hears(link.OutcomeRecorded)
+    told = _told(again)
+    assert [each["status"] for each in told][-2:] == ["DISPATCHED", "COMPLETED"]
+    assert told[-1]["meta"]["result_sha256"] == "0" * 64
+    late = await fabric.follow(job, Subscriber(ANONYMOUS), "http://here")
+    assert late.status == "COMPLETED"
+    assert late.data is not None
+    assert late.data.startswith("http://here/")
+
+
+async def test_nobody_follows_the_job_of_another(agent: AgentStub, fabric: Fabric) -> None:
+    agent.join()
+    job = await accept(fabric)
+    for asked in (job, "unknown"):
+        frame = await fabric.follow(asked, Subscriber(UserName("eve")), "")
+        assert (frame.id, frame.status) == (asked, "ERROR")
+        assert "[job_unknown]" in frame.description
+    assert fabric._active[job].subscriber is None
 
 
 async def test_gateway_of_a_drained_fabric_begins_nothing_until_it_is_resumed(

@@ -16,6 +16,8 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from edif.core import errors
+from edif.core.errors import StoreUnavailable
 from edif.core.ids import ANONYMOUS
 from edif.core.limits import MIB
 from edif.gateway.rates import Pace
@@ -33,14 +35,20 @@ class StatusSockets:
 
     port: int = 0
     subscriber: Subscriber = field(default_factory=lambda: Subscriber(ANONYMOUS))
+    heard: list[str] = field(default_factory=list)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def route(self, socket: WebSocket) -> None:
         await socket.accept()
         self.opened.set()
-        await self.subscriber.serve(socket)
+        await self.subscriber.serve(socket, self._hear)
         self.left.set()
+
+    async def _hear(self, text: str) -> None:
+        if text == "store":
+            raise StoreUnavailable(errors.STORE_UNREACHABLE, "The database does not answer.")
+        self.heard.append(text)
 
 
 @asynccontextmanager
@@ -92,6 +100,16 @@ async def test_one_large_frame_is_always_sent(tmp_path: Path) -> None:
         async with connect(address, max_size=None, compression=None, proxy=None) as client:
             sockets.subscriber.push(FRAME * 20)
             assert len(await asyncio.wait_for(client.recv(), PATIENCE_S)) == 20 * MIB
+
+
+async def test_what_a_client_says_is_heard_until_it_cannot_be_answered(tmp_path: Path) -> None:
+    async with status_sockets(tmp_path) as sockets:
+        address = f"ws://127.0.0.1:{sockets.port}/subscribe"
+        async with connect(address, proxy=None) as client:
+            for said in ("one", b"bytes", "two", "store"):
+                await client.send(said)
+            await asyncio.wait_for(sockets.left.wait(), PATIENCE_S)
+        assert sockets.heard == ["one", "", "two"]
 
 
 async def test_a_status_socket_that_is_never_read_is_cut(tmp_path: Path) -> None:

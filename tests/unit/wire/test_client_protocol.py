@@ -22,6 +22,7 @@ from edif.wire.client_protocol import (
     encode_push,
     error_body,
     parse_envelope,
+    parse_follow,
     too_old_client,
 )
 from tests.unit.helpers import refusal_of
@@ -243,3 +244,26 @@ def test_refusal_of_the_old_generation_names_what_is_used(version: str, named: s
     refused = too_old_client(version)
     assert named in refused.sentence
     assert refused.kind is errors.CLIENT_TOO_OLD
+
+
+def test_jobs_to_follow_are_read() -> None:
+    assert parse_follow('{"follow": ["one", "two"]}') == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "hello",
+        "[]",
+        "[" * 100_000,
+        '{"follow": "one"}',
+        '{"follow": [1]}',
+        '{"follow": ["\ud800"]}',
+        json.dumps({"follow": ["x" * 101]}),
+        json.dumps({"follow": ["x"] * 101}),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_whatever_else_is_said_on_the_status_socket_follows_nothing(text: str) -> None:
+    assert parse_follow(text) == []
