@@ -26,14 +26,21 @@ class Api:
     def __init__(self, url: str, key: str | None, versions: dict[str, str], say: Say) -> None:
         self.url = url
         self.tls = httpx.create_ssl_context()  # takes 20 ms: made once, for all connections
-        headers = {"ndif-api-key": key} if key else {}
         self.http = httpx.Client(verify=self.tls, timeout=_TIMEOUT)
-        self._headers = headers
+        self._headers = {"ndif-api-key": key} if key else {}
         self._versions = versions
         self._say = say
 
     def close(self) -> None:
         self.http.close()
+
+    def check_open(self) -> None:
+        """
+        Raises:
+            EdifError: the connection was closed.
+        """
+        if self.http.is_closed:
+            raise EdifError(errors.NOT_CONNECTED, f"The connection to {self.url} was closed.")
 
     def get(self, path: str, *, patience_s: float = PATIENCE_S, **params: Any) -> Any:
         """
@@ -79,6 +86,7 @@ class Api:
     def _call(
         self, method: str, path: str, patience: Patience, **request: Any
     ) -> tuple[httpx.Response, bool]:
+        self.check_open()
         request.setdefault("headers", self._headers)
         first = True
         while True:

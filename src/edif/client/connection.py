@@ -21,23 +21,27 @@ from edif.core.errors import EdifError
 
 _SOCKET_WAIT_S = 10.0
 
-_open: list["Connection"] = []  # the last one is in use
+_open: list["Connection"] = []  # the last one is in use, those before it come back when it is left
+_overrides = Overrides()
 
 
 class Connection:
-    """What :func:`edif.connect` returns. As a context manager it ends with its block; otherwise with the next
-    :func:`edif.connect`, with :meth:`close` or with the program.
+    """What :func:`edif.connect` returns. It is left at the end of its ``with`` block, with :meth:`close` or with the program;
+    then the one before it is in use again, or everything is as it was without.
 
     Attributes:
         url: of the fabric.
         user: whose key is used, as the fabric knows them.
         api: the fabric's routes.
+        make_backend: what nnsight makes backends with while this connection is in use.
     """
 
     def __init__(self, url: str, key: str | None) -> None:
         self.url = checks.check_address(url)
+        self.key = key
         self.closed = False
-        self.scoped = False
+        self.make_backend = remote_backend(self)
+        self._holders = 0
         self.api = Api(self.url, key, checks.own_versions(), say)
         try:
             checks.check_fabric(self.api)
@@ -48,30 +52,31 @@ class Connection:
             raise
         self._socket = StatusSocket(self.url, key, self.api.tls, self._last_status, say)
         self._socket.wait_open(_SOCKET_WAIT_S)
-        self._overrides = Overrides()
-        steer_nnsight(self._overrides, self.url, key, remote_backend(self))
-        steer_hub(self._overrides, f"{self.url}/hub", key)
-        _open.append(self)
         atexit.register(self.close)
 
     def __repr__(self) -> str:
         return f"<edif.Connection to {self.url} as {self.user}{', closed' if self.closed else ''}>"
 
     def __enter__(self) -> "Connection":
-        self.scoped = True
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._holders -= 1
+        if not self._holders:
+            self.close()
+
+    def hold(self) -> None:
+        """One more :func:`edif.connect` has returned it: the end of a ``with`` block does not close it for the others."""
+        self._holders += 1
 
     def close(self) -> None:
-        """Leave the fabric and put everything back as it was. Jobs go on."""
+        """Leave the fabric. Jobs go on."""
         if self.closed:
             return
         self.closed = True
         _open.remove(self)
+        _steer()
         atexit.unregister(self.close)
-        self._overrides.restore()
         self._socket.close()
         self.api.close()
 
@@ -84,7 +89,8 @@ class Connection:
         with self._socket.posting() as session:
             first, certain = self.api.submit({**request.model_dump(), "session_id": session}, blob)
             job = Job(self, ResponseModel(**first))
-            self._socket.watch(job, session if certain else "")
+            if not job.done:
+                self._socket.watch(job, session if certain else "")
         return job
 
     def job(self, job_id: str) -> Job:
@@ -109,12 +115,19 @@ class Connection:
         if not final.data:
             return None
         meta = final.meta or {}
-        large = meta.get("result_bytes", 0) > PIECE_BYTES
+        total = int(meta["result_bytes"])
+        shown = show and total > PIECE_BYTES
+        self.api.check_open()
         with tqdm(
-            total=None, unit="B", unit_scale=True, desc="Downloading the result", disable=not (show and large)
+            total=total, unit="B", unit_scale=True, desc="Downloading the result", disable=not shown
         ) as bar:
             download = Download(
-                self.api.http, final.data, partial(self._fresh_link, final.id), say, partial(_advance, bar)
+                self.api.http,
+                final.data,
+                total,
+                renew=partial(self._fresh_link, final.id),
+                say=say,
+                progress=lambda arrived: bar.update(arrived - bar.n),
             )
             return results.load_download(download, meta.get("result_sha256"))
 
@@ -131,16 +144,22 @@ class Connection:
         return str(status.data)
 
 
-def _advance(bar: Any, arrived: int, total: int) -> None:
-    bar.total = total
-    bar.update(arrived - bar.n)
-
-
 def connect(url: str, key: str | None) -> Connection:
-    """Replaces the connection in use, unless that one belongs to a ``with`` block around this."""
-    if _open and not _open[-1].scoped:
-        _open[-1].close()
-    return Connection(url, key)
+    """A connection that is in use from now on: the one in use, if it is to the same fabric with the same key."""
+    if not _open or (_open[-1].url, _open[-1].key) != (url.rstrip("/"), key):
+        _open.append(Connection(url, key))
+    _open[-1].hold()
+    _steer()
+    return _open[-1]
+
+
+def _steer() -> None:
+    """Have this process use the last connection, or none."""
+    _overrides.restore()
+    if _open:
+        last = _open[-1]
+        steer_nnsight(_overrides, last.url, last.key, last.make_backend)
+        steer_hub(_overrides, f"{last.url}/hub", last.key)
 
 
 def current() -> Connection:

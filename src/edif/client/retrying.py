@@ -1,6 +1,7 @@
 """How long something is tried again, and what is said meanwhile."""
 
 import random
+import threading
 import time
 from collections.abc import Callable
 
@@ -30,12 +31,14 @@ class Patience:
         self._began: float | None = None
         self._said = False
         self._wait_s = _FIRST_WAIT_S
+        self._lock = threading.Lock()  # some things are tried in several threads
 
     def progress(self) -> None:
         """It works again, at least for now."""
-        if self._said:
-            self._say(f"{self._what} goes on.")
-        self._began, self._said, self._wait_s = None, False, _FIRST_WAIT_S
+        with self._lock:
+            if self._said:
+                self._say(f"{self._what} goes on.")
+            self._began, self._said, self._wait_s = None, False, _FIRST_WAIT_S
 
     def next_wait_s(self, reason: str, at_least_s: float = 0.0) -> float:
         """How long to wait before the next try, after one that failed for this reason.
@@ -43,7 +46,10 @@ class Patience:
         Raises:
             EdifError: it has been tried for ``limit_s``.
         """
-        now = time.monotonic()
+        with self._lock:
+            return self._next_wait_s(time.monotonic(), reason, at_least_s)
+
+    def _next_wait_s(self, now: float, reason: str, at_least_s: float) -> float:
         if self._began is None:
             self._began = now
         tried_s = now - self._began

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from nnsight.intervention.backends.remote import RemoteBackend
 from nnsight.schema.response import ResponseModel
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from edif.client.retrying import Patience, Say, told
@@ -105,7 +105,7 @@ class StatusSocket:
             try:
                 self._listen()
                 reason = "the connection was closed"
-            except (OSError, WebSocketException, EOFError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever went wrong or was said here: the next socket begins afresh
                 reason = told(error)
             finally:
                 with self._lock:
@@ -130,6 +130,8 @@ class StatusSocket:
             with self._lock:
                 self._socket, self._session = socket, session
                 waiting = list(self._jobs)
+            if self._closed.is_set():
+                return
             self._opened.set()
             self._patience.progress()
             self._follow(waiting)
