@@ -1,10 +1,11 @@
 """A stock nnsight client that fetches large results, in turn with a bare server and with the old way, and prints times as JSON.
 
 Usage: ``python result_client.py MODEL_FOLDER MODEL_KEY BARE_URL BARE_FOLDER``. Each line of its input is ``KIND COMPRESS MIB``;
-it answers with one line. ``KIND`` names what is saved. Three ways to the same tensor, timed from the moment at which the
+it answers with one line. ``KIND`` names what is saved. Four ways to the same tensor, timed from the moment at which the
 user's code is done:
 
 - ``fabric``: a remote trace;
+- ``connected``: one on a connection of ``edif.connect``;
 - ``bare``: the very bytes of that result, fetched by the same code from a bare server;
 - ``pieces``: written, compressed with zstd level 3 by one thread, sent to the bare server in one piece, and fetched.
 """
@@ -23,9 +24,14 @@ from nnsight import CONFIG, TransformersModel
 from nnsight.intervention.backends.remote import RemoteBackend
 from nnsight.schema.response import ResponseModel, Status
 
+import edif
+from edif.client.backend import ConnectedBackend
+
 torch.set_num_threads(1)
 CONFIG.APP.REMOTE_LOGGING = False
 folder, key, bare_url, bare_folder = sys.argv[1:]
+ENV = {"attn_implementation": "sdpa"}
+connection = edif.connect()
 model = TransformersModel(folder, task="text-generation", dispatch=False, dtype=torch.float32)
 
 
@@ -45,8 +51,8 @@ class Watched(RemoteBackend):
         return super().finalize(content)
 
 
-def fabric(kind: str, mib: int) -> tuple[Watched, dict[str, float]]:
-    backend = Watched(key, env={"attn_implementation": "sdpa"})
+def trace(backend: RemoteBackend, kind: str, mib: int) -> tuple[float, float]:
+    """When the user's code was done, and when its tensor was here. Unix seconds."""
     with model.trace("hello", backend=backend):
         torch.manual_seed(mib)
         noise = torch.randn(1 << 20)
@@ -56,7 +62,18 @@ def fabric(kind: str, mib: int) -> tuple[Watched, dict[str, float]]:
         done = torch.tensor(time.time(), dtype=torch.float64).save()
     ended = time.time()
     assert big.numel() * big.element_size() == mib << 20
-    return backend, {"ready": backend.ready_at - float(done), "whole": ended - float(done)}
+    return float(done), ended
+
+
+def fabric(kind: str, mib: int) -> tuple[Watched, dict[str, float]]:
+    backend = Watched(key, env=ENV)
+    done, ended = trace(backend, kind, mib)
+    return backend, {"ready": backend.ready_at - done, "whole": ended - done}
+
+
+def connected(kind: str, mib: int) -> dict[str, float]:
+    done, ended = trace(ConnectedBackend(connection, key, host=connection.url, env=ENV), kind, mib)
+    return {"whole": ended - done}
 
 
 def bare(backend: Watched) -> dict[str, float]:
@@ -90,6 +107,7 @@ for line in sys.stdin:
     kind, compress, mib = line.split()
     CONFIG.API.COMPRESS = compress == "yes"
     backend, ours = fabric(kind, int(mib))
+    over_connection = connected(kind, int(mib))
     theirs = bare(backend)
     began = time.time()
     value = backend.finalize(backend.content)
@@ -97,6 +115,16 @@ for line in sys.stdin:
     size = len(backend.content)
     old = pieces(backend, value)
     print(
-        json.dumps({"fabric": ours, "bare": theirs, "pieces": old, "read": read_s, "bytes": size}), flush=True
+        json.dumps(
+            {
+                "fabric": ours,
+                "connected": over_connection,
+                "bare": theirs,
+                "pieces": old,
+                "read": read_s,
+                "bytes": size,
+            }
+        ),
+        flush=True,
     )
     del value, backend

@@ -49,12 +49,14 @@ def measure(work: Path) -> str:
         "MiB sent",
         "server's part",
         "whole",
+        "by edif.connect",
         "bare server, same bytes",
         "bare / whole",
         "in one piece: server's part",
         "whole",
         "in one piece / ours: server's part",
         "whole",
+        "by edif.connect",
         "client's reading alone",
     )
     return f"{table(title, heads, rows)}\nMemory of the gateway afterwards: {most_mib:.0f} MiB.\n"
@@ -73,12 +75,14 @@ def _row(kind: str, compress: str, found: list[dict]) -> tuple[str, ...]:
         f"{median(each['bytes'] for each in found) / 2**20:.0f}",
         f"{mid('fabric', 'ready'):.2f}",
         f"{mid('fabric', 'whole'):.2f}",
+        f"{mid('connected', 'whole'):.2f}",
         f"{mid('bare', 'whole'):.2f}",
         ratio("bare", "whole"),
         f"{mid('pieces', 'ready'):.2f}",
         f"{mid('pieces', 'whole'):.2f}",
         ratio("pieces", "ready"),
         ratio("pieces", "whole"),
+        f"{median(each['pieces']['whole'] / each['connected']['whole'] for each in found):.2f}x",
         f"{median(each['read'] for each in found):.2f}",
     )
 

@@ -33,7 +33,9 @@ async def test_a_result_link_resumes_by_range(client: Replayer) -> None:
         assert (part.status_code, part.content) == (206, whole.content[100:])
         same = {"range": "bytes=0-9", "if-range": whole.headers["etag"]}
         assert (await http.get(link, headers=same)).status_code == 206
-        assert (await http.get(link, headers={"range": "bytes=999999999-"})).status_code == 416
+        outside = await http.get(link, headers={"range": "bytes=999999999-"})
+        assert (outside.status_code, outside.json()["code"]) == (416, errors.RANGE_OUTSIDE.code)
+        assert f"{len(whole.content)} bytes" in outside.json()["detail"]
         known = await http.get(link, headers={"if-none-match": f'"other", W/{whole.headers["etag"]}'})
         assert (known.status_code, known.content) == (304, b"")
         assert (await http.get(link, headers={"if-none-match": '"other"'})).status_code == 200

@@ -32,6 +32,7 @@ async def get_blob(request: Request, kind: str, blob_id: str) -> Response:
     headers = {"cache-control": "private, immutable", "etag": f'"{blob_id}"'}
     if headers["etag"] in _tags(request):
         return Response(status_code=304, headers=headers)
+    _check_range(request, path.stat().st_size)
     return _Blob(path, media_type="application/octet-stream", headers=headers)
 
 
@@ -45,6 +46,14 @@ def _tags(request: Request) -> set[str]:
     """What the client says it has already, as in RFC 9110, 13.1.2."""
     named = request.headers.get("if-none-match", "").split(",")
     return {tag.strip().removeprefix("W/") for tag in named}
+
+
+def _check_range(request: Request, size: int) -> None:
+    asked = re.fullmatch(r"bytes=(\d{1,19})-\d*", request.headers.get("range", ""))
+    if asked is not None and int(asked[1]) >= size and "if-range" not in request.headers:
+        raise Refused(
+            errors.RANGE_OUTSIDE, f"This blob has {size} bytes, and was asked for those from {asked[1]} on."
+        )
 
 
 @router.put("/{kind}/{blob_id}")
@@ -111,9 +120,9 @@ described = [
                 Answer("The range that was asked for.", status=206, media=BYTES),
                 Answer("The client has it already, as `If-None-Match` says.", status=304, media=BYTES),
             ),
-            fails=(errors.RESULT_GONE,),
+            fails=(errors.RESULT_GONE, errors.RANGE_OUTSIDE),
             parameters=(*_PARTS, Parameter("range", "Bytes, to resume.", {"type": "string"}, "header")),
-            plain_fails=((400, "The range does not parse."), (416, "The range lies outside.")),
+            plain_fails=((400, "The range does not parse."), (416, "None of several ranges lies inside.")),
         )
         for method in ("GET", "HEAD")
     ),
