@@ -29,8 +29,9 @@ class Archive:
         size: all of it, in bytes.
     """
 
-    def __init__(self, parts: "list[_Part]", size: int) -> None:
+    def __init__(self, parts: "list[_Part]", size: int, storages: list[torch.UntypedStorage]) -> None:
         self._parts = parts
+        self._storages = storages  # whose memory the parts are: torch's views of it do not hold it
         self.size = size
 
     def sample(self, count: int, length: int) -> bytes:
@@ -78,7 +79,7 @@ def lay_out(saved: dict[str, Any]) -> Archive:
         # A tensor and a part of it: the part then refers to the tensor's bytes, which are there anyway.
         layout = _Layout(frozenset(layout.whole))
         layout.take(saved)
-    return Archive(layout.parts(), layout.size)
+    return Archive(layout.parts(), layout.size, layout.storages())
 
 
 class _Layout:
@@ -109,6 +110,9 @@ class _Layout:
 
     def parts(self) -> list[_Part]:
         return [*self._parts, memoryview(self._copied)]
+
+    def storages(self) -> list[torch.UntypedStorage]:
+        return list(self._storages.values())
 
     def write(self, data: memoryview | bytes) -> int:
         """Called by torch, with a storage's own memory or with something that it makes for the call."""
