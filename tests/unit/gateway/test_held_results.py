@@ -57,7 +57,7 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def a_result(gateway: httpx.AsyncClient, spool: Path, size: int = MIB, hold_s: float = 60.0) -> Spooled:
     link = LinkSigner(b"link key").path("put", NAME, time.time() + 60)
     spooled = HttpTransfer(gateway, spool, hold_s).result("j1", 1, link)
-    spooled.path.write_bytes(b"r" * size)
+    spooled.file.path.write_bytes(b"r" * size)
     return spooled
 
 
@@ -69,7 +69,7 @@ async def test_result_is_held_while_the_gateways_disk_is_full(
     sending = asyncio.create_task(spooled.commit())
     await asyncio.wait([sending], timeout=0.3)
     assert not sending.done()
-    assert spooled.path.exists()
+    assert spooled.file.path.exists()
     filler.unlink()
     async with asyncio.timeout(30):
         assert (await sending).size == MIB
