@@ -23,6 +23,7 @@ LONGEST_FIRST = (
     "tests/fabric/test_edges.py",
     "tests/fabric/test_standby.py",
     "tests/fabric/test_bad_input.py",
+    "tests/fabric/test_s3.py",
     "tests/fabric/test_people.py",
     "tests/fabric/test_sealed.py",
     "tests/fabric/test_tls.py",
@@ -31,6 +32,8 @@ LONGEST_FIRST = (
     "tests/fabric/test_old_clients.py",
     "tests/fabric/test_neighbours.py",
     "tests/fabric/test_welcome.py",
+    "tests/unit/blobs/test_contract.py",
+    "tests/unit/blobs/test_s3_blobs.py",
 )
 """Parts that take more than half a minute, so that none of them is begun when there is nothing left to do beside it."""
 

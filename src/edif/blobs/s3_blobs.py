@@ -161,11 +161,11 @@ class S3Blobs:
                     await end_upload(http, self.bucket, upload)
 
     # -- which store this is -------------------------------------------------------------------------------
-    async def id(self, *, make: bool = False) -> str | None:
+    async def id(self, make: str | None = None) -> str | None:
         """A name for the store by which gateway and agents recognise it; it lies in the bucket, and is made once.
 
         Args:
-            make: whether to make one where there is none.
+            make: the name that it gets where it has none.
 
         Raises:
             BlobsUnavailable: the store cannot be used now, or not so: no bucket, no right to write.
@@ -173,11 +173,10 @@ class S3Blobs:
         if self._id is None:
             with self._understood():
                 if not await self._has_id():
-                    if not make:
+                    if make is None:
                         return None
                     with contextlib.suppress(AlreadyExistsError):
-                        made = secrets.token_hex(16).encode()
-                        await obstore.put_async(self._store, _ID, made, mode="create")
+                        await obstore.put_async(self._store, _ID, make.encode(), mode="create")
                 self._id = bytes(await (await obstore.get_async(self._store, _ID)).bytes_async()).decode()
         return self._id
 
@@ -185,6 +184,21 @@ class S3Blobs:
         """Asked by listing, for that says why it is refused, which asking for the object itself need not."""
         listed = await obstore.list_with_delimiter_async(self._store)
         return any(each["path"] == _ID for each in listed["objects"])
+
+    async def try_out(self) -> None:
+        """Do once what a fabric does all day, with a blob that no job has.
+
+        Raises:
+            BlobsUnavailable: the store does not let it.
+        """
+        name = f"payload/try-{secrets.token_hex(8)}"
+        await self.names()
+        with self._understood():
+            await obstore.put_async(self._store, name, b"eDIF tries out its bucket.")
+        await self.read(name)
+        await self.delete(name)
+        if self.bucket.credentials is not None:
+            await self.sweep_temporary(_LONGEST_LINK_S)
 
     # -- errors --------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -211,7 +225,6 @@ class S3Blobs:
         found = re.search(r"<Code>(\w+)</Code>", said)
         code = found[1] if found else ""
         where = f"the bucket {self.bucket.url} at {self.bucket.endpoint}"
-        log.warning("blobs.refused", code=code, said=said.partition("Debug source")[0][:500])
         if code == "NoSuchBucket":
             return BlobsUnavailable(errors.BLOBS_MISSING, f"There is not {where}.")
         if code == "RequestTimeTooSkewed":
@@ -222,7 +235,10 @@ class S3Blobs:
             return BlobsUnavailable(
                 errors.BLOBS_DENIED, f"The keys are not let in to {where} ({code or 403})."
             )
-        return BlobsUnavailable(errors.BLOBS_UNREACHABLE, f"The store of payloads and results, {where}, does not answer.")  # fmt: skip
+        why = f" ({code})" if code else ""
+        return BlobsUnavailable(
+            errors.BLOBS_UNREACHABLE, f"The store of payloads and results, {where}, does not answer{why}."
+        )
 
 
 _DENIED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})

@@ -1,5 +1,6 @@
 """``edif doctor``: what is missing on this machine, and what to do about it."""
 
+import asyncio
 import importlib.metadata
 import os
 import platform
@@ -13,7 +14,7 @@ import typer
 
 from edif.cli.options import AsJson, Config, Data
 from edif.cli.output import show_json, show_table
-from edif.core.errors import SetupError
+from edif.core.errors import EdifError, SetupError
 from edif.launch.data_folder import DataFolder
 from edif.settings import load
 from edif.walls.host import survey
@@ -38,7 +39,16 @@ _NEEDED = {
 
 def doctor(data: Data = None, config: Config = None, as_json: AsJson = False) -> None:
     """Say what is missing on this machine and what to do. Exits with 1 if something is."""
-    findings = [_python(), *_packages(), _kernel(), *_walls(), _memory(), *_folder(config, data), _gpu()]
+    findings = [
+        _python(),
+        *_packages(),
+        _kernel(),
+        *_walls(),
+        _memory(),
+        *_folder(config, data),
+        *_bucket(config, data),
+        _gpu(),
+    ]
     if as_json:
         show_json([asdict(finding) for finding in findings])
     else:
@@ -114,6 +124,29 @@ def _folder(config: Config, data: Data) -> Iterator[Finding]:
         )
     else:
         yield Finding("free disk", "ok", f"{free / 2**30:.1f} GiB")
+
+
+def _bucket(config: Config, data: Data) -> Iterator[Finding]:
+    """Whether payloads and results can be kept in S3, if they are to be: tried with a small one."""
+    from edif.launch.blobs import open_bucket
+
+    settings = load(config, data=data)
+    try:
+        blobs = open_bucket(settings, DataFolder(settings.data.resolve()))
+        if blobs is None:
+            return
+        asyncio.run(blobs.try_out())
+    except EdifError as error:
+        yield Finding("bucket", "missing", error.sentence, error.next_step)
+        return
+    yield Finding("bucket", "ok", f"{blobs.bucket.url} at {blobs.bucket.endpoint}")
+    if blobs.bucket.credentials is None:
+        yield Finding(
+            "bucket: uploads",
+            "warning",
+            "no keys of its own: what is left of broken uploads is not swept",
+            "Give the bucket a lifecycle rule: AbortIncompleteMultipartUpload after 1 day.",
+        )
 
 
 def _gpu() -> Finding:

@@ -24,13 +24,18 @@ def backup(
     from edif.launch.backup import take
 
     contents = take(_folder(config, data, errors.BACKUP_IMPOSSIBLE), file.resolve(), results=results)
+    bucket = load(config, data=data).blobs
     if as_json:
-        show_json({"file": str(file), "jobs": contents.jobs, "blobs": contents.blobs})
+        show_json(
+            {"file": str(file), "jobs": contents.jobs, "blobs": contents.blobs, "blobs_elsewhere": bucket}
+        )
     else:
         size = contents.size_bytes / 2**20
         say(
             f"Wrote {file}: {contents.jobs} job(s), {contents.blobs} blob(s), {size:.1f} MiB before compression."
         )
+        if bucket is not None:
+            say(f"Payloads and results are not in it: they lie in {bucket}, which its own keepers back up.")
 
 
 def _folder(config: Path | None, data: Path | None, refusal: ErrorCode) -> DataFolder:

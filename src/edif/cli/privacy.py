@@ -3,7 +3,6 @@
 import asyncio
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +17,7 @@ from edif.core.ids import ERASED, UserName, new_user_id
 from edif.core.job import JobState
 from edif.core.quota import Scope
 from edif.records.store import RecordStore
-from edif.settings import load
+from edif.settings import Settings, load
 
 _ALL = 10_000_000
 _SEEN_BY_GATEWAYS_S = 2.0
@@ -69,25 +68,22 @@ def users_erase(
     if not yes:
         typer.confirm(f"Delete {name}, every key and every result, for good?", abort=True, err=True)
     settings = load(config, data=data)
-    folder, elsewhere = settings.data.resolve(), settings.record_store is not None
-    pseudonym = with_store(
-        config, data, lambda store: _erase(store, UserName(name), folder, elsewhere=elsewhere)
-    )
+    pseudonym = with_store(config, data, lambda store: _erase(store, UserName(name), settings))
     if as_json:
         show_json({"erased": name, "pseudonym": pseudonym})
     else:
         say(f"Erased {name}. Jobs and usage are on record as {pseudonym}.")
 
 
-async def _erase(store: RecordStore, name: UserName, folder: Path, *, elsewhere: bool) -> UserName:
-    """``elsewhere``: a gateway may run on another machine."""
-    from edif.blobs.file_blobs import FileBlobs
+async def _erase(store: RecordStore, name: UserName, settings: Settings) -> UserName:
     from edif.gateway.retention import delete_blobs
+    from edif.launch.blobs import open_blobs
     from edif.launch.data_folder import DataFolder
 
+    folder, elsewhere = DataFolder(settings.data.resolve()), settings.record_store is not None
     user = await store.user(name)
     await store.remove_user(name, time.time(), by=me())  # from now on no key of theirs is let in
-    if elsewhere or DataFolder(folder).held("gateway"):
+    if elsewhere or folder.held("gateway"):  # a gateway may run, also on another machine
         await asyncio.sleep(_SEEN_BY_GATEWAYS_S)
     if user is None and not await store.on_record(name):
         raise EdifError(errors.USER_UNKNOWN, f"Nothing is on record about {name!r}.")
@@ -99,7 +95,7 @@ async def _erase(store: RecordStore, name: UserName, folder: Path, *, elsewhere:
             f"The user {name!r} was removed, but {len(waiting)} of their jobs have not ended ({ids}).",
             "Cancel them with `edif jobs cancel ID`, or let them end; then run this again.",
         )
-    blobs = FileBlobs(folder / "blobs")
+    blobs = open_blobs(settings, folder)
     stored = await store.blobs_of(name)
     for job_id in stored:
         await delete_blobs(blobs, job_id)

@@ -76,10 +76,11 @@ def retention_run(data: Data = None, config: Config = None, as_json: AsJson = Fa
 
 
 async def _run(store: RecordStore, settings: Settings) -> tuple[int, int]:
-    from edif.blobs.file_blobs import FileBlobs
     from edif.gateway.retention import Retention, retire_some
+    from edif.launch.blobs import open_blobs
+    from edif.launch.data_folder import DataFolder
 
-    blobs = FileBlobs(settings.data.resolve() / "blobs")
+    blobs = open_blobs(settings, DataFolder(settings.data.resolve()))
     periods = Retention(settings.retention_s, settings.record_retention_s)
     results = records = 0
     try:

@@ -79,12 +79,18 @@ async def known_store(blobs: "FileBlobs | S3Blobs", folder: DataFolder) -> str:
     """
     if isinstance(blobs, FileBlobs):
         return folder.store_id()
+    ours = f"s3-{folder.store_id()}"
     try:
-        made = await blobs.id(make=True)
+        found = await blobs.id(make=ours)
     except BlobsUnavailable as error:
         raise SetupError(error.kind, error.sentence, error.next_step) from error
-    assert made is not None
-    return made
+    if found != ours:  # each would delete what belongs to no job that it knows
+        raise SetupError(
+            errors.CONFIG_INVALID,
+            f"The place {blobs.bucket.url} belongs to the fabric of another data folder.",
+            "Give each fabric a prefix of its own: blobs = s3://BUCKET/PREFIX.",
+        )
+    return ours
 
 
 def bucket_of(settings: Settings, variables: Mapping[str, str]) -> Bucket | None:

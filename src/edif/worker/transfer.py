@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from itertools import count
@@ -158,11 +159,11 @@ class HttpTransfer:
         return shutil.disk_usage(self._spool).free
 
 
-class _HttpSpooled:
-    def __init__(self, client: httpx.AsyncClient, path: Path, url: str, hold_s: float) -> None:
-        self._client = client
+class _Held(ABC):
+    """A result that is sent elsewhere, and held here for as long as it is not taken there."""
+
+    def __init__(self, path: Path, hold_s: float) -> None:
         self.file = SpoolFile(path)
-        self._url = url
         self._hold_s = hold_s
 
     async def commit(self) -> Committed:
@@ -179,13 +180,27 @@ class _HttpSpooled:
             self.discard()
         return committed
 
+    @abstractmethod
     async def _sent(self, size: int, *, held: bool, last: bool) -> bool:
-        """Send it; False if that is to be tried again, for the gateway has no room now.
+        """Send it; False if that is to be tried again, for it is not taken now.
 
         Args:
-            held: it had none before; then its own absence is passed over too: it may not come up without room.
+            held: it was not taken before.
             last: it is not to be tried again.
         """
+
+    def discard(self) -> None:
+        self.file.discard()
+
+
+class _HttpSpooled(_Held):
+    def __init__(self, client: httpx.AsyncClient, path: Path, url: str, hold_s: float) -> None:
+        super().__init__(path, hold_s)
+        self._client = client
+        self._url = url
+
+    async def _sent(self, size: int, *, held: bool, last: bool) -> bool:
+        """A gateway that had no room may be away too, once a result is held: it may not come up without room."""
         try:
             async with aclosing(self._chunks()) as chunks:
                 response = await self._client.put(
@@ -211,9 +226,6 @@ class _HttpSpooled:
             while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
                 yield chunk
 
-    def discard(self) -> None:
-        self.file.discard()
-
 
 class ResultBucket(Protocol):
     """The part of :class:`edif.blobs.s3_blobs.S3Blobs` that a node needs."""
@@ -235,38 +247,22 @@ class BucketTransfer(HttpTransfer):
         return _BucketSpooled(self._bucket, path, result_name(job, attempt), self._hold_s)
 
 
-class _BucketSpooled:
+class _BucketSpooled(_Held):
     def __init__(self, bucket: ResultBucket, path: Path, name: str, hold_s: float) -> None:
+        super().__init__(path, hold_s)
         self._bucket = bucket
-        self.file = SpoolFile(path)
         self._name = name
-        self._hold_s = hold_s
 
-    async def commit(self) -> Committed:
-        committed = await asyncio.to_thread(self.file.finish)
-        until = time.monotonic() + self._hold_s
+    async def _sent(self, size: int, *, held: bool, last: bool) -> bool:
         try:
-            for refused in count():
-                try:
-                    await self._bucket.upload(self._name, self.file.path)
-                    break
-                except (BlobsUnavailable, Refused) as error:
-                    if time.monotonic() >= until:
-                        raise JobFailed(error.kind, _NO_BUCKET) from error
-                    if refused == 0:
-                        log.warning(
-                            "agent.result_held",
-                            result=self._name,
-                            size_bytes=committed.size,
-                            reason=error.sentence,
-                        )
-                    await asyncio.sleep(_again_in_s(refused))
-        finally:
-            self.discard()
-        return committed
-
-    def discard(self) -> None:
-        self.file.discard()
+            await self._bucket.upload(self._name, self.file.path)
+        except (BlobsUnavailable, Refused) as error:
+            if last:
+                raise JobFailed(error.kind, _NO_BUCKET) from error
+            if not held:
+                log.warning("agent.bucket_away", reason=error.sentence)
+            return False
+        return True
 
 
 def _again_in_s(tries: int) -> float:

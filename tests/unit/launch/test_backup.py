@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> DataFolder:
 def jobs_in(root: Path) -> dict[str, JobState]:
     async def read() -> dict[str, JobState]:
         store = await open_store(root)
-        found = {job.id: job.state for job in await store.jobs()}
+        found = {job.id: job.state for job in await store.jobs(limit=1_000_000)}
         await store.close()
         return found  # type: ignore[return-value]
 
