@@ -138,10 +138,10 @@ class RadosGateway:
         raise AssertionError(self._last_words())
 
     def stop(self) -> None:
-        """The Object Gateway dies; what was acknowledged is kept."""
+        """The Object Gateway goes, and says so to the cluster: else what it watched stays locked for half a minute."""
         assert self._gateway is not None
-        self._gateway.kill()
-        self._gateway.wait()
+        self._gateway.terminate()
+        self._gateway.wait(timeout=60)
         self._gateway = None
 
     def bring_up(self) -> None:

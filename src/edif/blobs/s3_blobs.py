@@ -31,8 +31,8 @@ from edif.core.errors import BlobsUnavailable, Refused
 
 log = structlog.get_logger()
 
-PART_BYTES = 8 * 2**20
-"""What is larger goes up in parts of this size, or of a nine thousandth of it: S3 takes ten thousand."""
+PART_BYTES = 5 * 2**20
+"""What is larger goes up in parts of this size, the least that S3 takes, or of a nine thousandth of it: it takes ten thousand."""
 _PARTS_AT_ONCE = 4
 _MOST_PARTS = 9000
 _TRIES = 3
