@@ -225,6 +225,11 @@ class S3Blobs:
         found = re.search(r"<Code>(\w+)</Code>", said)
         code = found[1] if found else ""
         where = f"the bucket {self.bucket.url} at {self.bucket.endpoint}"
+        if self.bucket.credentials is None and _ROLE_OF_MACHINE in said:
+            return BlobsUnavailable(
+                errors.BLOBS_DENIED,
+                f"There are no keys for {where}, and this machine has no role that lets it in.",
+            )
         if code == "NoSuchBucket":
             return BlobsUnavailable(errors.BLOBS_MISSING, f"There is not {where}.")
         if code == "RequestTimeTooSkewed":
@@ -241,6 +246,7 @@ class S3Blobs:
         )
 
 
+_ROLE_OF_MACHINE = "/latest/api/token"  # where Amazon tells a machine its role
 _DENIED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
 
 

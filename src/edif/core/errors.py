@@ -192,6 +192,8 @@ BLOBS_DENIED = _kind(
     "Operator: check the S3 keys, and that they may list, read, write and delete in this bucket.",
 )
 BLOBS_CLOCK = _kind("blobs_clock", 503, "Operator: set this machine's clock, best by a time service.")
+BLOBS_AWAY = (BLOBS_UNREACHABLE, BLOBS_MISSING, BLOBS_DENIED, BLOBS_CLOCK)
+"""Why the store of payloads and results cannot be used; whoever sees to it can end each of them."""
 LEAD_LOST = _kind("lead_lost", 503, "Try again: the gateway that leads now takes over the address.")
 REQUEST_INVALID = _kind("request_invalid", 422, "See docs/protocol.md for the form of this request.")
 QUOTA_USED_UP = _kind(

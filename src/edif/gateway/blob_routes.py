@@ -12,7 +12,7 @@ from edif.blobs.store import KINDS
 from edif.core import errors
 from edif.core.errors import AuthRefused, NotFound, OverLimit, Refused
 from edif.core.limits import MIB
-from edif.gateway.description import BLOBS, BYTES, Answer, Asks, Operation, Parameter
+from edif.gateway.description import BYTES, Answer, Asks, Operation, Parameter
 from edif.gateway.edge import Edge, bounded_body, edge_of, json_answer
 
 router = APIRouter(prefix="/edif/v1/blobs")
@@ -132,7 +132,7 @@ described = [
         "Store a result: for node agents, by signed link.",
         Asks.LINK,
         (Answer("It is stored.", Stored),),
-        fails=(errors.BODY_TOO_LARGE, errors.STORAGE_LOW, errors.STORAGE_FULL, *BLOBS),
+        fails=(errors.BODY_TOO_LARGE, errors.STORAGE_LOW, errors.STORAGE_FULL, *errors.BLOBS_AWAY),
         parameters=_PARTS,
         takes=(BYTES, {}),
     ),

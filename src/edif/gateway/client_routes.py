@@ -22,7 +22,7 @@ from edif.core.limits import MIB
 from edif.core.users import Identity
 from edif.gateway.auth import KEY_HEADER
 from edif.gateway.callers import caller
-from edif.gateway.description import BLOBS, JSON, Answer, Asks, Operation, Parameter
+from edif.gateway.description import JSON, Answer, Asks, Operation, Parameter
 from edif.gateway.edge import Edge, base_url, bounded_body, edge_of, json_answer, refuse_socket
 from edif.gateway.subscribers import Subscriber
 from edif.models.model_key import format_model_key
@@ -285,7 +285,7 @@ described = [
             errors.PYTHON_UNSUPPORTED,
             errors.STORAGE_LOW,
             errors.STORAGE_FULL,
-            *BLOBS,
+            *errors.BLOBS_AWAY,
             errors.BODY_NOT_MULTIPART,
             errors.BODY_TRUNCATED,
             errors.BODY_TOO_LARGE,
@@ -325,7 +325,7 @@ described = [
         "A job's last status.",
         Asks.KEY,
         (Answer("The status; `data` is a link to the result once there is one.", StatusFrame),),
-        fails=(errors.JOB_UNKNOWN, errors.RESULT_GONE, *BLOBS),
+        fails=(errors.JOB_UNKNOWN, errors.RESULT_GONE, *errors.BLOBS_AWAY),
     ),
     Operation(
         "GET",

@@ -36,9 +36,6 @@ _KEY = (
     errors.RATE_LIMITED,
 )
 
-BLOBS = (errors.BLOBS_UNREACHABLE, errors.BLOBS_MISSING, errors.BLOBS_DENIED, errors.BLOBS_CLOCK)
-"""Why a store of payloads and results in S3 cannot be used."""
-
 _STORE = (errors.STORAGE_FULL, errors.STORE_UNREACHABLE, errors.LEAD_LOST)
 
 

@@ -50,6 +50,13 @@ def open_bucket(settings: Settings, folder: DataFolder) -> "S3Blobs | None":
         raise SetupError(
             errors.WORKER_DEPENDENCY, f"The setting `blobs` names S3, and {error.name} is not installed."
         ) from error
+    try:
+        bucket.tls()
+    except OSError as error:  # an SSLError is one
+        raise SetupError(
+            errors.CONFIG_INVALID,
+            f"The authorities of `blobs_ca`, {bucket.authorities!r}, cannot be read: {error.strerror or error}.",
+        ) from error
     return S3Blobs(bucket, folder.spool)
 
 

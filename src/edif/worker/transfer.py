@@ -30,10 +30,7 @@ log = structlog.get_logger()
 
 _CHUNK_BYTES = 1 << 20
 _SEND_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-_BUCKET_AWAY = {
-    kind.code: kind
-    for kind in (errors.BLOBS_UNREACHABLE, errors.BLOBS_MISSING, errors.BLOBS_DENIED, errors.BLOBS_CLOCK)
-}
+_BUCKET_AWAY = {kind.code: kind for kind in errors.BLOBS_AWAY}
 _NO_BUCKET = "The store of results could not be used for as long as a result is held; it could not be kept."
 
 

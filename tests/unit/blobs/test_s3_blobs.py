@@ -168,6 +168,15 @@ def test_wrong_keys_and_a_missing_bucket_each_have_a_sentence(bucket: Bucket, tm
     assert told(dataclasses.replace(bucket, name="no-such-bucket"), tmp_path) is errors.BLOBS_MISSING
 
 
+def test_keys_that_were_forgotten_have_a_sentence(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
+    assert told(dataclasses.replace(bucket, credentials=None), tmp_path) is errors.BLOBS_DENIED
+
+
 def test_store_that_does_not_answer_has_a_sentence(bucket: Bucket, tmp_path: Path) -> None:
     assert (
         told(dataclasses.replace(bucket, endpoint="http://127.0.0.1:9"), tmp_path) is errors.BLOBS_UNREACHABLE

@@ -8,7 +8,7 @@ from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.s3_requests import Bucket, Credentials
 from edif.core import errors
 from edif.core.errors import SetupError
-from edif.launch.blobs import bucket_of, open_blobs
+from edif.launch.blobs import bucket_of, open_blobs, open_bucket
 from edif.launch.data_folder import DataFolder
 from edif.settings import Settings
 
@@ -55,5 +55,16 @@ def test_file_without_keys_is_said_so(tmp_path: Path, content: bytes | None) -> 
         file.write_bytes(content)
     with pytest.raises(SetupError) as refused:
         bucket_of(Settings(blobs="s3://bkt", blobs_credentials=file), KEYS)
+    assert refused.value.kind is errors.CONFIG_INVALID
+    assert str(file) in refused.value.sentence
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+def test_authorities_that_cannot_be_read_are_said_so(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SetupError) as refused:
+        open_bucket(Settings(blobs="s3://bkt", blobs_ca=file), DataFolder(tmp_path))
     assert refused.value.kind is errors.CONFIG_INVALID
     assert str(file) in refused.value.sentence
