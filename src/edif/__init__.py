@@ -16,5 +16,11 @@ _OF_THE_CLIENT = frozenset(
 
 def __getattr__(name: str) -> Any:
     if name in _OF_THE_CLIENT:
-        return getattr(import_module("edif.client"), name)
+        try:
+            client = import_module("edif.client")
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"edif.{name} needs nnsight ({error}). Run: pip install 'nnsight==0.8.1'", name=error.name
+            ) from error
+        return getattr(client, name)
     raise AttributeError(f"module 'edif' has no attribute {name!r}")

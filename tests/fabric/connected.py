@@ -1,8 +1,8 @@
 """A program of a person who is connected with ``edif.connect``: ``connected.py PLAN``.
 
-The plan (JSON) names the fabric's ``url`` and ``data`` folder, the user's ``key`` and ``other_key``, the ``model``, ``scenarios`` and
-``out``, where it is written for each scenario what went wrong: nothing, or a traceback. Several real clients would
-take minutes: all scenarios run here, one after the other.
+The plan (JSON) names the fabric's ``url`` and ``data`` folder, the user's ``key`` and ``other_key``, the ``model``, how many bytes
+are downloaded while the line is cut (``cut_download_bytes``), and ``out``, where it is written for each scenario what went wrong: nothing, or
+a traceback. Several real clients would take minutes: all scenarios run here, one after the other.
 """
 
 import asyncio
@@ -34,7 +34,6 @@ import edif
 from edif.client import checks
 from edif.core import errors
 from edif.core.errors import EdifError
-from tests.sizes import SIZES
 from tests.support.cut_line import CutLine
 
 PROMPT = "the cat sat on the mat"
@@ -48,6 +47,7 @@ class Here:
     def __init__(self, plan: dict[str, Any]) -> None:
         self.url, self.key, self.other_key = plan["url"], plan["key"], plan["other_key"]
         self.data = Path(plan["data"])
+        self.cut_download_bytes = plan["cut_download_bytes"]
         self.model = TransformersModel(plan["model"], task="text-generation")
 
     def connect(self, url: str | None = None) -> edif.Connection:
@@ -408,10 +408,10 @@ def an_answer_that_is_lost_does_not_double_the_job(here: Here) -> None:
 
 
 def a_download_goes_on_where_it_was_cut(here: Here) -> None:
-    numbers = SIZES.cut_download_bytes // 4
+    numbers = here.cut_download_bytes // 4
     cuts = 10
     for compress in (False, True):
-        with CutLine(here.url, SIZES.cut_download_bytes // (cuts + 2), cuts) as line, compressing(compress):
+        with CutLine(here.url, here.cut_download_bytes // (cuts + 2), cuts) as line, compressing(compress):
             with here.connect(line.url):
                 began = line.passed
                 result = here.large(numbers)

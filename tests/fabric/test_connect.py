@@ -40,6 +40,7 @@ def outcomes(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
             "key": keys[0],
             "other_key": keys[1],
             "model": GPT2_ID,
+            "cut_download_bytes": SIZES.cut_download_bytes,
             "out": str(folder / "outcomes.json"),
         }
         (folder / "plan.json").write_text(json.dumps(plan))

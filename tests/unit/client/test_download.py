@@ -1,0 +1,123 @@
+"""Downloads from servers that do not do what they should."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from edif.client.download import FIRST_BYTES, PIECE_BYTES, Download
+from edif.core import errors
+from edif.core.errors import EdifError, ErrorCode
+
+CONTENT = bytes(range(256)) * ((FIRST_BYTES + 2 * PIECE_BYTES) // 256 + 1)
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers ranges of the content, after the first answers that ``faults`` make."""
+
+    faults: list[Callable[["Server"], None]]
+
+    def do_GET(self) -> None:
+        if self.faults:
+            self.faults.pop(0)(self)
+        else:
+            self.part()
+
+    def part(self, shorter_by: int = 0) -> None:
+        match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["range"])
+        assert match is not None
+        start, end = int(match[1]), int(match[2]) + 1
+        self.send_response(206)
+        self.send_header("content-range", f"bytes {start}-{end - 1}/{len(CONTENT)}")
+        self.send_header("content-length", str(end - start))
+        self.end_headers()
+        self.wfile.write(CONTENT[start : end - shorter_by])
+        self.close_connection = True
+
+    def refuse(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def all_of_it(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", str(len(CONTENT)))
+        self.end_headers()
+        with suppress(ConnectionError):
+            self.wfile.write(CONTENT)
+
+    def finish(self) -> None:
+        with suppress(ConnectionError):  # its client has read enough
+            super().finish()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(*faults: Callable[[Server], None]) -> Iterator[str]:
+    handler = type("Faulty", (Server,), {"faults": list(faults)})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def fetch(url: str, renewed: list[str]) -> bytes:
+    def renew() -> str:
+        renewed.append(url)
+        return url
+
+    with httpx.Client(trust_env=False) as http:
+        download = Download(http, url, len(CONTENT), renew, say=lambda _: None, progress=lambda _: None)
+        first = bytes(download.first())
+        return first + b"".join(download.rest(lambda _, size: memoryview(bytearray(size))))
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [],
+        [lambda server: server.part(shorter_by=1000)] * 3,
+        [lambda server: server.refuse(503), lambda server: server.refuse(429)],
+        [lambda server: server.part(), lambda server: server.refuse(500)],
+    ],
+    ids=["well", "cut short", "busy", "later"],
+)
+def test_a_server_that_recovers_is_asked_again(faults: list[Callable[[Server], None]]) -> None:
+    with serving(*faults) as url:
+        assert fetch(url, []) == CONTENT
+
+
+def test_a_refused_link_is_renewed_once_for_each_refusal() -> None:
+    renewed: list[str] = []
+    with serving(lambda server: server.refuse(403)) as url:
+        assert fetch(url, renewed) == CONTENT
+    assert len(renewed) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (lambda server: server.refuse(404), errors.RESULT_GONE),
+        (lambda server: server.refuse(410), errors.RESULT_GONE),
+        (lambda server: server.all_of_it(), errors.RESULT_DAMAGED),
+        (lambda server: server.refuse(416), errors.RESULT_DAMAGED),
+    ],
+    ids=["not found", "gone", "no ranges", "another size"],
+)
+@pytest.mark.parametrize("later", [False, True])
+def test_what_will_not_get_better_is_told(
+    fault: Callable[[Server], None], kind: ErrorCode, later: bool
+) -> None:
+    with serving(*([Server.part] if later else []), fault) as url, pytest.raises(EdifError) as caught:
+        fetch(url, [])
+    assert caught.value.kind is kind
