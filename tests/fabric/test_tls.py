@@ -53,26 +53,35 @@ async def test_requests_sockets_and_links_are_encrypted(
 
 
 @pytest.mark.slow
-def test_the_stock_client_works_with_a_private_authority(
-    fabric: Fabric, certificates: dict[str, Certificate], tmp_path: Path
+@pytest.mark.parametrize("first_line", ["", "import edif; edif.connect()"], ids=["stock", "connected"])
+def test_clients_work_with_a_private_authority(
+    fabric: Fabric, certificates: dict[str, Certificate], first_line: str, tmp_path: Path
 ) -> None:
     fabric.wait_running("edif/demo")
-    variables = {
-        "NDIF_HOST": fabric.url,
-        "HF_ENDPOINT": f"{fabric.url}/hub",
-        "HF_HOME": str(tmp_path / "hf"),
-        "SSL_CERT_FILE": str(certificates["authority"].certificate),
-    }
+    (tmp_path / "hello.py").write_text(f"{first_line}\n{EXAMPLE.read_text()}")
+    done = _client(fabric, tmp_path, SSL_CERT_FILE=str(certificates["authority"].certificate))
+    assert done.returncode == 0, done.stderr
+    assert "Mary" in done.stdout
 
-    done = subprocess.run(
-        [sys.executable, EXAMPLE],
+
+def test_who_does_not_trust_the_authority_is_told_how_to(fabric: Fabric, tmp_path: Path) -> None:
+    (tmp_path / "hello.py").write_text("import edif; edif.connect()")
+    done = _client(fabric, tmp_path)
+    assert f"No fabric answers at {fabric.url}" in done.stderr
+    assert "CERTIFICATE_VERIFY_FAILED" in done.stderr
+    assert "set SSL_CERT_FILE" in done.stderr
+
+
+def _client(fabric: Fabric, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    variables |= {"NDIF_HOST": fabric.url, "HF_ENDPOINT": f"{fabric.url}/hub", "HF_HOME": str(folder / "hf")}
+    return subprocess.run(
+        [sys.executable, "hello.py"],
+        cwd=folder,
         env=clean_environment(**variables),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert "Mary" in done.stdout
 
 
 def test_the_command_line_trusts_its_own_gateway_and_elsewhere_what_tls_ca_says(

@@ -11,6 +11,9 @@ from edif.core import errors
 from edif.core.errors import AuthRefused, EdifError, SetupError
 
 _COMPARED = ("nnsight", "torch", "transformers")
+_TRUST = (
+    "If your operator gave you the file of an authority, set SSL_CERT_FILE to its path before Python starts."
+)
 
 
 class VersionsDiffer(UserWarning):
@@ -42,7 +45,9 @@ def check_fabric(api: Api) -> None:
         pong = api.get("/ping", patience_s=0)
     except EdifError as error:
         raise SetupError(
-            errors.FABRIC_UNREACHABLE, f"No fabric answers at {api.url}: {error.sentence}"
+            errors.FABRIC_UNREACHABLE,
+            f"No fabric answers at {api.url}: {error.sentence}",
+            _TRUST if "CERTIFICATE_VERIFY_FAILED" in error.sentence else None,
         ) from error
     if pong != "pong":
         raise SetupError(errors.FABRIC_UNREACHABLE, f"What answers at {api.url} is no fabric.")
