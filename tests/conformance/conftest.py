@@ -22,7 +22,6 @@ import torch
 from tests.conformance.catalogue import FAMILIES, PROGRAMS, catalogue
 from tests.support.fabric import Fabric, start_fabric
 from tests.support.models import GPT2_ID, LLAMA_ID, LORA_ID
-from tests.support.tls import light_certificates
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE / "scripts"
@@ -66,7 +65,7 @@ def outcome(
     try:
         key = _admit_user(fabric)
         plans = [_local_plan(folder, models), *_remote_plans(folder, wait_for=up)]
-        environment = fabric.client_environment(folder / "hub", key) | light_certificates(folder)
+        environment = fabric.client_environment(folder / "hub", key)
         with _client(plans, environment, folder / "client.log") as client:
             for model in (GPT2_ID, LLAMA_ID, DEMO_ID):
                 fabric.wait_running(model)

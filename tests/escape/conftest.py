@@ -143,7 +143,8 @@ def _attacked(
     """Start a fabric on ``host``, attack it as the first of the people, and without ``bare`` only it."""
     model = folder / "model"
     shutil.copytree(models[GPT2_ID], model)
-    environment = {"PLANTED_SECRET": PLANTED}
+    certificate = light_certificates(folder)  # where the account can read it
+    environment = {"PLANTED_SECRET": PLANTED, **certificate}
     if host is not None:
         environment |= host.environment()
         host.hand_over()
@@ -187,7 +188,7 @@ def _attacked(
             fabric.wait_metadata(GPT2_ID)
             keys = {name: _admit(fabric, name) for name in people}
             key = keys[people[0]] if people else None
-            remote = fabric.client_environment(folder / "hub", key) | light_certificates(folder)
+            remote = fabric.client_environment(folder / "hub", key) | certificate
             if host is not None:
                 remote |= host.environment()
                 host.hand_over()

@@ -13,12 +13,15 @@ import httpx
 import pytest
 
 from edif.core import errors
+from tests.fabric.conftest import PROXY
 from tests.support.apart import agent_alone, gateway_alone
-from tests.support.fabric import EDIF, PATIENCE_S, Fabric, clean_environment, start_fabric
+from tests.support.commands import run_forked
+from tests.support.fabric import PATIENCE_S, Fabric, clean_environment, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.proxy import prefix_proxy
 from tests.support.replay import FINAL, Replayer
 from tests.support.small_disk import small_disk
+from tests.support.waiting import gateway_is_tried_until
 
 
 async def test_a_result_link_resumes_by_range(client: Replayer) -> None:
@@ -76,11 +79,15 @@ def test_the_mirror_serves_metadata_and_never_weights(fabric: Fabric) -> None:
         assert "location" not in other.headers
 
 
-async def test_evicting_and_deploying(fabric: Fabric, client: Replayer) -> None:
+async def _evict(fabric: Fabric) -> None:
     fabric.edif("models", "evict", GPT2_ID)
     async with asyncio.timeout(PATIENCE_S):
         while fabric.model_state(GPT2_ID) != "NOT_STARTED":
             await asyncio.sleep(0.1)
+
+
+async def test_evicting_and_deploying(fabric: Fabric, client: Replayer) -> None:
+    await _evict(fabric)
     outcome = await client.run("hello")  # a request brings it up again
     assert outcome.status == "COMPLETED"
     assert "DEPLOYING" in outcome.statuses
@@ -91,62 +98,37 @@ async def test_evicting_and_deploying(fabric: Fabric, client: Replayer) -> None:
 
 
 @pytest.mark.slow
-async def test_a_model_that_cannot_load_says_why(
-    models: dict[str, Path], blobs: Path, tmp_path: Path
-) -> None:
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    for file in models[GPT2_ID].iterdir():
-        (broken / file.name).write_bytes(file.read_bytes())
-    (broken / "model.safetensors").write_bytes(b"these are not weights")
-    fabric = start_fabric(tmp_path / "data", "--model", f"{GPT2_ID}={broken}")
+async def test_a_model_that_cannot_load_says_why(fabric: Fabric, client: Replayer) -> None:
+    weights = fabric.data.with_name("model") / "model.safetensors"
+    whole = weights.read_bytes()
+    await _evict(fabric)
+    weights.write_bytes(b"these are not weights")
     try:
-        async with Replayer(fabric.url, blobs) as client:
-            outcome = await client.run("hello")
-            assert outcome.status == "ERROR"
-            assert outcome.description.endswith("[model_load_failed]")
-            assert GPT2_ID in outcome.description
-            (broken / "model.safetensors").write_bytes((models[GPT2_ID] / "model.safetensors").read_bytes())
-            assert (await client.run("hello")).status == "COMPLETED"
+        outcome = await client.run("hello")
+        assert outcome.status == "ERROR"
+        assert outcome.description.endswith("[model_load_failed]")
+        assert GPT2_ID in outcome.description
     finally:
-        assert fabric.stop() == 0
+        weights.write_bytes(whole)
+    assert (await client.run("hello")).status == "COMPLETED"
 
 
-async def test_result_links_follow_a_trusted_proxy_only(
-    models: dict[str, Path], blobs: Path, tmp_path: Path
-) -> None:
+async def test_result_links_follow_a_trusted_proxy_only(fabric: Fabric, client: Replayer) -> None:
     forwarded = {
         "x-forwarded-proto": "https",
         "x-forwarded-host": "lab.example.org",
         "x-forwarded-prefix": "/edif",
     }
-    trusting = start_fabric(
-        tmp_path / "a", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_TRUSTED_PROXIES='["127.0.0.0/8"]'
-    )
-    try:
-        async with Replayer(trusting.url, blobs) as client:
-            job = (await client.run("hello")).id
-            link = (await client.get(f"/response/{job}", **forwarded)).json()["data"]
-            assert link.startswith("https://lab.example.org/edif/edif/v1/blobs/result/")
-    finally:
-        assert trusting.stop() == 0
-
-
-async def test_an_untrusted_forwarded_host_is_ignored(fabric: Fabric, client: Replayer) -> None:
-    job = (await client.run("hello")).id
-    answer = await client.get(f"/response/{job}", **{"x-forwarded-host": "evil.example"})
-    assert answer.json()["data"].startswith(fabric.url)
+    path = f"/response/{(await client.run('hello')).id}"
+    proxy = httpx.AsyncHTTPTransport(local_address=PROXY)
+    async with httpx.AsyncClient(base_url=fabric.url, transport=proxy) as trusted:
+        link = (await trusted.get(path, headers=forwarded)).json()["data"]
+    assert link.startswith("https://lab.example.org/edif/edif/v1/blobs/result/")
+    assert (await client.get(path, **forwarded)).json()["data"].startswith(fabric.url)
 
 
 def _serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [EDIF, *arguments],
-        env=clean_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_forked(list(arguments), clean_environment(**environment))
 
 
 def _fails_with(done: subprocess.CompletedProcess[str], kind: errors.ErrorCode) -> None:
@@ -248,22 +230,10 @@ def _apart(
         yield gateway.url
 
 
-async def test_a_remote_agent_moves_bytes_over_http(
+async def test_a_remote_agent_moves_bytes_over_http_and_a_cancel_may_come_meanwhile(
     models: dict[str, Path], blobs: Path, tmp_path: Path
 ) -> None:
     """An agent that does not share the gateway's folder fetches payloads and sends results by signed links."""
-    with _apart(models[GPT2_ID], tmp_path) as url:
-        async with Replayer(url, blobs) as client:
-            outcome = await client.run("hidden")
-            assert outcome.status == "COMPLETED"
-            assert outcome.result
-        assert "HttpTransfer" in (tmp_path / "a.log").read_text()
-        assert not list((tmp_path / "a" / "spool").iterdir())
-
-
-async def test_cancel_while_the_result_is_being_uploaded(
-    models: dict[str, Path], blobs: Path, tmp_path: Path
-) -> None:
     async with prefix_proxy("") as proxy:
 
         def slowly(url: str) -> str:
@@ -272,7 +242,9 @@ async def test_cancel_while_the_result_is_being_uploaded(
 
         with _apart(models[GPT2_ID], tmp_path, slowly) as url:
             async with Replayer(url, blobs) as client:
+                assert (await client.run("hidden")).result
                 calm = (await client.run("hello")).result
+                assert "HttpTransfer" in (tmp_path / "a.log").read_text()
                 proxy.bytes_per_s = 2**18  # most of a minute for what comes next
                 before = proxy.passed
                 job = await client.submit("large")
@@ -291,64 +263,73 @@ async def test_cancel_while_the_result_is_being_uploaded(
         assert not list((tmp_path / "g" / "blobs" / "tmp").iterdir())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
-async def test_a_full_disk_refuses_new_jobs_and_loses_none(
-    models: dict[str, Path], blobs: Path, tmp_path: Path
-) -> None:
-    with small_disk(tmp_path / "disk") as disk:
-        fabric = None
+@pytest.fixture(scope="module")
+def on_small_disk(
+    models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, Fabric]]:
+    """A small file system, and a fabric whose data folder is on it."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small file system")
+    with small_disk(tmp_path_factory.mktemp("small") / "disk") as disk:
+        fabric = start_fabric(
+            disk / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_MIN_FREE_BYTES=str(4 * 2**20)
+        )
         try:
-            fabric = start_fabric(
-                disk / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_MIN_FREE_BYTES=str(4 * 2**20)
-            )
-            async with Replayer(fabric.url, blobs) as client:
-                before = await client.run("hello")
-                waiting = await client.submit("slow")
-                (disk / "filler").write_bytes(bytes(_free(disk) - 2 * 2**20))
-                answer = await client.post("hello")
-                assert (answer.status_code, answer.json()["code"]) == (507, errors.STORAGE_LOW.code)
-                assert (await client.poll(waiting))["status"] == "COMPLETED"  # it was accepted before
-                (disk / "filler").unlink()
-                assert (await client.run("hello")).result == before.result
-                too_much = await client.run("too_much")
-                assert too_much.status == "ERROR"
-                assert too_much.description.endswith("[storage_full]")
-                assert (await client.run("hello")).result == before.result
+            yield disk, fabric
         finally:
-            if fabric is not None:
-                fabric.stop()
+            fabric.stop()
+
+
+async def test_a_full_disk_refuses_new_jobs_and_loses_none(
+    on_small_disk: tuple[Path, Fabric], blobs: Path
+) -> None:
+    disk, fabric = on_small_disk
+    async with Replayer(fabric.url, blobs) as client:
+        before = await client.run("hello")
+        waiting = await client.submit("slow")
+        (disk / "filler").write_bytes(bytes(_free(disk) - 2 * 2**20))
+        answer = await client.post("hello")
+        assert (answer.status_code, answer.json()["code"]) == (507, errors.STORAGE_LOW.code)
+        assert (await client.poll(waiting))["status"] == "COMPLETED"  # it was accepted before
+        (disk / "filler").unlink()
+        assert (await client.run("hello")).result == before.result
+        too_much = await client.run("too_much")
+        assert too_much.status == "ERROR"
+        assert too_much.description.endswith("[storage_full]")
+        assert (await client.run("hello")).result == before.result
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
 async def test_jobs_that_wait_or_run_when_the_disk_fills_up_end_as_ever_when_it_is_free_again(
-    models: dict[str, Path], blobs: Path, tmp_path: Path
+    on_small_disk: tuple[Path, Fabric], blobs: Path
 ) -> None:
     """Not a byte is left for records, results and logs, until a while after the job that runs has come to its end."""
-    with small_disk(tmp_path / "disk") as disk:
-        fabric = None
-        try:
-            fabric = start_fabric(
-                disk / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_MIN_FREE_BYTES=str(2**20)
-            )
-            fabric.wait_running(GPT2_ID)
-            async with Replayer(fabric.url, blobs) as client:
-                calm = [(await client.run(name)).result for name in ("slow", "hello", "wave")]
-                jobs = [await client.submit(name) for name in ("slow", "hello", "wave")]
-                await client.until_running(jobs[0])
-                _fill(disk)
-                assert (await client.post("hello")).status_code == 507
-                await asyncio.sleep(
-                    5
-                )  # longer than the job runs; there is no room to log that its end cannot be kept
-                (disk / "filler").unlink()
-                ends = [await client.poll(job) for job in jobs]
-                assert [end["status"] for end in ends] == ["COMPLETED"] * 3
-                assert [await client.fetch(end) for end in ends] == calm
-                assert (await client.run("hello")).result == calm[1]
-        finally:
-            if fabric is not None:
-                fabric.stop()
+    disk, fabric = on_small_disk
+    fabric.wait_running(GPT2_ID)
+    async with Replayer(fabric.url, blobs) as client:
+        calm = [(await client.run(name)).result for name in ("slow", "hello", "wave")]
+        jobs = [await client.submit(name) for name in ("slow", "hello", "wave")]
+        await client.until_running(jobs[0])
+        _fill(disk)
+        assert (await client.post("hello")).status_code == 507
+        # Longer than the job runs; there is no room to log that its end cannot be kept.
+        await asyncio.sleep(5)
+        (disk / "filler").unlink()
+        ends = [await client.poll(job) for job in jobs]
+        assert [end["status"] for end in ends] == ["COMPLETED"] * 3
+        assert [await client.fetch(end) for end in ends] == calm
+        assert (await client.run("hello")).result == calm[1]
+
+
+@pytest.mark.slow
+async def test_a_gateway_waits_for_room_on_a_full_disk(
+    on_small_disk: tuple[Path, Fabric], blobs: Path
+) -> None:
+    disk, fabric = on_small_disk
+    _fill(disk)
+    await gateway_is_tried_until(fabric, "storage_full", (disk / "filler").unlink)
+    async with Replayer(fabric.url, blobs) as client:
+        assert (await client.run("hello")).status == "COMPLETED"
 
 
 @pytest.mark.slow

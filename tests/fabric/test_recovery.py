@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,13 +15,22 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.servers.postgres import running_postgres
+from tests.servers.postgres import ESCAPED_PASSWORD, PostgresServer, running_postgres
 from tests.sizes import SIZES
 from tests.support.fabric import PATIENCE_S, Fabric, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
-from tests.support.small_disk import small_disk
-from tests.unit.helpers import fill
+from tests.support.waiting import gateway_is_tried_until
+
+
+@pytest.fixture(scope="module")
+def fabric(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
+    """Without short limits: a job that is held still until a process has come up again must outlast it."""
+    running = start_fabric(
+        tmp_path_factory.mktemp("recovery") / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}"
+    )
+    yield running
+    assert running.stop() == 0
 
 
 def _victim(fabric: Fabric, name: str) -> int:
@@ -211,60 +220,82 @@ def test_a_gateway_that_the_configuration_keeps_from_coming_up_is_tried_once(tmp
         fabric.stop()
 
 
-async def _is_tried_until(fabric: Fabric, code: str, mend: Callable[[], None]) -> None:
-    """What keeps the gateway from coming up is told, passes, and then the fabric works as before."""
-    os.kill(fabric.pid("gateway"), signal.SIGKILL)
-    assert fabric.process.stdout is not None
-    said = ""
-    async with asyncio.timeout(60):
-        while f"[{code}]" not in said:
-            said = (await asyncio.to_thread(fabric.process.stdout.readline)).decode()
-            assert said or fabric.process.poll() is None
-    assert "tried again" in said
-    mend()
-    async with asyncio.timeout(90):
-        while "come up again" not in said:
-            said = (await asyncio.to_thread(fabric.process.stdout.readline)).decode()
-            assert said or fabric.process.poll() is None
-
-
-@pytest.mark.slow
-async def test_a_gateway_waits_for_a_database_that_is_away(
-    models: dict[str, Path], blobs: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def on_postgres(
+    models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[PostgresServer, Fabric]]:
+    """A database server that a test may stop, and a fabric whose records are there."""
     with running_postgres() as server:
         fabric = start_fabric(
-            tmp_path / "data",
+            tmp_path_factory.mktemp("on_postgres") / "data",
             *("--model", f"{GPT2_ID}={models[GPT2_ID]}"),
             EDIF_RECORD_STORE=server.new_database(),
         )
         try:
-            server.stop()
-            await _is_tried_until(fabric, "store_unreachable", server.start)
-            async with Replayer(fabric.url, blobs) as client:
-                assert (await client.run("hello")).status == "COMPLETED"
+            yield server, fabric
         finally:
             assert fabric.stop() == 0
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
-async def test_a_gateway_waits_for_room_on_a_full_disk(
-    models: dict[str, Path], blobs: Path, tmp_path: Path
+async def test_database_that_is_started_again_loses_no_job_and_ends_no_gateway(
+    on_postgres: tuple[PostgresServer, Fabric], blobs: Path
 ) -> None:
-    with small_disk(tmp_path / "disk") as disk:
-        fabric = None
-        try:
-            fabric = start_fabric(
-                disk / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_MIN_FREE_BYTES="0"
-            )
-            filler = fill(disk)
-            await _is_tried_until(fabric, "storage_full", filler.unlink)
-            async with Replayer(fabric.url, blobs) as client:
-                assert (await client.run("hello")).status == "COMPLETED"
-        finally:
-            if fabric is not None:
-                fabric.stop()
+    server, fabric = on_postgres
+    fabric.wait_running(GPT2_ID)
+    pids = (fabric.pid("gateway"), fabric.pid("agent"))
+    before = _recorded(fabric)
+    async with Replayer(fabric.url, blobs) as client:
+        accepted: list[str] = []
+        refused: list[httpx.Response] = []
+
+        async def send() -> None:
+            while len(accepted) < 40:
+                answer = await client.post("hello")
+                if answer.status_code == 200:
+                    accepted.append(answer.json()["id"])
+                else:
+                    refused.append(answer)
+                    await asyncio.sleep(0.1)
+
+        async def restart() -> None:
+            for number, how in ((10, signal.SIGINT), (20, signal.SIGQUIT)):
+                while len(accepted) < number:
+                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(server.stop, how)
+                answer = await client.get("/response/j-anything")
+                assert (answer.status_code, answer.json()["code"]) == (503, "store_unreachable")
+                await asyncio.to_thread(server.start)
+
+        await asyncio.gather(send(), restart())
+        ends = [await client.poll(job) for job in accepted]
+        assert [end["status"] for end in ends] == ["COMPLETED"] * len(accepted)
+        assert all([await client.ended_once(job) for job in accepted])
+        assert {answer.json()["code"] for answer in refused} <= {"store_unreachable"}
+        assert _recorded(fabric) - before == set(accepted)
+    assert (fabric.pid("gateway"), fabric.pid("agent")) == pids
+    told = fabric.log("gateway") + fabric.log("agent")
+    assert ESCAPED_PASSWORD not in told
+    for pid in pids:
+        assert ESCAPED_PASSWORD not in " ".join(psutil.Process(pid).cmdline())
+    store = fabric.environment["EDIF_RECORD_STORE"]
+    assert store not in psutil.Process(fabric.pid("agent")).environ().values()
+    assert fabric.edif("users", "list") == []
+
+
+def _recorded(fabric: Fabric) -> set[str]:
+    return {job["id"] for job in fabric.edif("jobs", "list", "--limit", "1000")}
+
+
+@pytest.mark.slow
+async def test_a_gateway_waits_for_a_database_that_is_away(
+    on_postgres: tuple[PostgresServer, Fabric], blobs: Path
+) -> None:
+    server, fabric = on_postgres
+    server.stop()
+    await gateway_is_tried_until(fabric, "store_unreachable", server.start)
+    async with Replayer(fabric.url, blobs) as client:
+        assert (await client.run("hello")).status == "COMPLETED"
 
 
 @pytest.mark.slow

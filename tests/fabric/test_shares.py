@@ -309,26 +309,7 @@ async def test_a_drained_fabric_begins_nothing_takes_everything_and_goes_on_when
 
 
 @pytest.mark.slow
-async def test_a_stop_lets_running_jobs_end_and_keeps_those_that_wait(
-    own: Callable[..., Fabric], blobs: Path
-) -> None:
-    fabric = own(EDIF_DRAIN_S="30")
-    fabric.wait_running(GPT2_ID)
-    async with Replayer(fabric.url, blobs) as client:
-        runs = await running(client, "slow")
-        waits = await client.submit("hello")
-        assert fabric.stop() == 0
-    jobs = {job["id"]: job for job in _jobs_on_record(fabric)}
-    assert (jobs[runs]["state"], jobs[runs]["attempts"]) == ("completed", 1)
-    assert (jobs[waits]["state"], jobs[waits]["attempts"]) == ("queued", 0)
-    again = own()
-    async with Replayer(again.url, blobs) as client:
-        assert (await client.poll(waits))["status"] == "COMPLETED"
-        assert len(await client.fetch(await client.poll(runs))) > 0
-
-
-@pytest.mark.slow
-async def test_a_terminal_that_closes_is_a_stop_that_lets_running_jobs_end(
+async def test_a_terminal_that_closes_is_a_stop_that_lets_running_jobs_end_and_keeps_those_that_wait(
     own: Callable[..., Fabric], blobs: Path, tmp_path: Path, models: dict[str, Path]
 ) -> None:
     ours, terminal = os.openpty()
@@ -348,12 +329,17 @@ async def test_a_terminal_that_closes_is_a_stop_that_lets_running_jobs_end(
     fabric.wait_running(GPT2_ID)
     async with Replayer(url, blobs) as client:
         runs = await running(client, "slow")
+        waits = await client.submit("hello")
         os.close(ours)  # the kernel sends SIGHUP
         process.send_signal(signal.SIGHUP)  # and so do shells
         await asyncio.to_thread(process.wait, 60)
     assert not any(service.is_running() for service in services)
-    (job,) = _jobs_on_record(fabric)
-    assert (job["id"], job["state"], job["attempts"]) == (runs, "completed", 1)
+    jobs = {job["id"]: (job["state"], job["attempts"]) for job in _jobs_on_record(fabric)}
+    assert jobs == {runs: ("completed", 1), waits: ("queued", 0)}
+    again = own()
+    async with Replayer(again.url, blobs) as client:
+        assert (await client.poll(waits))["status"] == "COMPLETED"
+        assert len(await client.fetch(await client.poll(runs))) > 0
 
 
 def _url_said_on(terminal: int) -> str:
@@ -371,43 +357,32 @@ def _process_of(data: Path, name: str) -> psutil.Process:
     return psutil.Process(json.loads(facts.read_text())["pid"])
 
 
-@pytest.mark.slow
-async def test_a_terminal_that_closes_means_nothing_to_a_fabric_under_nohup(
-    own: Callable[..., Fabric], blobs: Path
-) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; those who are started inherit it
-    try:
-        fabric = own()
-    finally:
-        signal.signal(signal.SIGHUP, before)
-    fabric.process.send_signal(signal.SIGHUP)
-    fabric.wait_running(GPT2_ID)
-    async with Replayer(fabric.url, blobs) as client:
-        assert (await client.run("hello")).status == "COMPLETED"
-    assert fabric.process.poll() is None
-    assert fabric.stop() == 0
-
-
 def _jobs_on_record(fabric: Fabric) -> list[dict[str, Any]]:
     jobs: list[dict[str, Any]] = fabric.edif("users", "export", "local")["jobs"]
     return jobs
 
 
 @pytest.mark.slow
-async def test_a_second_signal_stops_at_once_and_the_job_is_tried_again(
+async def test_a_terminal_that_closes_means_nothing_under_nohup_and_a_second_signal_stops_at_once(
     own: Callable[..., Fabric], blobs: Path
 ) -> None:
-    fabric = own(EDIF_DRAIN_S="3000")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; those who are started inherit it
+    try:
+        fabric = own(EDIF_DRAIN_S="3000")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    fabric.process.send_signal(signal.SIGHUP)
     fabric.wait_running(GPT2_ID)
     async with Replayer(fabric.url, blobs) as client:
+        assert (await client.run("hello")).status == "COMPLETED"
         runs = await running(client, "endless")
+        assert fabric.process.poll() is None
         fabric.process.send_signal(signal.SIGTERM)
-        assert fabric.process.stdout is not None
         line = await asyncio.to_thread(_line_with, fabric, "Waiting for jobs that run")
         assert "3000 s" in line
         assert fabric.stop() == 0
-    (job,) = _jobs_on_record(fabric)
-    assert (job["id"], job["state"]) == (runs, "running"), "the next start takes it up"
+    states = {job["id"]: job["state"] for job in _jobs_on_record(fabric)}
+    assert states[runs] == "running", "the next start takes it up"
 
 
 def _line_with(fabric: Fabric, text: str) -> str:
@@ -421,23 +396,21 @@ def _line_with(fabric: Fabric, text: str) -> str:
 # -- backups -------------------------------------------------------------------------------------------
 @pytest.mark.slow
 async def test_a_backup_of_a_running_fabric_becomes_a_fabric(
-    own: Callable[..., Fabric], blobs: Path, tmp_path: Path
+    fabric: Fabric, people: dict[str, Replayer], own: Callable[..., Fabric], blobs: Path, tmp_path: Path
 ) -> None:
-    fabric = own()
-    fabric.wait_running(GPT2_ID)
-    async with Replayer(fabric.url, blobs) as client:
-        done = await client.submit("hello")
-        result = await client.fetch(await client.poll(done))
-        blocker = await running(client, "endless")
-        waits = await client.submit("hello")
-        fabric.edif("backup", str(tmp_path / "b.tar.zst"))
-        await client.cancel(blocker)
-        await client.poll(waits)
-    assert fabric.stop() == 0
+    client = people["bob"]
+    done = await client.submit("hello")
+    result = await client.fetch(await client.poll(done))
+    blocker = await running(client, "endless")
+    waits = await client.submit("hello")
+    jobs = len(fabric.edif("jobs", "list", "--limit", "1000"))
+    fabric.edif("backup", str(tmp_path / "b.tar.zst"))
+    await client.cancel(blocker)
+    await client.poll(waits)
     restored = Fabric(None, tmp_path / "again", "", {})  # type: ignore[arg-type]  # only its command line is used
-    assert restored.edif("restore", str(tmp_path / "b.tar.zst"))["jobs"] == 3
-    again = own(tmp_path / "again")
-    async with Replayer(again.url, blobs) as client:
+    assert restored.edif("restore", str(tmp_path / "b.tar.zst"))["jobs"] == jobs
+    again = own(tmp_path / "again", EDIF_ISOLATION="shared")
+    async with Replayer(again.url, blobs, key=client.headers["ndif-api-key"]) as client:
         assert await client.fetch(await client.poll(done)) == result
         await client.cancel(blocker)
         assert (await client.poll(blocker))["status"] == "ERROR"

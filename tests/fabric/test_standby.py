@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.servers.postgres import ESCAPED_PASSWORD, PostgresServer, running_postgres
+from tests.servers.postgres import PostgresServer
 from tests.support.fabric import EDIF, PATIENCE_S, clean_environment, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.ports import held_port
@@ -126,11 +126,6 @@ def own_ports(pid: int) -> list[int]:
         return []
 
 
-async def ended_once(client: Replayer, job: str) -> bool:
-    tries = (await client.get(f"/edif/v1/jobs/{job}")).json()["tries"]
-    return [each["outcome"] for each in tries].count("completed") == 1
-
-
 @pytest.mark.slow
 async def test_standby_takes_over_with_all_jobs_and_the_agent_follows(site: Site, blobs: Path) -> None:
     site.start_gateway("a", "--standby")
@@ -153,14 +148,14 @@ async def test_standby_takes_over_with_all_jobs_and_the_agent_follows(site: Site
         assert [end["status"] for end in ends] == ["COMPLETED"] * 3
         assert [await second.fetch(end) for end in ends[:2]] == [calm, calm]
         assert [end["meta"]["attempts"] for end in ends] == [1, 1, 1], "the agent carried its job on"
-        assert all([await ended_once(second, job) for job in jobs])
+        assert all([await second.ended_once(job) for job in jobs])
         late = await second.submit("slow")
     site.wait(lambda: "standing_by" in site.log("a"))
     site.kill("b")
     site.wait(lambda: site.answers("a"))
     async with Replayer(site.url("a"), blobs) as third:
         assert (await third.poll(late))["status"] == "COMPLETED"
-        assert await ended_once(third, late)
+        assert await third.ended_once(late)
         assert (await third.run("hello")).status == "COMPLETED"
 
 
@@ -195,58 +190,6 @@ async def test_leader_whose_lead_was_taken_ends_and_stands_by_when_started_again
     site.start_gateway("a", "--standby")
     site.wait(lambda: site.log("a").count("standing_by") == 1)
     assert not site.answers("a")
-
-
-@pytest.mark.slow
-async def test_database_that_is_started_again_loses_no_job_and_ends_no_gateway(
-    models: dict[str, Path], blobs: Path, tmp_path: Path
-) -> None:
-    with running_postgres() as server:
-        url = server.new_database()
-        fabric = start_fabric(
-            tmp_path / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}", EDIF_RECORD_STORE=url
-        )
-        try:
-            fabric.wait_running(GPT2_ID)
-            pids = (fabric.pid("gateway"), fabric.pid("agent"))
-            async with Replayer(fabric.url, blobs) as client:
-                accepted: list[str] = []
-                refused: list[httpx.Response] = []
-
-                async def send() -> None:
-                    while len(accepted) < 40:
-                        answer = await client.post("hello")
-                        if answer.status_code == 200:
-                            accepted.append(answer.json()["id"])
-                        else:
-                            refused.append(answer)
-                            await asyncio.sleep(0.1)
-
-                async def restart() -> None:
-                    for number, how in ((10, signal.SIGINT), (20, signal.SIGQUIT)):
-                        while len(accepted) < number:
-                            await asyncio.sleep(0.01)
-                        await asyncio.to_thread(server.stop, how)
-                        answer = await client.get("/response/j-anything")
-                        assert (answer.status_code, answer.json()["code"]) == (503, "store_unreachable")
-                        await asyncio.to_thread(server.start)
-
-                await asyncio.gather(send(), restart())
-                ends = [await client.poll(job) for job in accepted]
-                assert [end["status"] for end in ends] == ["COMPLETED"] * len(accepted)
-                assert all([await ended_once(client, job) for job in accepted])
-                assert {answer.json()["code"] for answer in refused} <= {"store_unreachable"}
-                recorded = fabric.edif("jobs", "list", "--limit", "1000")
-                assert {job["id"] for job in recorded} == set(accepted)
-            assert (fabric.pid("gateway"), fabric.pid("agent")) == pids
-            told = fabric.log("gateway") + fabric.log("agent")
-            assert ESCAPED_PASSWORD not in told
-            for pid in pids:
-                assert ESCAPED_PASSWORD not in " ".join(psutil.Process(pid).cmdline())
-            assert url not in psutil.Process(fabric.pid("agent")).environ().values()
-            assert fabric.edif("users", "list") == []
-        finally:
-            assert fabric.stop() == 0
 
 
 @pytest.mark.slow

@@ -28,10 +28,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Certific
 
 @pytest.fixture(scope="module")
 def fabric(
-    models: dict[str, Path], certificates: dict[str, Certificate], tmp_path_factory: pytest.TempPathFactory
+    certificates: dict[str, Certificate], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fabric]:
-    arguments = ["--demo", "--model", f"{GPT2_ID}={models[GPT2_ID]}", *certificates["gateway"].flags]
-    running = start_fabric(tmp_path_factory.mktemp("tls") / "data", *arguments)
+    running = start_fabric(tmp_path_factory.mktemp("tls") / "data", "--demo", *certificates["gateway"].flags)
     running.authorities = certificates["authority"].certificate
     yield running
     assert running.stop() == 0
@@ -41,7 +40,8 @@ async def test_requests_sockets_and_links_are_encrypted(
     fabric: Fabric, certificates: dict[str, Certificate], blobs: Path
 ) -> None:
     assert fabric.url.startswith("https://127.0.0.1:")
-    async with Replayer(fabric.url, blobs, authorities=certificates["authority"].certificate) as client:
+    authorities = certificates["authority"].certificate
+    async with Replayer(fabric.url, blobs, "edif/demo", authorities=authorities) as client:
         outcome = await client.run("hello")
         assert outcome.status == "COMPLETED"
         frame = (await client.get(f"/response/{outcome.id}")).json()

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from tests.support.commands import run_forked
 from tests.support.ordinary import Host
 
 EDIF = str(Path(sys.executable).with_name("edif"))
@@ -51,13 +52,17 @@ class Fabric:
 
     def edif(self, *arguments: str, check: bool = True) -> Any:
         """Run an ``edif`` command with ``--json`` on this fabric's data folder and return what it printed."""
-        done = subprocess.run(
-            [*self.prefix, EDIF, *arguments, "--data", str(self.data), "--json"],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        words = [*arguments, "--data", str(self.data), "--json"]
+        if self.prefix:
+            done = subprocess.run(
+                [*self.prefix, EDIF, *words],
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        else:
+            done = run_forked(words, self.environment)
         if check and done.returncode != 0:
             raise AssertionError(f"edif {' '.join(arguments)} failed: {done.stderr}")
         return json.loads(done.stdout) if done.returncode == 0 else done.stderr

@@ -12,17 +12,19 @@ from xdist.scheduler import LoadScopeScheduling
 TOGETHER = ("tests/escape",)
 """Folders whose files share fabrics."""
 
+OF_ONE_FABRIC = ("tests/fabric/test_bad_input.py", "tests/fabric/test_edges.py")
+"""Files that use the fabric of ``tests/fabric/conftest.py``."""
+
 BY_ISOLATION = "tests/conformance"
 """A folder whose files share one fabric for each kind of isolation, by which its tests are named."""
 
 LONGEST_FIRST = (
     "tests/fabric/test_chaos.py",
+    "tests/fabric/test_recovery.py",
+    "tests/fabric[open]",
     "tests/escape",
     "tests/fabric/test_shares.py",
-    "tests/fabric/test_recovery.py",
-    "tests/fabric/test_edges.py",
     "tests/fabric/test_standby.py",
-    "tests/fabric/test_bad_input.py",
     "tests/fabric/test_s3.py",
     "tests/fabric/test_people.py",
     "tests/fabric/test_sealed.py",
@@ -44,6 +46,8 @@ def part_of(nodeid: str) -> str:
     for folder in TOGETHER:
         if file.startswith(f"{folder}/"):
             return folder
+    if file in OF_ONE_FABRIC:
+        return "tests/fabric[open]"
     if file.startswith(f"{BY_ISOLATION}/"):
         return f"{BY_ISOLATION}[{'shared' if '[shared' in test else 'sealed'}]"
     return file

@@ -135,6 +135,11 @@ class Replayer:
             await asyncio.sleep(0.05)
         raise AssertionError(f"job {job} did not end in {timeout_s} s: {last}")
 
+    async def ended_once(self, job: str) -> bool:
+        """Whether one try of the job was completed, and no other."""
+        tries = (await self.get(f"/edif/v1/jobs/{job}")).json()["tries"]
+        return [each["outcome"] for each in tries].count("completed") == 1
+
     async def get(self, path: str, **headers: str) -> httpx.Response:
         return await self._http.get(f"{self.url}{path}", headers={**self.headers, **headers})
 

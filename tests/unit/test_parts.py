@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.parts import LONGEST_FIRST, part_of
+from tests.support.parts import LONGEST_FIRST, OF_ONE_FABRIC, part_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
     [
         ("tests/unit/test_parts.py::test_a[x::y]", "tests/unit/test_parts.py"),
         ("tests/escape/test_hosts.py::test_a[shared]", "tests/escape"),
+        ("tests/fabric/test_edges.py::test_a[x]", "tests/fabric[open]"),
+        ("tests/fabric/test_bad_input.py::test_a", "tests/fabric[open]"),
         (
             "tests/conformance/test_programs.py::test_a[shared-traces.sealed[gpt2]]",
             "tests/conformance[shared]",
@@ -28,4 +30,5 @@ def test_what_shares_a_fabric_is_one_part(test: str, part: str) -> None:
 
 def test_the_longest_parts_are_there() -> None:
     """One that was renamed would silently come last."""
-    assert [part for part in LONGEST_FIRST if not (ROOT / part.partition("[")[0]).exists()] == []
+    parts = (*LONGEST_FIRST, *OF_ONE_FABRIC)
+    assert [part for part in parts if not (ROOT / part.partition("[")[0]).exists()] == []
