@@ -26,6 +26,7 @@ class Sizes:
         drained_jobs: jobs that it has each time.
         racers: tasks that try the same thing at the same time.
         races: rounds of each race.
+        chaos_models: models that share their processes between jobs, beside a sealed one, on the fabric of the next two.
         chaos_clients: clients of a fabric whose processes are killed again and again.
         chaos_jobs: jobs that they send, on each record store.
         api_examples: requests made from the description of each route.
@@ -48,6 +49,7 @@ class Sizes:
     drained_jobs: int
     racers: int
     races: int
+    chaos_models: int
     chaos_clients: int
     chaos_jobs: int
     api_examples: int
@@ -71,6 +73,7 @@ REDUCED = Sizes(
     drained_jobs=24,
     racers=12,
     races=3,
+    chaos_models=1,  # each takes five seconds of a processor at every death of an agent
     chaos_clients=4,
     chaos_jobs=24,
     api_examples=20,
@@ -93,6 +96,7 @@ FULL = Sizes(
     drained_jobs=80,
     racers=40,
     races=50,
+    chaos_models=2,
     chaos_clients=40,
     chaos_jobs=2_000,
     api_examples=750,  # 1,000 took 31 minutes for all routes, on two cores that had four times as much to do

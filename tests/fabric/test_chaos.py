@@ -27,7 +27,7 @@ from tests.servers.postgres import PostgresServer, running_postgres
 from tests.sizes import SIZES
 from tests.support.chaos import (
     SEALED_ID,
-    SECOND_ID,
+    SHARED_IDS,
     Clients,
     End,
     Killer,
@@ -47,8 +47,8 @@ Ends = dict[tuple[str, str], End]
 
 
 def arguments(models: dict[str, Path]) -> tuple[list[str], dict[str, str]]:
-    """Three models, one of them sealed."""
-    served = [f"{GPT2_ID}={models[GPT2_ID]}", f"{SECOND_ID}={models[GPT2_ID]}"]
+    """Models of both kinds of isolation."""
+    served = [f"{shared}={models[GPT2_ID]}" for shared in SHARED_IDS]
     sealed = {SEALED_ID: {"folder": str(models[GPT2_ID]), "isolation": "sealed", "sealed_at_once": 2}}
     variables = {
         "EDIF_DEPLOYMENTS": json.dumps(sealed),
@@ -64,7 +64,7 @@ def calm(models: dict[str, Path], blobs: Path, tmp_path_factory: pytest.TempPath
     flags, variables = arguments(models)
     fabric = start_fabric(tmp_path_factory.mktemp("calm") / "data", *flags, **variables)
     try:
-        for model in (GPT2_ID, SECOND_ID, SEALED_ID):
+        for model in (*SHARED_IDS, SEALED_ID):
             fabric.wait_running(model)
         ends = asyncio.run(calm_ends(fabric, blobs))
     finally:
