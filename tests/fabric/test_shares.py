@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +308,16 @@ async def test_a_drained_fabric_begins_nothing_takes_everything_and_goes_on_when
     assert acts.index("fabric.drain_asked") < acts.index("fabric.resumed")
 
 
+@contextmanager
+def hangups(handled: signal.Handlers) -> Iterator[None]:
+    """How those who are started while entered take SIGHUP, whatever this process inherited."""
+    before = signal.signal(signal.SIGHUP, handled)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.slow
 async def test_a_terminal_that_closes_is_a_stop_that_lets_running_jobs_end_and_keeps_those_that_wait(
     own: Callable[..., Fabric], blobs: Path, tmp_path: Path, models: dict[str, Path]
@@ -315,13 +325,14 @@ async def test_a_terminal_that_closes_is_a_stop_that_lets_running_jobs_end_and_k
     ours, terminal = os.openpty()
     data = tmp_path / "data"
     serve = (EDIF, "serve", "--port", "0", "--data", str(data), "--model", f"{GPT2_ID}={models[GPT2_ID]}")
-    process = subprocess.Popen(
-        ["setsid", "--ctty", *serve],
-        env=clean_environment(EDIF_DRAIN_S="60"),
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-    )
+    with hangups(signal.SIG_DFL):
+        process = subprocess.Popen(
+            ["setsid", "--ctty", *serve],
+            env=clean_environment(EDIF_DRAIN_S="60"),
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+        )
     os.close(terminal)
     url = await asyncio.to_thread(_url_said_on, ours)
     services = [_process_of(data, name) for name in ("gateway", "agent")]
@@ -366,11 +377,8 @@ def _jobs_on_record(fabric: Fabric) -> list[dict[str, Any]]:
 async def test_a_terminal_that_closes_means_nothing_under_nohup_and_a_second_signal_stops_at_once(
     own: Callable[..., Fabric], blobs: Path
 ) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; those who are started inherit it
-    try:
+    with hangups(signal.SIG_IGN):  # as nohup does
         fabric = own(EDIF_DRAIN_S="3000")
-    finally:
-        signal.signal(signal.SIGHUP, before)
     fabric.process.send_signal(signal.SIGHUP)
     fabric.wait_running(GPT2_ID)
     async with Replayer(fabric.url, blobs) as client:

@@ -11,6 +11,7 @@ import pytest
 
 from edif.core import errors
 from tests.support.certificates import Certificate, authority, self_signed, signed_by
+from tests.support.commands import run_forked
 from tests.support.fabric import EDIF, PATIENCE_S, Fabric, clean_environment, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
@@ -90,13 +91,8 @@ def test_the_command_line_trusts_its_own_gateway_and_elsewhere_what_tls_ca_says(
     assert fabric.edif("status")["url"] == fabric.url
 
     def from_elsewhere(**environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [EDIF, "status", "--url", fabric.url, "--data", str(tmp_path)],
-            env=clean_environment(**environment),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        words = ["status", "--url", fabric.url, "--data", str(tmp_path)]
+        return run_forked(words, clean_environment(**environment))
 
     refused = from_elsewhere()
     assert refused.returncode == 1
@@ -157,13 +153,7 @@ def test_files_that_do_not_fit_are_told_before_anything_starts(tmp_path: Path) -
     one, two = self_signed(tmp_path, "one.example"), self_signed(tmp_path, "two.example")
     mixed = Certificate(one.certificate, two.key)
     for command in ("gateway", "serve"):
-        done = subprocess.run(
-            [EDIF, command, "--demo", "--port", "0", "--data", str(tmp_path / command), *mixed.flags],
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        words = [command, "--demo", "--port", "0", "--data", str(tmp_path / command), *mixed.flags]
+        done = run_forked(words, clean_environment())
         assert done.returncode == 1
         assert done.stderr.strip().endswith(f"[{errors.TLS_INVALID.code}]")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fabric import EDIF, Fabric, clean_environment, start_fabric
+from tests.support.commands import run_forked
+from tests.support.fabric import Fabric, clean_environment, start_fabric
 
 
 def _blocks(welcome: str) -> list[str]:
@@ -59,13 +60,8 @@ def test_variables_and_program_run_as_they_are_printed(tmp_path: Path) -> None:
 
 
 def test_keys_are_named_only_where_they_are_needed(tmp_path: Path) -> None:
-    added = subprocess.run(
-        [EDIF, "users", "add", "ada", "--data", str(tmp_path / "data")],
-        env=clean_environment(),
-        capture_output=True,
-        check=False,
-    )
-    assert added.returncode == 0, added.stderr
+    data = ("--data", str(tmp_path / "data"))
+    assert run_forked(["users", "add", "ada", *data], clean_environment()).returncode == 0
     fabric = start_fabric(tmp_path / "data", "--demo")
     try:
         assert fabric.process.stdout is not None
