@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.support.apart import agent_alone, gateway_alone
-from tests.support.fabric import start_fabric
+from tests.support.fabric import Fabric, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.proxy import prefix_proxy
 from tests.support.replay import Replayer
@@ -84,33 +84,36 @@ async def test_jobs_of_a_machine_that_vanishes_are_tried_elsewhere(
                         assert (await client.run("hello")).status == "COMPLETED"
 
 
+@pytest.fixture(scope="module")
+def quick(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
+    model = ("--model", f"{GPT2_ID}={models[GPT2_ID]}")
+    fabric = start_fabric(tmp_path_factory.mktemp("quick") / "data", *model, **QUICK)
+    yield fabric
+    assert fabric.stop() == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("word", [signal.SIGSTOP, signal.SIGKILL], ids=["hangs", "dies"])
 async def test_a_drain_comes_to_its_end_though_the_agent(
-    word: signal.Signals, models: dict[str, Path], blobs: Path, tmp_path: Path
+    word: signal.Signals, quick: Fabric, blobs: Path
 ) -> None:
-    model = ("--model", f"{GPT2_ID}={models[GPT2_ID]}")
-    fabric = start_fabric(tmp_path / "data", *model, **QUICK)
-    try:
-        async with Replayer(fabric.url, blobs) as client:
-            job = await client.submit("endless")
-            await eventually(runs(client, job, 1))
-            agent = psutil.Process(fabric.pid("agent"))
-            assert fabric.edif("drain") == {"draining": True, "running": 1}
-            agent.send_signal(word)
-            await eventually(health_is(client, running=0, draining=True))
-            await eventually(says(client, job, "The fabric begins no jobs for a while"))
-            with contextlib.suppress(psutil.NoSuchProcess):
-                agent.resume()
-            await eventually(health_is(client, agents=1))
-            assert await health_is(client, running=0)(), "the drain goes on"
-            fabric.edif("resume")
-            await eventually(runs(client, job, 2))
-            await client.cancel(job)
-            await client.poll(job)
-            assert [each["outcome"] for each in await tries(client, job)] == ["lost", "cancelled"]
-    finally:
-        assert fabric.stop() == 0
+    async with Replayer(quick.url, blobs) as client:
+        job = await client.submit("endless")
+        await eventually(runs(client, job, 1))
+        agent = psutil.Process(quick.pid("agent"))
+        assert quick.edif("drain") == {"draining": True, "running": 1}
+        agent.send_signal(word)
+        await eventually(health_is(client, running=0, draining=True))
+        await eventually(says(client, job, "The fabric begins no jobs for a while"))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            agent.resume()
+        await eventually(health_is(client, agents=1))
+        assert await health_is(client, running=0)(), "the drain goes on"
+        quick.edif("resume")
+        await eventually(runs(client, job, 2))
+        await client.cancel(job)
+        await client.poll(job)
+        assert [each["outcome"] for each in await tries(client, job)] == ["lost", "cancelled"]
 
 
 @pytest.mark.slow
