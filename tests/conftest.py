@@ -59,9 +59,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def blobs(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Requests for the tiny GPT-2, minted by the stock client's serialiser."""
     with made_once(tmp_path_factory, "blobs") as folder:
-        return (
-            folder if folder.exists() else mint(models[GPT2_ID], folder.with_suffix(".part")).rename(folder)
-        )
+        if not folder.exists():
+            mint(models[GPT2_ID], folder.with_suffix(".part")).rename(folder)
+        return folder
 
 
 @pytest.fixture(scope="session")
