@@ -15,6 +15,13 @@ TOGETHER = ("tests/escape",)
 OF_ONE_FABRIC = ("tests/fabric/test_bad_input.py", "tests/fabric/test_edges.py")
 """Files that use the fabric of ``tests/fabric/conftest.py``."""
 
+OF_ONE_BUCKET = (
+    "tests/fabric/test_s3.py",
+    "tests/unit/blobs/test_contract.py",
+    "tests/unit/blobs/test_s3_blobs.py",
+)
+"""Files that use the one S3 server, which takes longer to start than most of its tests."""
+
 BY_ISOLATION = "tests/conformance"
 """A folder whose files share one fabric for each kind of isolation, by which its tests are named."""
 
@@ -25,7 +32,8 @@ LONGEST_FIRST = (
     "tests/escape",
     "tests/fabric/test_shares.py",
     "tests/fabric/test_standby.py",
-    "tests/fabric/test_s3.py",
+    "tests[bucket]",
+    "tests/fabric/test_connect.py",
     "tests/fabric/test_people.py",
     "tests/fabric/test_sealed.py",
     "tests/fabric/test_tls.py",
@@ -34,8 +42,6 @@ LONGEST_FIRST = (
     "tests/fabric/test_old_clients.py",
     "tests/fabric/test_neighbours.py",
     "tests/fabric/test_welcome.py",
-    "tests/unit/blobs/test_contract.py",
-    "tests/unit/blobs/test_s3_blobs.py",
 )
 """Parts that take more than half a minute, so that none of them is begun when there is nothing left to do beside it."""
 
@@ -48,6 +54,8 @@ def part_of(nodeid: str) -> str:
             return folder
     if file in OF_ONE_FABRIC:
         return "tests/fabric[open]"
+    if file in OF_ONE_BUCKET:
+        return "tests[bucket]"
     if file.startswith(f"{BY_ISOLATION}/"):
         return f"{BY_ISOLATION}[{'shared' if '[shared' in test else 'sealed'}]"
     return file
