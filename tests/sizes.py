@@ -77,7 +77,7 @@ REDUCED = Sizes(
     chaos_clients=4,
     chaos_jobs=24,
     api_examples=20,
-    large_result_mib=256,
+    large_result_mib=128,
     cut_download_bytes=64 * 2**20,
     derandomize=True,
 )

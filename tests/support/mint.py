@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.sizes import SIZES
+
 _PROGRAMS = Path(__file__).with_name("minted_programs.py")
 
 
@@ -13,5 +15,6 @@ def mint(model_folder: Path, folder: Path) -> Path:
     work.mkdir(parents=True, exist_ok=True)
     script = work / "programs.py"
     script.write_text(_PROGRAMS.read_text())
-    subprocess.run([sys.executable, str(script), str(model_folder), str(folder)], check=True, cwd=work)
+    words = (str(model_folder), str(folder), str(SIZES.large_result_mib))
+    subprocess.run([sys.executable, str(script), *words], check=True, cwd=work)
     return folder

@@ -83,6 +83,11 @@ def wave(model, backend):
         values = torch.arange(300_000, dtype=torch.float64).sin().save()  # noqa: F841 - 2.4 MB, always the same
 
 
+def vast(model, backend):
+    with model.trace(PROMPT, backend=backend):
+        numbers = torch.arange(VAST_MIB * 2**17).save()  # noqa: F841 - int64
+
+
 def endless(model, backend):
     with model.trace(PROMPT, backend=backend):
         while True:
@@ -164,7 +169,7 @@ def leaves_hooks(model, backend):
 
 
 PROGRAMS = [
-    hello, hidden, slow, endless, endless_in_c, raises, wrong_order, no_such_module, unpicklable, too_much,
+    hello, hidden, slow, endless, endless_in_c, raises, wrong_order, no_such_module, unpicklable, too_much, vast,
     prints, flood, exits, segfault, edits_weights, leaves_hooks, large, wave,
     eats_memory, eats_tensor_memory, fills_memory, takes_memory, surroundings,
 ]  # fmt: skip
@@ -178,9 +183,10 @@ def _main(model_folder: str, folder: Path) -> None:
         except AttributeError:
             if program is not no_such_module:
                 raise
-    for program in (hello, surroundings):
+    for program in (hello, surroundings, vast):
         program(model, _Dump(folder / f"{program.__name__}.raw", compress=False))
 
 
 if __name__ == "__main__":
+    VAST_MIB = int(sys.argv[3])
     _main(sys.argv[1], Path(sys.argv[2]))

@@ -40,6 +40,7 @@ LONGEST_FIRST = (
     "tests/conformance[sealed]",
     "tests/conformance[shared]",
     "tests/fabric/test_old_clients.py",
+    "tests/fabric/test_large_results.py",
     "tests/fabric/test_neighbours.py",
     "tests/fabric/test_welcome.py",
 )
