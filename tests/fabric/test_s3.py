@@ -1,6 +1,7 @@
 """A fabric whose payloads and results lie in S3: a real Object Gateway, which is also away for a while."""
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from edif.client.download import Download
 from tests.servers.radosgw import RadosGateway
 from tests.support.fabric import EDIF, PATIENCE_S, Fabric, start_fabric
 from tests.support.models import GPT2_ID
@@ -79,6 +81,34 @@ async def test_large_result_goes_from_the_node_to_the_bucket_and_from_there_to_t
     for kind in ("payload", "result"):
         assert not any((fabric.data / "blobs").glob(f"{kind}/*"))
     await eventually(lambda: asyncio.to_thread(lambda: outcome.id not in names(radosgw, bucket, "payload")))
+
+
+async def test_connected_client_fetches_in_checked_pieces_and_asks_anew_when_the_link_has_ended(
+    client: Replayer,
+) -> None:
+    outcome = await client.run("large")
+    link, meta = str(outcome.final["data"]), outcome.final["meta"]
+    ended = link.replace("X-Amz-Expires=", "X-Amz-Expires=1")
+    asked: list[str] = []
+
+    def renew() -> str:
+        asked.append(link)
+        return link
+
+    def fetched() -> bytes:
+        with httpx.Client() as http:
+            whole = bytearray(meta["result_bytes"])
+            download = Download(http, ended, len(whole), renew, lambda _: None, lambda _: None)
+            first = download.first()
+            whole[: len(first)] = first
+            for _ in download.rest(lambda at, size: memoryview(whole)[at : at + size]):
+                pass
+        return bytes(whole)
+
+    got = await asyncio.to_thread(fetched)
+    assert got == outcome.result
+    assert hashlib.sha256(got).hexdigest() == meta["result_sha256"]
+    assert asked == [link]
 
 
 async def test_small_result_still_rides_the_status_socket(client: Replayer) -> None:
