@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
 from nnsight.modeling.mixins.remotable import Remotable
 from nnsight.schema.request import RequestModel
+from nnsight.schema.response import Status
 
 from edif.client.batch import open_batch
 from edif.client.job import Job
@@ -63,7 +64,7 @@ class ConnectedBackend(RemoteBackend):  # type: ignore[misc]  # nnsight has no t
         """The result of a job that was sent without waiting, None while it has not ended."""
         if self.job is None:
             self.job = self._connection.job(self.job_id)
-        self.status = self.job.status
+        self.status = Status(self.job.status)
         return self.result() if self.job.done else None
 
     def result(self) -> Any:
@@ -72,7 +73,7 @@ class ConnectedBackend(RemoteBackend):  # type: ignore[misc]  # nnsight has no t
         try:
             return self.job.result(display=self.display)
         finally:
-            self.status = self.job.status
+            self.status = Status(self.job.status)
             self.meta = None if self.job.cost is None else self.job.cost.meta
 
 

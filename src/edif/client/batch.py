@@ -23,7 +23,6 @@ _open: ContextVar["Batch | None"] = ContextVar("open batch", default=None)
 
 class _Member(NamedTuple):
     backend: "ConnectedBackend"
-    frame: FrameType
     sent: Future[Job]
 
 
@@ -40,6 +39,9 @@ class Batch:
     def __init__(self) -> None:
         self.results: list[Any] = []
         self._members: list[_Member] = []
+        self._frames: list[
+            FrameType
+        ] = []  # in which the names are set; kept no longer than that, for they refer to this
         self._pool = ThreadPoolExecutor(_SENDERS, "edif batch")
         self._token: Token[Batch | None] | None = None
 
@@ -51,7 +53,8 @@ class Batch:
     def add(self, backend: "ConnectedBackend", tracer: Any, blob: bytes) -> None:
         """A trace has ended and is to be sent."""
         backend.display.enabled = False  # there is one bar for all
-        self._members.append(_Member(backend, tracer.info.frame, self._pool.submit(backend.send_once, blob)))
+        self._frames.append(tracer.info.frame)
+        self._members.append(_Member(backend, self._pool.submit(backend.send_once, blob)))
 
     def __enter__(self) -> "Batch":
         self._token = _open.set(self)
@@ -73,6 +76,8 @@ class Batch:
         if self._token is not None:
             _open.reset(self._token)
         self._pool.shutdown(wait=False)
+        if failed:
+            self._frames.clear()
         return not failed
 
     def _wait(self) -> list[Exception | None]:
@@ -90,10 +95,11 @@ class Batch:
         return problems
 
     def _hand_over(self, problems: list[Exception | None]) -> Iterator[Exception]:
-        for member, problem in zip(self._members, problems, strict=True):
+        frames, self._frames = self._frames, []
+        for member, frame, problem in zip(self._members, frames, problems, strict=True):
             if problem is None:
                 result = member.backend.result()
-                push(member.frame, result)
+                push(frame, result)
                 self.results.append(result)
             else:
                 self.results.append(None)

@@ -134,7 +134,7 @@ class Connection:
     def _last_status(self, job_id: str) -> ResponseModel | None:
         try:
             return ResponseModel(**self.api.get(f"/response/{job_id}", patience_s=0))
-        except EdifError:
+        except (EdifError, ValueError, TypeError):  # no answer, or none of a fabric
             return None
 
     def _fresh_link(self, job_id: str) -> str:

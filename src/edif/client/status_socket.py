@@ -68,8 +68,8 @@ class StatusSocket:
 
     def close(self) -> None:
         self._closed.set()
-        if self._socket is not None:
-            self._socket.close()
+        if (socket := self._socket) is not None:
+            socket.close()
 
     @contextmanager
     def posting(self) -> Iterator[str]:
