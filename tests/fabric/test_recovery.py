@@ -1,7 +1,6 @@
 """Whatever process dies, an accepted job ends exactly once, with the result of a calm run."""
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -20,7 +19,7 @@ from tests.sizes import SIZES
 from tests.support.fabric import PATIENCE_S, Fabric, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
-from tests.support.waiting import gateway_is_tried_until
+from tests.support.waiting import eventually, gateway_is_tried_until, says
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +66,10 @@ async def test_job_survives_the_death_of_a_model_that_is_being_loaded(
     try:
         async with Replayer(fabric.url, blobs) as client:
             job = await client.submit("hello")
-            loading: list[psutil.Process] = []
-            async with asyncio.timeout(PATIENCE_S):
-                while not loading:
-                    await asyncio.sleep(0.05)
-                    with contextlib.suppress(FileNotFoundError):  # the agent has not written down who it is
-                        loading = psutil.Process(fabric.pid("agent")).children()
+            await eventually(says(client, job, "The model is being brought up: "))
+            (zygote,) = psutil.Process(fabric.pid("agent")).children()
             assert fabric.model_state(GPT2_ID) != "RUNNING"
-            os.kill(loading[0].pid, signal.SIGKILL)
+            zygote.kill()
             end = await client.poll(job)
         assert (end["status"], end["meta"]["attempts"]) == ("COMPLETED", 1)
         assert '"fabric.replica_failed"' in fabric.log("gateway")
