@@ -186,8 +186,9 @@ class Replica:
             )
         self._zygote = ours
         self._loop.add_reader(ours, self._on_zygote)
-        pipe.send(ours, pipe.Load(self.spec))
         self._watcher = asyncio.create_task(self._watch(self._process))
+        with contextlib.suppress(pipe.PipeError):  # it has died already, and its watcher tells
+            pipe.send(ours, pipe.Load(self.spec))
 
     @property
     def pid(self) -> int | None:
