@@ -19,6 +19,7 @@ OF_ONE_BUCKET = (
     "tests/fabric/test_s3.py",
     "tests/unit/blobs/test_contract.py",
     "tests/unit/blobs/test_s3_blobs.py",
+    "tests/unit/gateway/test_bucket.py",
 )
 """Files that use the one S3 server, which takes longer to start than most of its tests."""
 
