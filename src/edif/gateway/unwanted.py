@@ -14,7 +14,7 @@ TRY_AGAIN_S = 10.0
 
 
 class Unwanted:
-    """Deletes at once; what a store that is away did not take is remembered, and tried again until it does.
+    """Deletes at once; what a store that is away, or a disk that fails, did not delete is remembered, and tried again until it does.
 
     Of what a gateway that dies remembered, the next one finds at its start what belongs to no job that waits or runs, and
     retention the rest.
@@ -42,6 +42,6 @@ class Unwanted:
                 await self._blobs.delete(name)
                 self._names.pop(name, None)
             self._away = False
-        except BlobsUnavailable as error:
+        except (BlobsUnavailable, OSError) as error:
             self._away = True
-            log.warning("fabric.blobs_left", blobs=len(self._names), reason=error.sentence)
+            log.warning("fabric.blobs_left", blobs=len(self._names), reason=str(error))
