@@ -29,6 +29,7 @@ from nnsight import TransformersModel
 from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
 from nnsight.modeling.mixins.remotable import Remotable
 from nnsight.schema.config import CONFIG
+from nnsight.schema.response import Status
 
 import edif
 from edif.client import checks
@@ -256,6 +257,7 @@ def jobs_can_be_left_and_found_again(here: Here) -> None:
     with here.connect():
         tracer, _ = here.slow(1.0, blocking=False)
         job = tracer.backend.job
+        assert tracer.backend.status is Status.RECEIVED
         assert tracer.backend() is None, "nnsight's own way of polling"
         assert job.cost is None
         assert job.id in [each.id for each in edif.jobs()]
@@ -266,6 +268,10 @@ def jobs_can_be_left_and_found_again(here: Here) -> None:
         assert again.cost.seconds >= 1.0
         assert torch.equal(again.result()["hidden"], here.trace()[1])
         assert again.result() is again.result(), "downloaded once"
+        with here.model.trace(PROMPT, remote=True, blocking=False, job_id=job.id) as tracer:
+            here.model.transformer.h[0].output.save()
+        assert torch.equal(tracer.backend.poll()["hidden"], again.result()["hidden"])
+        assert tracer.backend.status is Status.COMPLETED
         with told(errors.JOB_UNKNOWN):
             edif.job("j000")
     with told(errors.NOT_CONNECTED, "was closed"):

@@ -58,6 +58,7 @@ class ConnectedBackend(RemoteBackend):  # type: ignore[misc]  # nnsight has no t
         except EdifError as error:
             raise RemoteError(f"Failed to send request: {error}") from error
         self.job_id = self.job.id
+        self.status = Status.RECEIVED  # what has become of it since, a poll says
         return self.job
 
     def poll(self, tracer: Any = None) -> Any:
