@@ -18,7 +18,7 @@ from edif.core import errors
 from edif.core.addresses import Network, is_loopback
 from edif.core.audit import actor_user
 from edif.core.errors import AuthRefused, StoreUnavailable
-from edif.core.ids import ANONYMOUS, LOCAL
+from edif.core.ids import ANONYMOUS, LOCAL, UserName
 from edif.core.users import ApiKey, Identity, Role, User
 from edif.gateway.callers import caller, know_caller
 from edif.gateway.rates import Pace, RateLimiter
@@ -88,10 +88,14 @@ class Authenticator:
         self._once_good: LRUCache[str, None] = LRUCache(_CACHE_ENTRIES)
         self._signed_in: TTLCache[str, None] = TTLCache(_CACHE_ENTRIES, _SIGN_IN_S, _now)
 
-    async def open_to_all(self) -> bool:
-        """Whether no user exists, so that no key is needed."""
+    async def open_to_all(self, *, surely: bool = False) -> bool:
+        """Whether no user exists, so that no key is needed.
+
+        Args:
+            surely: ask the record store also if it was asked a moment ago.
+        """
         now = time.monotonic()
-        if now > self._any_user[0]:
+        if now > self._any_user[0] or (surely and not self._any_user[1]):
             self._any_user = (now + _CACHE_S, await self._records.any_user())
         return not self._any_user[1]
 
@@ -108,7 +112,8 @@ class Authenticator:
         if secret and hmac.compare_digest(secret.encode(), self._tokens.operator.encode()):
             know_caller(connection, None)
             return LOCAL_OPERATOR
-        if await self.open_to_all():
+        # Who has a key may be the first user, added this very moment: their jobs are theirs, and sealed, from the first one on.
+        if await self.open_to_all(surely=bool(secret)):
             self._check_open_request(connection)
             know_caller(connection, None)
             return _NOBODY
@@ -116,12 +121,15 @@ class Authenticator:
             raise self._counted(connection, AuthRefused(errors.KEY_MISSING, "This fabric needs an API key."))
         identity = await self._by_key(connection, digest(secret))
         know_caller(connection, identity.name)
-        now = time.monotonic()
-        self._requests.take(identity.name, now)
-        wait_s = self._turns.wait_s(identity.name, now)
+        self._requests.take(identity.name, time.monotonic())
+        await self.turn(identity.name)
+        return identity
+
+    async def turn(self, user: UserName) -> None:
+        """Wait until it is this user's turn: at once, unless they ask for much at a time."""
+        wait_s = self._turns.wait_s(user, time.monotonic())
         if wait_s > 0:
             await asyncio.sleep(wait_s)
-        return identity
 
     async def identify_operator(self, connection: HTTPConnection) -> Identity:
         """

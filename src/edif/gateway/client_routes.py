@@ -58,6 +58,7 @@ async def subscribe(socket: WebSocket) -> None:
 async def _follow(edge: Edge, subscriber: Subscriber, url: str, text: str) -> None:
     """A client that came back names the jobs of which it wants to hear on this socket."""
     for job_id in client_protocol.parse_follow(text):
+        await edge.auth.turn(subscriber.owner)
         subscriber.tell(await edge.fabric.follow(job_id, subscriber, url))
 
 

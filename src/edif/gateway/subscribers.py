@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from edif.core.errors import StoreUnavailable
+from edif.core.errors import BlobsUnavailable, StoreUnavailable
 from edif.core.ids import SessionId, UserName, new_session_id
 from edif.core.limits import MIB
 from edif.wire.client_protocol import StatusFrame, encode_frame
@@ -81,7 +81,7 @@ async def _until_gone(socket: WebSocket, hear: Callable[[str], Awaitable[None]])
     while (message := await socket.receive())["type"] != "websocket.disconnect":
         try:
             await hear(message.get("text") or "")
-        except StoreUnavailable:
+        except (StoreUnavailable, BlobsUnavailable):
             return  # the client opens another socket, and asks again
 
 

@@ -460,3 +460,19 @@ async def test_any_key_is_refused_or_unknown_but_no_accident(
     await records.add_user(User(UserName("bob"), Role.RESEARCHER, START))
     for headers in ({"ndif_api_key": value}, {"authorization": value}, {"authorization": f"Bearer {value}"}):
         assert await refusal(auth, connection(**headers)) in (errors.KEY_UNKNOWN, errors.KEY_MISSING)
+
+
+async def test_the_first_users_key_counts_from_the_moment_it_is_there(
+    records: SqlRecordStore, auth: Authenticator
+) -> None:
+    """No time passes: what the store said of users a moment ago is still believed of those who bring no key."""
+    assert await auth.identify(connection()) == Identity(ANONYMOUS, Role.OPERATOR)
+    secret, _ = await add_key(records)
+    assert (await auth.identify(connection(ndif_api_key=secret))).name == ADA
+    assert await refusal(auth, connection()) is errors.KEY_MISSING
+
+
+async def test_a_key_of_another_fabric_does_no_harm_on_an_open_one(auth: Authenticator) -> None:
+    assert await auth.identify(connection(ndif_api_key="edif_of_another")) == Identity(
+        ANONYMOUS, Role.OPERATOR
+    )
