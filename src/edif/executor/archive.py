@@ -158,7 +158,7 @@ class _Layout:
         place = (shown.data_ptr(), shown.dtype, shown.shape, shown.stride(), shown.is_conj(), shown.is_neg())
         if place not in self._stand_ins:
             if shown.numel() * shown.element_size() > _SMALL_BYTES:
-                stand_in = torch.empty(shown.shape, dtype=shown.dtype)
+                stand_in = torch.empty(shown.shape, dtype=shown.dtype, device="cpu")
                 self._shown[stand_in.data_ptr()] = shown
             else:
                 stand_in = _plain(shown).clone()
@@ -189,7 +189,7 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     values = _plain(tensor)
     size = values.element_size()
-    raw = torch.empty(0, dtype=torch.uint8).set_(
+    raw = torch.empty(0, dtype=torch.uint8, device="cpu").set_(
         values.untyped_storage(), values.storage_offset() * size, (values.numel() * size,), (1,)
     )
     return memoryview(raw.numpy())  # type: ignore[arg-type]  # numpy's own stubs

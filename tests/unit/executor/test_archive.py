@@ -127,6 +127,16 @@ def test_the_same_object_is_the_same_object() -> None:
     assert read["a"] is read["b"][0]
 
 
+def test_a_default_device_that_a_job_has_set_changes_nothing() -> None:
+    base = torch.randn(300, 300)
+    torch.set_default_device("meta")
+    try:
+        written = content({"part": base[::2]})
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(torch.load(io.BytesIO(written), weights_only=False)["part"], base[::2])
+
+
 class Moody:
     """Is pickled to something longer each time."""
 
