@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from edif.core import errors
-from edif.core.errors import EdifError, SetupError
+from edif.core.errors import SetupError
 from edif.launch.data_folder import DataFolder
 from edif.launch.tls import client_context
 from edif.settings import Settings
@@ -37,17 +37,8 @@ class Api:
                 errors.GATEWAY_UNREACHABLE, f"No gateway answers at {self.url}: {error}."
             ) from error
         if response.is_error:
-            raise _told(response)
+            raise errors.read(response.content, f"The gateway answered HTTP {response.status_code}.")
         return response.json()
-
-
-def _told(response: httpx.Response) -> EdifError:
-    try:
-        body = response.json()
-        kind = errors.catalogue().get(body["code"], errors.INTERNAL)
-        return EdifError(kind, str(body["detail"]).removesuffix(f" [{kind.code}]"), "")
-    except (ValueError, KeyError, TypeError):
-        return EdifError(errors.INTERNAL, f"The gateway answered HTTP {response.status_code}.")
 
 
 def connect(settings: Settings, url: str | None) -> Api:

@@ -109,12 +109,7 @@ class Api:
 def _refusal(answer: httpx.Response) -> EdifError | None:
     if not answer.is_error:
         return None
-    try:
-        body = answer.json()
-        kind = errors.catalogue().get(body["code"], errors.INTERNAL)
-        return EdifError(kind, str(body["detail"]).removesuffix(f" [{kind.code}]"), "")
-    except (ValueError, KeyError, TypeError):
-        return EdifError(errors.INTERNAL, f"{answer.url.host} answered HTTP {answer.status_code}.")
+    return errors.read(answer.content, f"{answer.url.host} answered HTTP {answer.status_code}.")
 
 
 def _passes(answer: httpx.Response, refusal: EdifError) -> bool:

@@ -16,6 +16,7 @@ HTTP status it travels with, and the next step for its reader. ``docs/errors.md`
 compares the two.
 """
 
+import json
 from dataclasses import dataclass
 
 
@@ -130,6 +131,20 @@ def _kind(code: str, http_status: int, next_step: str) -> ErrorCode:
 def catalogue() -> dict[str, ErrorCode]:
     """All error codes of the fabric, by code."""
     return dict(_CATALOGUE)
+
+
+def read(body: bytes, otherwise: str) -> EdifError:
+    """The error that a gateway's answer holds.
+
+    Args:
+        otherwise: the sentence for an answer that is none of a gateway's.
+    """
+    try:
+        told = json.loads(body)
+        kind = _CATALOGUE.get(told["code"], INTERNAL)
+        return EdifError(kind, str(told["detail"]).removesuffix(f" [{kind.code}]"), "")
+    except (ValueError, KeyError, TypeError):
+        return EdifError(INTERNAL, otherwise)
 
 
 # -- who asks ------------------------------------------------------------------------------------------

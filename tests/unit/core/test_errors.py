@@ -1,5 +1,6 @@
 """The catalogue of errors, and its page in the documentation."""
 
+import json
 import re
 from http import HTTPStatus
 from pathlib import Path
@@ -92,3 +93,20 @@ def test_every_code_is_raised_somewhere_or_said_to_be_reserved() -> None:
         if not any(re.search(rf"\b{kind.code.upper()}\b", source) for source in sources)
     }
     assert unused <= {"not_accepting"}
+
+
+def test_an_answer_of_a_gateway_is_read_as_the_error_it_holds() -> None:
+    sent = errors.EdifError(errors.JOB_UNKNOWN, "There is no such job.")
+    read = errors.read(
+        json.dumps({"detail": sent.detail, "code": sent.code}).encode(), "Somebody else answered."
+    )
+    assert read.kind is errors.JOB_UNKNOWN
+    assert "There is no such job." in read.sentence
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b"null", b'"text"', b"{}", b'{"code": []}', b"\xff", b'{"code": "x"}']
+)
+def test_any_other_answer_is_read_as_what_the_caller_says(body: bytes) -> None:
+    read = errors.read(body, "Somebody else answered.")
+    assert (read.kind, read.sentence) == (errors.INTERNAL, "Somebody else answered.")

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from edif.blobs.file_blobs import FileBlobs
@@ -10,6 +11,7 @@ from edif.blobs.links import LinkSigner
 from edif.core.ids import UserName
 from edif.core.limits import DEFAULT_LIMITS
 from edif.core.users import Role, User
+from edif.gateway.app import create_app
 from edif.gateway.auth import Authenticator, AuthRates, Tokens
 from edif.gateway.edge import Edge, EdgeConfig
 from edif.gateway.fabric import Fabric, FabricConfig
@@ -71,6 +73,16 @@ def edge_with(records: SqlRecordStore, fabric: Fabric, blobs: FileBlobs) -> Edge
         )
 
     return make
+
+
+@pytest.fixture
+async def gateway(
+    edge_with: EdgeMaker, records: SqlRecordStore, tmp_path: Path
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Speaks with the routes over these parts."""
+    app = create_app(edge_with(HubMirror(tmp_path / "hub", None)), records)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        yield client
 
 
 async def add_key(

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,15 +15,11 @@ from edif.blobs.store import payload_name, result_name
 from edif.core import errors
 from edif.core.errors import JobFailed
 from edif.gateway import unwanted
-from edif.gateway.app import create_app
-from edif.gateway.hub import HubMirror
 from edif.gateway.unwanted import Unwanted
-from edif.records.sql_store import SqlRecordStore
 from edif.worker import transfer
 from edif.worker.transfer import BucketTransfer, HttpTransfer, Transfer, TransferFailed
 from tests.servers.radosgw import RadosGateway
 from tests.unit.blobs.factories import bucket_of, chunks_of
-from tests.unit.gateway.conftest import EdgeMaker
 
 RESULT, PAYLOAD = result_name("j1", 1), payload_name("j1")
 LINK = LinkSigner(b"link key").path("put", RESULT, time.time() + 3600)
@@ -34,15 +30,6 @@ CONTENT = b"result" * 1000
 def blobs(radosgw: RadosGateway, tmp_path: Path) -> S3Blobs:
     """Also the store behind the gateway's routes."""
     return S3Blobs(bucket_of(radosgw, radosgw.new_bucket()), tmp_path / "spool")
-
-
-@pytest.fixture
-async def gateway(
-    edge_with: EdgeMaker, records: SqlRecordStore, tmp_path: Path
-) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(edge_with(HubMirror(tmp_path / "hub", None)), records)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
-        yield client
 
 
 @pytest.fixture(params=["bucket", "gateway"])

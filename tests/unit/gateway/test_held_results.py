@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,12 +15,8 @@ from edif.blobs.store import result_name
 from edif.core import errors
 from edif.core.errors import JobFailed
 from edif.core.limits import MIB
-from edif.gateway.app import create_app
-from edif.gateway.hub import HubMirror
-from edif.records.sql_store import SqlRecordStore
 from edif.worker import transfer
 from edif.worker.transfer import HttpTransfer, Spooled, TransferFailed
-from tests.unit.gateway.conftest import EdgeMaker
 from tests.unit.helpers import fill
 
 NAME = result_name("j1", 1)
@@ -37,15 +33,6 @@ def disk(small_disk: Path) -> Iterator[Path]:
 @pytest.fixture
 def blobs(disk: Path) -> FileBlobs:
     return FileBlobs(disk / "blobs")
-
-
-@pytest.fixture
-async def gateway(
-    edge_with: EdgeMaker, records: SqlRecordStore, tmp_path: Path
-) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(edge_with(HubMirror(tmp_path / "hub", None)), records)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
-        yield client
 
 
 @pytest.fixture
