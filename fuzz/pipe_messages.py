@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from edif.core import errors
-from edif.core.job import AttemptOutcome
+from edif.core.job import AttemptOutcome, Extras
 from edif.wire import link, pipe
 from edif.worker.attempt import run_attempt
 from edif.worker.replica import Replica, ReplicaCallbacks
@@ -93,6 +93,7 @@ RUN = link.RunAttempt(
     cell=None,
     compress=False,
     env={},
+    extras=Extras(),
     payload_url="",
     result_url="",
     time_limit_s=60.0,

@@ -4,12 +4,14 @@ import os
 import types
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from random import Random
+from typing import Any
 
 import msgspec
 
+from edif.core.job import UsedJob
 from edif.wire.pipe import Count, Seconds
 
 
@@ -39,25 +41,31 @@ def samples(kinds: Sequence[type[msgspec.Struct]], count: int = 4) -> list[msgsp
     return [_message(kind, random) for kind in kinds for _ in range(count)]
 
 
-def _message(kind: type[msgspec.Struct], random: Random) -> msgspec.Struct:
+def _message(kind: type[Any], random: Random) -> Any:
     hints = typing.get_type_hints(kind, include_extras=True)
     return kind(**{name: _value(hint, random) for name, hint in hints.items()})
 
 
 def _value(hint: object, random: Random) -> object:
     parts = typing.get_args(hint)
-    if isinstance(hint, types.UnionType):
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return _value(random.choice(parts), random)
+    if typing.get_origin(hint) is typing.Literal:
+        return random.choice(parts)
     if typing.get_origin(hint) is list:
         return [_value(parts[0], random) for _ in range(random.randrange(3))]
     if typing.get_origin(hint) is dict:
         return {_value(parts[0], random): _value(parts[1], random) for _ in range(random.randrange(3))}
     if hint in _PLAIN:
         return random.choice(_PLAIN[hint])
+    if typing.get_origin(hint) is typing.Annotated:
+        return _value(parts[0], random)
+    if typing.get_origin(hint) is tuple:
+        return tuple(_value(parts[0], random) for _ in range(random.randrange(3)))
     assert isinstance(hint, type)
     if issubclass(hint, Enum):
         return random.choice(list(hint))
-    assert issubclass(hint, msgspec.Struct), f"no values for {hint}"
+    assert issubclass(hint, msgspec.Struct) or is_dataclass(hint), f"no values for {hint}"
     return _message(hint, random)
 
 
@@ -68,6 +76,7 @@ _PLAIN: dict[object, list[object]] = {
     bool: [True, False],
     types.NoneType: [None],
     Seconds: [0.0, 0.5, 1e300, float("inf")],
+    UsedJob: ["", "j1", "x" * 100],
     Count: [0, 1, 200, 2**31, 2**63 - 1],
     typing.Any: [None, True, 7, "eager", ["a"], {"a": {"b": 0.5}}],
 }

@@ -6,7 +6,9 @@ user code may therefore run more than once, but only one attempt's outcome becom
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from edif.core.ids import JobId, ModelId, UserName
 
@@ -68,9 +70,37 @@ class AttemptOutcome(StrEnum):
     LOST = "lost"
 
 
+UsedJob = Annotated[str, msgspec.Meta(max_length=100)]
+"""The id of a job, as a client names it."""
+MAX_USED = 16
+"""Of so many jobs one trace may use kept values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a client of eDIF's own asks for. The stock client asks for none of it.
+
+    Attributes:
+        packed: it reads packed results, and so may be sent one.
+        rounding: the dtype to which wider floats are rounded before they travel; None leaves them as they are.
+        link_bytes_per_s: how fast its last downloads were; 0 if it has had none.
+        uses: the jobs of whose kept values the trace makes use.
+    """
+
+    packed: bool = False
+    rounding: Literal["float16", "bfloat16", "float32"] | None = None
+    link_bytes_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    uses: Annotated[tuple[UsedJob, ...], msgspec.Meta(max_length=MAX_USED)] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One accepted request, as the record store holds it. Times are Unix seconds, sizes bytes."""
+    """One accepted request, as the record store holds it. Times are Unix seconds, sizes bytes.
+
+    Attributes:
+        kept_bytes: of the values that it keeps on the fabric; None if it keeps none.
+        revocations: how often the links to its result were revoked.
+    """
 
     id: JobId
     owner: UserName
@@ -90,6 +120,9 @@ class Job:
     meta: dict[str, Any] = field(default_factory=dict)
     result_bytes: int | None = None
     result_sha256: str | None = None
+    extras: Extras = Extras()
+    kept_bytes: int | None = None
+    revocations: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,5 +153,6 @@ class Ending:
     meta: dict[str, Any] = field(default_factory=dict)
     result_bytes: int | None = None
     result_sha256: str | None = None
+    kept_bytes: int | None = None
     seconds: float = 0.0
     tokens: int = 0

@@ -89,6 +89,7 @@ async def request(request: Request) -> Response:
         model_key=envelope.model_key,
         compress=envelope.compress,
         env=envelope.env,
+        extras=envelope.edif,
         payload_bytes=blob.size or 0,
         created_at=time.time(),
         client_key=client_key,

@@ -142,6 +142,7 @@ class Conductor:
                 cell=self._sealing.cell(self._catalogue[active.job.model], active.job.owner),
                 compress=active.job.compress,
                 env=active.job.env,
+                extras=active.job.extras,
                 payload_url=await self._links.link(payload_name(action.job), valid_s),
                 result_url=self._signer.path("put", result_name(action.job, action.attempt), now + valid_s),
                 time_limit_s=limits.time_s,

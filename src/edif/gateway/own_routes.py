@@ -23,11 +23,12 @@ router = APIRouter(prefix="/edif/v1")
 _MAX_LISTED = 1000
 
 
+_NOT_SHOWN = ("client_key", "extras")
+
+
 def job_view(job: Job) -> dict[str, Any]:
     """A job as JSON; times are Unix seconds."""
-    view = asdict(job)
-    view.pop("client_key")
-    return view
+    return {name: value for name, value in asdict(job).items() if name not in _NOT_SHOWN}
 
 
 @router.get("/health")
@@ -150,7 +151,7 @@ def _records(request: Request) -> RecordStore:
 
 
 # -- how they are described ----------------------------------------------------------------------------
-_VIEWED = [(field.name, field.type) for field in fields(Job) if field.name != "client_key"]
+_VIEWED = [(field.name, field.type) for field in fields(Job) if field.name not in _NOT_SHOWN]
 JobView = msgspec.defstruct("JobView", _VIEWED)
 JobDetail = msgspec.defstruct(
     "JobDetail",

@@ -13,7 +13,7 @@ from edif.core import errors
 from edif.core.audit import FABRIC
 from edif.core.errors import AuthRefused
 from edif.core.ids import JobId, ModelId, UserId, UserName
-from edif.core.job import FINAL_STATES, Attempt, AttemptOutcome, Ending, Job, JobState
+from edif.core.job import FINAL_STATES, Attempt, AttemptOutcome, Ending, Extras, Job, JobState
 from edif.records import audit_tail, usage_records
 from edif.records.access import Access
 from edif.records.schema import attempts, jobs, users
@@ -22,6 +22,8 @@ _IDS_PER_QUERY = 500
 
 _job_columns = [column for column in jobs.c if column.name != "blobs_deleted"]
 _final_values = [state.value for state in FINAL_STATES]
+
+_extras = msgspec.json.Decoder(Extras)
 
 # Built once: composing a statement costs more than the database needs to run it.
 _insert_job = sa.insert(jobs)
@@ -80,6 +82,7 @@ _end_job = (
                 "meta",
                 "result_bytes",
                 "result_sha256",
+                "kept_bytes",
             )
         }
     )
@@ -202,6 +205,7 @@ class JobRecords(Access):
             "meta": _json(ending.meta),
             "result_bytes": ending.result_bytes,
             "result_sha256": ending.result_sha256,
+            "kept_bytes": ending.kept_bytes,
         }
         parameters = {f"new_{name}": value for name, value in values.items()}
         parameters |= {"job_id": job_id, "by_attempt": -1 if attempt is None else attempt}
@@ -369,6 +373,9 @@ def _job_values(job: Job) -> dict[str, Any]:
         "result_sha256": job.result_sha256,
         "blobs_deleted": False,
         "cancel_asked": job.cancel_asked,
+        "extras": _json(job.extras),
+        "kept_bytes": job.kept_bytes,
+        "revocations": job.revocations,
     }
 
 
@@ -377,6 +384,7 @@ def _job(row: sa.Row[Any]) -> Job:
     values["state"] = JobState(values["state"])
     values["env"] = msgspec.json.decode(values["env"])
     values["meta"] = msgspec.json.decode(values["meta"])
+    values["extras"] = _extras.decode(values["extras"])
     values["id"] = JobId(values["id"])
     values["model"] = ModelId(values["model"])
     return Job(**values)

@@ -75,6 +75,9 @@ jobs = sa.Table(
     sa.Column("result_sha256", sa.String(64)),
     sa.Column("blobs_deleted", sa.Boolean, nullable=False, default=False),
     sa.Column("cancel_asked", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("extras", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("kept_bytes", sa.BigInteger),
+    sa.Column("revocations", sa.Integer, nullable=False, server_default="0"),
     sa.UniqueConstraint("owner", "client_key"),
     sa.Index("ix_jobs_state_created_at", "state", "created_at"),
     sa.Index("ix_jobs_owner_created_at", "owner", "created_at"),
@@ -87,6 +90,7 @@ sa.Index(
     "ix_jobs_stored",
     jobs.c.owner,
     jobs.c.result_bytes,
+    jobs.c.kept_bytes,
     sqlite_where=stored_results,
     postgresql_where=stored_results,
 )

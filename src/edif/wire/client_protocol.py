@@ -16,7 +16,7 @@ import msgspec
 
 from edif.core import errors
 from edif.core.errors import EdifError, Refused
-from edif.core.job import ClientStatus
+from edif.core.job import ClientStatus, Extras
 
 SUPPORTED_NNSIGHT = (0, 8)
 SUPPORTED_PYTHON = ((3, 10), (3, 13))
@@ -32,12 +32,14 @@ class Envelope(msgspec.Struct, frozen=True):
         session_id: the id from ``/subscribe``; empty when the client will poll.
         compress: the blob is one zstd frame, and the result must be one.
         env: settings to apply to the model for this job only.
+        edif: what only a client of eDIF's own sends.
     """
 
     model_key: str
     session_id: str = ""
     compress: bool = False
     env: dict[str, Any] = {}
+    edif: Extras = Extras()
 
 
 _envelope_decoder = msgspec.json.Decoder(Envelope)

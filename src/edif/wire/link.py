@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from edif.core.job import AttemptOutcome
+from edif.core.job import AttemptOutcome, Extras
 
-LINK_VERSION = 2
+LINK_VERSION = 3
 UPLOAD_HEADER = "x-edif-upload"
 """Names one upload of a repository's metadata, so that two at the same time do not mix."""
 
@@ -214,6 +214,7 @@ class RunAttempt(_ToAgent, frozen=True):
     cell: CellLimits | None
     compress: bool
     env: dict[str, Any]
+    extras: Extras
     payload_url: str
     result_url: str
     time_limit_s: float

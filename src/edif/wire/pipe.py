@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from edif.core.job import Extras
 from edif.wire.link import CellLimits, ModelSpec
 
 MAX_PACKET = 64 * 1024
@@ -87,6 +88,7 @@ class RunJob(_Message, frozen=True):
 
     env: dict[str, Any]
     compress: bool
+    extras: Extras
     result_limit_bytes: int
     expanded_limit_bytes: int
     log_limit_bytes: int

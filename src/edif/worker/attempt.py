@@ -133,6 +133,7 @@ async def _execute(
     request = pipe.RunJob(
         env=message.env,
         compress=message.compress,
+        extras=message.extras,
         result_limit_bytes=message.result_limit_bytes,
         expanded_limit_bytes=message.expanded_limit_bytes,
         log_limit_bytes=message.log_limit_bytes,

@@ -2,11 +2,13 @@
 
 import types
 import typing
+from dataclasses import is_dataclass
 from enum import Enum
 
 import hypothesis.strategies as st
 import msgspec
 
+from edif.core.job import UsedJob
 from edif.wire.pipe import Count, Seconds
 
 # What travels is UTF-8, 64-bit integers, and whatever JSON can say in an env.
@@ -21,10 +23,11 @@ PLAIN: dict[object, st.SearchStrategy[object]] = {
     typing.Any: ENV_VALUES,
     Seconds: st.floats(min_value=0, allow_nan=False),
     Count: st.integers(0, 2**63 - 1),
+    UsedJob: TEXT,
 }
 
 
-def messages(kind: type[msgspec.Struct]) -> st.SearchStrategy[msgspec.Struct]:
+def messages(kind: type[typing.Any]) -> st.SearchStrategy[typing.Any]:
     """Messages of one kind."""
     hints = typing.get_type_hints(kind, include_extras=True)
     return st.builds(kind, **{name: values(hint) for name, hint in hints.items()})
@@ -34,9 +37,15 @@ def values(hint: object) -> st.SearchStrategy[typing.Any]:
     """Values of one annotation."""
     if hint in PLAIN:
         return PLAIN[hint]
-    if isinstance(hint, types.UnionType):
-        return st.one_of([values(part) for part in typing.get_args(hint)])
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, types.UnionType) or origin is typing.Union:
+        return st.one_of([values(part) for part in parts])
+    if origin is typing.Literal:
+        return st.sampled_from(parts)
+    if origin is typing.Annotated:
+        return values(parts[0])
+    if origin is tuple:
+        return st.lists(values(parts[0]), max_size=3).map(tuple)
     if origin is list:
         return st.lists(values(parts[0]), max_size=3)
     if origin is dict:
@@ -44,5 +53,5 @@ def values(hint: object) -> st.SearchStrategy[typing.Any]:
     assert isinstance(hint, type)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return st.sampled_from(list(hint))
-    assert issubclass(hint, msgspec.Struct), f"no values for {hint}"
+    assert issubclass(hint, msgspec.Struct) or is_dataclass(hint), f"no values for {hint}"
     return messages(hint)
