@@ -27,7 +27,7 @@ FROM_RUNNER = typing.get_args(pipe.FromRunner)
 DIRECTIONS: tuple[tuple[msgspec.msgpack.Decoder[typing.Any], tuple[type[msgspec.Struct], ...]], ...] = (
     (pipe.from_runner, FROM_RUNNER),
     (pipe.from_zygote, typing.get_args(pipe.FromZygote)),
-    (pipe.to_runner, (pipe.RunJob,)),
+    (pipe.to_runner, typing.get_args(pipe.ToRunner)),
     (pipe.to_zygote, typing.get_args(pipe.ToZygote)),
 )
 encode = msgspec.msgpack.encode
@@ -96,6 +96,8 @@ RUN = link.RunAttempt(
     extras=Extras(),
     payload_url="",
     result_url="",
+    kept_url="",
+    kept=[],
     time_limit_s=60.0,
     result_limit_bytes=1000,
     expanded_limit_bytes=1000,
@@ -231,11 +233,11 @@ class _Transfer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    async def payload(self, job: str, url: str) -> int:
+    async def fetch(self, name: str, url: str) -> int:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
-    def result(self, job: str, attempt: int, url: str) -> Spooled:
-        return _Spooled(self._folder / "result")
+    def spool(self, name: str, url: str) -> Spooled:
+        return _Spooled(self._folder / name.replace("/", "-"))
 
     def free_bytes(self) -> int:
         return 2**40

@@ -35,6 +35,7 @@ import edif
 from edif.client import checks
 from edif.core import errors
 from edif.core.errors import EdifError
+from edif.wire.kept import Place
 from tests.support.cut_line import CutLine
 
 PROMPT = "the cat sat on the mat"
@@ -447,6 +448,150 @@ def a_damaged_result_is_told(here: Here) -> None:
         with told(errors.RESULT_DAMAGED, "checksum"):
             connection.fetch(final, show=False)
         assert job.result()
+
+
+# -- values that stay on the fabric -------------------------------------------------------------------------
+def keep_numbers(here: Here, *shape: int) -> Any:
+    """A handle of the numbers that :func:`numbered` gives."""
+    model, kept = here.model, None
+    with model.trace(PROMPT, remote=True):
+        kept = edif.keep(torch.rand(shape, generator=torch.Generator().manual_seed(7)))
+    return kept  # noqa: RET504 - a trace's block is not run here
+
+
+def numbered(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(7))
+
+
+def kept_values_come_when_they_are_asked_for(here: Here) -> None:
+    model = here.model
+    _, hidden = here.trace()
+    with here.connect():
+        kept = many = None
+        with model.trace(PROMPT, remote=True) as tracer:
+            kept = edif.keep(model.transformer.h[0].output)
+            many = edif.keep({"bf16": [kept.to(torch.bfloat16).mT, kept > 0], "said": "also"})
+        assert isinstance(kept, edif.Kept)
+        assert (kept.shape, kept.dtype, kept.job) == (hidden.shape, hidden.dtype, tracer.backend.job.id)
+        assert torch.equal(kept.tensor(), hidden)
+        assert torch.equal(many["bf16"][0].tensor(), hidden.to(torch.bfloat16).mT)
+        assert torch.equal(many["bf16"][1][0], hidden[0] > 0)
+        assert many["said"] == "also"
+        assert torch.equal(asyncio.run(_asked(kept)), hidden)
+        again = edif.job(kept.job).result()
+        assert torch.equal(again["kept"][:, 1], hidden[:, 1])
+        meta = tracer.backend.meta
+        assert meta["kept_bytes"] >= kept.nbytes
+        assert meta["result_bytes"] < 5000
+
+
+async def _asked(kept: edif.Kept) -> torch.Tensor:
+    return await kept
+
+
+def a_slice_brings_hardly_more_than_itself(here: Here) -> None:
+    shape = (12, 500, 256)
+    whole = numbered(*shape)
+    with CutLine(here.url) as line, here.connect(line.url):
+        kept = keep_numbers(here, *shape)
+        for index in (
+            (7,),
+            (slice(3, 5),),
+            (..., slice(0, 8)),
+            (slice(None), -1),
+            (slice(None, None, 4), slice(10, 20), None, slice(200, 256)),
+            (0, 0, 0),
+            (slice(5, 5),),
+        ):
+            expected = whole[index]
+            before = line.passed
+            found = kept[index]
+            travelled = line.passed - before
+            assert torch.equal(found, expected), index
+            wanted = expected.numel() * 4
+            print(f"{index}: {wanted} bytes wanted, {travelled} travelled")
+            if index != (..., slice(0, 8)):  # 6,000 pieces of 32 bytes are not asked for one by one
+                assert travelled <= wanted * 1.1 + 40_000, index
+        with pytest.raises(IndexError):
+            kept[12]
+        with pytest.raises(TypeError, match="integers, slices"):
+            kept[[0, 1]]
+        assert [torch.equal(row, expected) for row, expected in zip(kept, whole, strict=True)] == [True] * 12
+
+
+def a_kept_value_is_used_without_travelling(here: Here) -> None:
+    model = here.model
+    with here.connect():
+        kept = plain = patched = expected = changed = None
+        with model.trace("the dog sat on the mat", remote=True):
+            plain = model.transformer.h[0].output.clone().save()
+        with model.trace("the dog sat on the mat", remote=True):
+            kept = edif.keep(model.transformer.h[0].output)
+        with model.trace(PROMPT, remote=True):
+            model.transformer.h[0].output[:] = plain
+            expected = model.lm_head.output.save()
+        with model.trace(PROMPT, remote=True):
+            model.transformer.h[0].output[:] = kept
+            kept.mul_(0)  # a copy of this job's own
+            patched = model.lm_head.output.save()
+        assert here.jobs()[0]["payload_bytes"] < 5000
+        assert torch.equal(patched, expected)
+        assert torch.equal(kept.tensor(), plain), "what one job does to it, no other sees"
+        with model.trace(PROMPT, remote=True):
+            changed = edif.keep(kept * 2)
+        assert torch.equal(changed.tensor(), plain * 2)
+        with pytest.raises(TypeError, match="add would need a value that is kept"):
+            torch.add(kept, 1)
+
+
+def kept_values_count_and_belong_to_whom_they_belong(here: Here) -> None:
+    def stored() -> float:
+        answer = httpx.get(f"{here.url}/edif/v1/quota", headers={"ndif-api-key": here.key})
+        return float(answer.json()["user"]["stored_bytes"]["used"])
+
+    model = here.model
+    with here.connect():
+        before = stored()
+        kept = keep_numbers(here, MIB)
+        assert stored() - before >= kept.nbytes
+    with told(errors.NOT_CONNECTED):
+        kept.tensor()
+    with (
+        edif.connect(here.url, here.other_key),
+        pytest.raises(RemoteError, match=r"\[job_unknown\]"),
+        model.trace(PROMPT, remote=True),
+    ):
+        (kept + 1).save()
+
+
+def what_cannot_be_kept_is_told(here: Here) -> None:
+    model = here.model
+    with here.connect():
+        with pytest.raises(RemoteError, match="this int has none"), model.trace(PROMPT, remote=True):
+            edif.keep(3)
+        with (
+            pytest.raises(RemoteError, match=r"kept values have .* \[result_too_large\]"),
+            model.trace(PROMPT, remote=True),
+        ):
+            zeros = edif.keep(torch.zeros(here.cut_download_bytes))  # noqa: F841
+        kept = keep_numbers(here, 10)
+        for blob in (here.data / "blobs" / "kept").glob(f"{kept.job}-*"):
+            blob.unlink()
+        with told(errors.KEPT_GONE, kept.job):
+            kept[0]
+        with pytest.raises(RemoteError, match=r"\[kept_gone\]"), model.trace(PROMPT, remote=True):
+            (kept + 1).save()
+
+
+def without_a_connection_a_handle_is_a_place(here: Here) -> None:
+    """The stock client cannot fetch it, but nothing is lost: whoever connects can."""
+    model, kept = here.model, None
+    with model.trace(PROMPT, remote=True):
+        kept = edif.keep(model.transformer.h[0].output)
+    assert isinstance(kept, Place)
+    with here.connect():
+        handle = edif.job(here.jobs()[0]["id"]).result()["kept"]
+        assert torch.equal(handle.tensor(), here.trace()[1])
 
 
 SCENARIOS: dict[str, Callable[[Here], None]] = {

@@ -54,7 +54,7 @@ class BlobStore(Protocol):
         ...
 
 
-KINDS = ("payload", "result")
+KINDS = ("payload", "result", "kept")
 _NAME = re.compile(rf"({'|'.join(KINDS)})/[A-Za-z0-9_-]{{1,80}}")
 
 
@@ -93,7 +93,12 @@ def result_name(job_id: str, attempt: int) -> str:
     return f"result/{job_id}-{attempt}"
 
 
+def kept_name(job_id: str, attempt: int) -> str:
+    """The values that this attempt keeps on the fabric."""
+    return f"kept/{job_id}-{attempt}"
+
+
 def job_of(name: str) -> JobId:
-    """The job that a payload or result belongs to."""
+    """The job that a blob belongs to."""
     kind, _, blob = name.partition("/")
     return JobId(blob if kind == "payload" else blob.rpartition("-")[0])

@@ -10,10 +10,11 @@ from edif.client.checks import VersionsDiffer
 from edif.client.connection import Connection, current
 from edif.client.connection import connect as _connect
 from edif.client.job import Cost, Job
+from edif.client.kept import Kept
 from edif.core import errors
 from edif.core.errors import SetupError
 
-__all__ = ["Batch", "Connection", "Cost", "Job", "VersionsDiffer", "batch", "connect", "job", "jobs"]
+__all__ = ["Batch", "Connection", "Cost", "Job", "Kept", "VersionsDiffer", "batch", "connect", "job", "jobs"]
 
 
 def connect(url: str | None = None, key: str | None = None) -> Connection:

@@ -10,6 +10,7 @@ from nnsight.schema.response import Status
 
 from edif.client.batch import open_batch
 from edif.client.job import Job
+from edif.client.kept import noting_uses
 from edif.core.errors import EdifError
 
 if TYPE_CHECKING:
@@ -29,13 +30,16 @@ class ConnectedBackend(RemoteBackend):  # type: ignore[misc]  # nnsight has no t
         super().__init__(*args, **kwargs)
         self._connection = connection
         self.job: Job | None = None
+        self._uses: list[str] = []
 
     def __call__(self, tracer: Any = None) -> Any:
         """Run the trace: blocking ones return with their values handed over, others when they are sent. Later calls poll."""
         if not self.blocking and self.job_id is not None:
             return self.poll(tracer)
         self.meta: dict[str, Any] | None = None
-        blob = self._serialize(tracer)
+        with noting_uses() as uses:
+            blob = self._serialize(tracer)
+        self._uses = sorted(uses)
         batch = open_batch() if self.blocking else None
         if batch is not None:
             batch.add(self, tracer, blob)
@@ -54,7 +58,7 @@ class ConnectedBackend(RemoteBackend):  # type: ignore[misc]  # nnsight has no t
         """
         request = RequestModel(model_key=self.model_key, compress=self.compress, env=self.env)
         try:
-            self.job = self._connection.submit(request, blob)
+            self.job = self._connection.submit(request, blob, self._uses)
         except EdifError as error:
             raise RemoteError(f"Failed to send request: {error}") from error
         self.job_id = self.job.id

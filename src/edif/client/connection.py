@@ -1,9 +1,13 @@
 """One connection of a program to a fabric, and which one is in use."""
 
 import atexit
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from nnsight.schema.config import CONFIG
 from nnsight.schema.request import RequestModel
 from nnsight.schema.response import ResponseModel
 from tqdm.auto import tqdm
@@ -13,11 +17,13 @@ from edif.client.api import Api
 from edif.client.backend import remote_backend
 from edif.client.download import PIECE_BYTES, Download
 from edif.client.job import Job
+from edif.client.kept import Kept
 from edif.client.notices import say
 from edif.client.overrides import Overrides, steer_hub, steer_nnsight
 from edif.client.status_socket import StatusSocket
 from edif.core import errors
 from edif.core.errors import EdifError
+from edif.wire.kept import opening
 
 _SOCKET_WAIT_S = 10.0
 
@@ -80,14 +86,18 @@ class Connection:
         self._socket.close()
         self.api.close()
 
-    def submit(self, request: RequestModel, blob: bytes) -> Job:
+    def submit(self, request: RequestModel, blob: bytes, uses: Sequence[str] = ()) -> Job:
         """Hand in a job, exactly once.
+
+        Args:
+            uses: the jobs of whose kept values it makes use.
 
         Raises:
             EdifError: the fabric refuses it, or could not be reached for ten minutes.
         """
         with self._socket.posting() as session:
-            first, certain = self.api.submit({**request.model_dump(), "session_id": session}, blob)
+            envelope = {**request.model_dump(), "session_id": session, "edif": {"uses": uses}}
+            first, certain = self.api.submit(envelope, blob)
             job = Job(self, ResponseModel(**first))
             if not job.done:
                 self._socket.watch(job, session if certain else "")
@@ -110,26 +120,60 @@ class Connection:
 
     def fetch(self, final: ResponseModel, *, show: bool) -> Any:
         """The saved values that a job's last status carries or points to."""
-        if isinstance(final.data, bytes | bytearray):
-            return results.load_pushed(bytes(final.data))
-        if not final.data:
-            return None
-        meta = final.meta or {}
-        total = int(meta["result_bytes"])
-        shown = show and total > PIECE_BYTES
+        with opening(lambda place: Kept(self, replace(place, job=final.id))):
+            if isinstance(final.data, bytes | bytearray):
+                return results.load_pushed(bytes(final.data))
+            if not final.data:
+                return None
+            meta = final.meta or {}
+            total = int(meta["result_bytes"])
+            renew = partial(self._fresh_link, final.id)
+            with self._downloading("result", final.data, total, total if show else 0, renew) as download:
+                return results.load_download(download, meta.get("result_sha256"))
+
+    def fetch_kept(self, job_id: str, parts: list[tuple[int, memoryview]]) -> None:
+        """Fill these memories with the bytes that begin there, of what a job keeps.
+
+        Raises:
+            EdifError: it cannot be had, or is not kept any more.
+        """
+
+        def ask() -> dict[str, Any]:
+            return dict(self.api.get(f"/edif/v1/jobs/{job_id}/kept"))
+
+        self.api.check_open()
+        found = ask()
+        wanted = sum(len(memory) for _, memory in parts)
+        shown = wanted if CONFIG.APP.REMOTE_LOGGING else 0
+        with self._downloading(
+            "kept value", found["url"], found["size_bytes"], shown, lambda: str(ask()["url"])
+        ) as download:
+            download.ranges(parts)
+
+    @contextmanager
+    def _downloading(
+        self, what: str, link: str, total: int, shown: int, renew: Callable[[], str]
+    ) -> Iterator[Download]:
+        """
+        Args:
+            shown: bytes that are to come, for a bar; 0 for none.
+        """
         self.api.check_open()
         with tqdm(
-            total=total, unit="B", unit_scale=True, desc="Downloading the result", disable=not shown
+            total=shown,
+            unit="B",
+            unit_scale=True,
+            desc=f"Downloading the {what}",
+            disable=shown <= PIECE_BYTES,
         ) as bar:
-            download = Download(
+            yield Download(
                 self.api.http,
-                final.data,
+                link,
                 total,
-                renew=partial(self._fresh_link, final.id),
+                renew=renew,
                 say=say,
                 progress=lambda arrived: bar.update(arrived - bar.n),
             )
-            return results.load_download(download, meta.get("result_sha256"))
 
     def _last_status(self, job_id: str) -> ResponseModel | None:
         try:

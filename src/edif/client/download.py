@@ -3,7 +3,7 @@
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import httpx
@@ -61,14 +61,26 @@ class Download:
 
     def rest(self, place: Place) -> Iterator[memoryview]:
         """All further pieces, in order."""
-        starts = iter(range(FIRST_BYTES, self.total, PIECE_BYTES))
+        starts = range(FIRST_BYTES, self.total, PIECE_BYTES)
+        return self._in_order((start, place(start, min(PIECE_BYTES, self.total - start))) for start in starts)
+
+    def ranges(self, parts: Iterable[tuple[int, memoryview]]) -> None:
+        """Fill each of these memories with the bytes that begin there."""
+        pieces = (
+            (start + at, memory[at : at + PIECE_BYTES])
+            for start, memory in parts
+            for at in range(0, len(memory), PIECE_BYTES)
+        )
+        for _ in self._in_order(pieces):
+            pass
+
+    def _in_order(self, pieces: Iterator[tuple[int, memoryview]]) -> Iterator[memoryview]:
         waiting: deque[Future[memoryview]] = deque()
         pool = ThreadPoolExecutor(CONNECTIONS, "edif download")
         try:
             while True:
-                while len(waiting) < _AHEAD and (start := next(starts, None)) is not None:
-                    size = min(PIECE_BYTES, self.total - start)
-                    waiting.append(pool.submit(self._piece, start, place(start, size)))
+                while len(waiting) < _AHEAD and (piece := next(pieces, None)) is not None:
+                    waiting.append(pool.submit(self._piece, *piece))
                 if not waiting:
                     return
                 yield self._taken(waiting.popleft())

@@ -226,6 +226,9 @@ CONNECTIONS_FULL = _kind(
 # -- what is asked for ---------------------------------------------------------------------------------
 JOB_UNKNOWN = _kind("job_unknown", 404, "Check the id, and that you use the key that sent the job.")
 RESULT_GONE = _kind("result_gone", 410, "It was deleted after the retention time; run the job again.")
+KEPT_GONE = _kind(
+    "kept_gone", 410, "They go with the result of the job that kept them; run that job again, with edif.keep."
+)
 RANGE_OUTSIDE = _kind("range_outside", 416, "Ask with HEAD how long it is; what you have may be all of it.")
 ROUTE_UNKNOWN = _kind("route_unknown", 404, "See docs/protocol.md for the routes of a fabric.")
 STATE_CONFLICT = _kind("state_conflict", 409, "Look at its present state and try again.")

@@ -156,3 +156,8 @@ class Ending:
     kept_bytes: int | None = None
     seconds: float = 0.0
     tokens: int = 0
+
+
+def stored_bytes(of: Job | Ending) -> int:
+    """What a job has in the blob store when it has ended: its result, and what it keeps."""
+    return (of.result_bytes or 0) + (of.kept_bytes or 0)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from edif.core.limits import MIB
+from edif.executor.keeping import Keeping
 
 PIECE_BYTES = 4 * MIB
 _SMALL_BYTES = 64 * 1024
@@ -51,7 +52,7 @@ class Archive:
         """The bytes in order, at most ``PIECE_BYTES`` at a time; each is good until the next is asked for."""
         for part in self._parts:
             if isinstance(part, torch.Tensor):
-                yield from _gathered(part)
+                yield from gathered(part)
             else:
                 for start in range(0, len(part), PIECE_BYTES):
                     yield part[start : start + PIECE_BYTES]
@@ -67,17 +68,21 @@ def _size(part: _Part) -> int:
 def _from(part: _Part, at: int) -> memoryview:
     """What begins near ``at``, at most a piece of it."""
     if isinstance(part, torch.Tensor):
-        return next(_gathered(part[len(part) * at // _size(part) :]))
+        return next(gathered(part[len(part) * at // _size(part) :]))
     return part[at : at + PIECE_BYTES]
 
 
-def lay_out(saved: dict[str, Any]) -> Archive:
-    """The archive that ``torch.load`` reads ``saved`` from. Whatever a value raises while it is pickled passes through."""
-    layout = _Layout(frozenset())
+def lay_out(saved: dict[str, Any], keeping: Keeping | None = None) -> Archive:
+    """The archive that ``torch.load`` reads ``saved`` from. Whatever a value raises while it is pickled passes through.
+
+    Args:
+        keeping: what the job keeps; of such tensors the archive has their places.
+    """
+    layout = _Layout(frozenset(), keeping)
     layout.take(saved)
     if layout.bases_of_parts & layout.whole:
         # A tensor and a part of it: the part then refers to the tensor's bytes, which are there anyway.
-        layout = _Layout(frozenset(layout.whole))
+        layout = _Layout(frozenset(layout.whole), keeping)
         layout.take(saved)
     return Archive(layout.parts(), layout.size, layout.storages())
 
@@ -89,11 +94,12 @@ class _Layout:
         written_whole: addresses of storages of which no part needs a copy of its own.
     """
 
-    def __init__(self, written_whole: frozenset[int]) -> None:
+    def __init__(self, written_whole: frozenset[int], keeping: Keeping | None) -> None:
         self.size = 0
         self.whole: set[int] = set()
         self.bases_of_parts: set[int] = set()
         self._written_whole = written_whole
+        self._keeping = keeping
         self._parts: list[_Part] = []
         self._copied = bytearray()
         self._storages: dict[int, torch.UntypedStorage] = {}
@@ -139,6 +145,10 @@ class _Layout:
 
     def reduce(self, value: Any) -> Any:
         """How ``value`` is pickled, where that is not as it would be."""
+        if self._keeping is not None and isinstance(value, torch.Tensor):
+            place = self._keeping.place(value)
+            if place is not None:
+                return place.__reduce__()
         if type(value) is not torch.Tensor or not _in_memory(value):
             return NotImplemented
         storage = value.untyped_storage()
@@ -170,15 +180,15 @@ def _in_memory(tensor: torch.Tensor) -> bool:
     return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 
-def _gathered(tensor: torch.Tensor) -> Iterator[memoryview]:
-    """The tensor's values in order of its indices."""
+def gathered(tensor: torch.Tensor) -> Iterator[memoryview]:
+    """The tensor's values in order of its indices, at most ``PIECE_BYTES`` at a time."""
     size = tensor.numel() * tensor.element_size()
     if size <= PIECE_BYTES:
         yield _bytes_of(tensor)
         return
     rows = max(1, len(tensor) * PIECE_BYTES // size)
     for part in tensor.split(rows):  # type: ignore[no-untyped-call]
-        yield from _gathered(part[0] if len(part) == 1 else part)
+        yield from gathered(part[0] if len(part) == 1 else part)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,8 @@ from nnsight.tracing import tracer as tracing
 import edif
 from edif.core import errors
 from edif.core.errors import JobFailed
+from edif.executor.keeping import Opened
+from edif.wire.kept import opening
 
 
 class LoadedModel:
@@ -83,14 +85,18 @@ class LoadedModel:
         self.model._remoteable_set_env(self.plain_env)  # noqa: SLF001 - nnsight's server-side hook
 
 
-def run_job(loaded: LoadedModel, payload: bytes, env: dict[str, Any]) -> dict[str, Any]:
+def run_job(loaded: LoadedModel, payload: bytes, env: dict[str, Any], opened: Opened) -> dict[str, Any]:
     """Run the payload's block and return what it saved, by variable name.
+
+    Args:
+        opened: the kept values that it may use.
 
     Raises:
         JobFailed: with the user's own traceback, or the reason why the payload does not fit.
     """
     objects = loaded.begin(env)
-    tracer = _read(payload, objects)
+    with opening(opened.tensor):
+        tracer = _read(payload, objects)
     tracing.inc()
     try:
         tracer.execute(tracer.info.code)
@@ -114,6 +120,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _read(payload: bytes, objects: dict[str, Any]) -> Any:
     try:
         return RequestModel.deserialize(payload, objects, compress=False)
+    except JobFailed:
+        raise
     except UnknownPersistentIdError as error:
         raise JobFailed(
             errors.PAYLOAD_MISMATCH,

@@ -16,6 +16,7 @@ from edif.core.errors import OUT_OF_MEMORY, EdifError, JobFailed
 from edif.executor import saving
 from edif.executor.huge_pages import take_heap
 from edif.executor.job import LoadedModel, run_job
+from edif.executor.keeping import Keeping, Opened
 from edif.executor.output import OutputRelay
 from edif.executor.reset import ProcessState
 from edif.executor.warm_up import rehearse
@@ -66,30 +67,34 @@ def serve_one(
 def _take_one(sock: socket.socket, loaded: LoadedModel, memory_limit_bytes: int | None = None) -> None:
     pipe.send(sock, pipe.Ready())
     message, fds = pipe.receive(sock, pipe.to_runner)
-    if len(fds) != 2:
-        raise pipe.PipeError("a job comes with two descriptors")
-    payload_fd, result_fd = fds
     try:
-        _serve_one(sock, loaded, message, payload_fd, result_fd, memory_limit_bytes)
+        if not isinstance(message, pipe.RunJob) or len(fds) != 2 + len(message.extras.uses):
+            raise pipe.PipeError(
+                "a job comes with two descriptors, and one for each that it uses kept values of"
+            )
+        _serve_one(sock, loaded, message, fds, memory_limit_bytes)
     finally:
-        os.close(payload_fd)
-        os.close(result_fd)
+        Keeping.forget()
+        for fd in fds:
+            os.close(fd)
 
 
 def _serve_one(
     sock: socket.socket,
     loaded: LoadedModel,
     request: pipe.RunJob,
-    payload_fd: int,
-    result_fd: int,
+    fds: list[int],
     memory_limit_bytes: int | None,
 ) -> None:
+    payload_fd, result_fd, *kept_fds = fds
     memory.reset_peak()
     relay = OutputRelay(lambda text: pipe.send(sock, pipe.Log(pipe.clip(text))), request.log_limit_bytes)
     try:
         payload = saving.read_payload(payload_fd, request.compress, request.expanded_limit_bytes)
+        keeping = Keeping()
         with relay:
-            saved = run_job(loaded, payload, request.env)
+            opened = Opened(dict(zip(request.extras.uses, kept_fds, strict=True)))
+            saved = run_job(loaded, payload, request.env, opened)
         began = time.monotonic()
         saving.write_result(
             saved,
@@ -97,6 +102,8 @@ def _serve_one(
             request.compress,
             request.result_limit_bytes,
             on_large=lambda: pipe.send(sock, pipe.Saving()),
+            keeping=keeping,
+            room_for_kept=lambda: _room(sock),
         )
         answer: pipe.Done | pipe.Failed = pipe.Done(time.monotonic() - began, loaded.tokens)
     except EdifError as error:
@@ -105,6 +112,15 @@ def _serve_one(
         sentence = _out_of_memory(str(error.__cause__ or error), memory_limit_bytes)
         answer = _failed(JobFailed(OUT_OF_MEMORY, sentence), loaded)
     pipe.send(sock, answer)
+
+
+def _room(sock: socket.socket) -> int:
+    """A descriptor to which what is kept is written."""
+    pipe.send(sock, pipe.Keep())
+    message, fds = pipe.receive(sock, pipe.to_runner)
+    if not isinstance(message, pipe.Room) or len(fds) != 1:
+        raise pipe.PipeError("room for what is kept is one descriptor")
+    return fds[0]
 
 
 def _out_of_memory(words: str, limit_bytes: int | None) -> str:

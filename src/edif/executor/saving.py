@@ -1,4 +1,4 @@
-"""Bytes in and out of an executor: the payload from its descriptor, the result into one.
+"""Bytes in and out of an executor: the payload from its descriptor, the result into one, what is kept into another.
 
 The result is what the client reads: ``torch.save({name: value})``, as one zstd frame that records its content
 size when the request said ``compress``, else bare.
@@ -7,7 +7,8 @@ size when the request said ``compress``, else bare.
 import errno
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import torch
@@ -16,8 +17,9 @@ import zstandard
 from edif.core import errors
 from edif.core.errors import JobFailed
 from edif.core.limits import MIB
-from edif.executor.archive import Archive, lay_out
+from edif.executor.archive import Archive, gathered, lay_out
 from edif.executor.compression import compressor_for
+from edif.executor.keeping import Keeping
 
 _LARGE_BYTES = 8 * MIB
 
@@ -69,35 +71,62 @@ def write_result(
     compress: bool,
     limit_bytes: int,
     on_large: Callable[[], None] = lambda: None,
+    keeping: Keeping | None = None,
+    room_for_kept: Callable[[], int] | None = None,
 ) -> None:
     """Serialise the saved values into the descriptor, in one pass; ``on_large`` is called if that will take a while.
 
+    Args:
+        keeping: what of them stays on the fabric.
+        room_for_kept: gives a descriptor for that, which is closed here. Called if there is any.
+
     Raises:
-        JobFailed: a value cannot be pickled, the result is too large, or the disk is full.
+        JobFailed: a value cannot be pickled, the result or what is kept is too large, or the disk is full.
     """
     try:
-        archive = lay_out(saved)
+        archive = lay_out(saved, keeping)
     except MemoryError:
         raise
     except Exception as error:
         raise _unpicklable(saved, error) from error
-    if archive.size > limit_bytes:
+    kept_bytes = 0 if keeping is None else keeping.size
+    _check_size("saved values", archive.size, "a result may have", limit_bytes)
+    _check_size("kept values", kept_bytes, "a job may keep", limit_bytes)
+    if archive.size + kept_bytes > _LARGE_BYTES:
+        on_large()
+    with _disk_full_told("result"), open(fd, "wb", closefd=False) as file:
+        _write(archive, file, compress)
+    if keeping is not None and kept_bytes and room_for_kept is not None:
+        with _disk_full_told("kept values"), os.fdopen(room_for_kept(), "wb") as file:
+            _write_kept(keeping, file)
+
+
+def _check_size(what: str, size: int, allowed: str, limit_bytes: int) -> None:
+    if size > limit_bytes:
         raise JobFailed(
             errors.RESULT_TOO_LARGE,
-            f"The saved values have {archive.size / 2**20:,.1f} MiB; "
-            f"a result may have {limit_bytes / 2**20:,.1f} MiB.",
+            f"The {what} have {size / 2**20:,.1f} MiB; {allowed} {limit_bytes / 2**20:,.1f} MiB.",
         )
-    if archive.size > _LARGE_BYTES:
-        on_large()
+
+
+@contextmanager
+def _disk_full_told(what: str) -> Iterator[None]:
     try:
-        with open(fd, "wb", closefd=False) as file:
-            _write(archive, file, compress)
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise JobFailed(
-                errors.STORAGE_FULL, "The node's disk is full; the result could not be written."
+                errors.STORAGE_FULL, f"The node's disk is full; the {what} could not be written."
             ) from None
         raise
+
+
+def _write_kept(keeping: Keeping, file: BinaryIO) -> None:
+    written = 0
+    for start, tensor in keeping.tensors():
+        written += file.write(bytes(start - written))
+        for piece in gathered(tensor):
+            written += file.write(piece)
 
 
 def _write(archive: Archive, file: BinaryIO, compress: bool) -> None:

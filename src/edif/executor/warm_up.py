@@ -13,6 +13,7 @@ from nnsight.schema.request import RequestModel
 from nnsight.tracing.backend import Backend
 
 from edif.executor.job import LoadedModel, run_job
+from edif.executor.keeping import Opened
 from edif.executor.reset import forget_nnsight
 
 _REHEARSED_BYTES = 16 * 1024 * 1024
@@ -116,7 +117,7 @@ def rehearse(loaded: LoadedModel, payload: bytes) -> None:
     if not payload:
         return
     try:
-        saved = run_job(loaded, payload, loaded.plain_env)
+        saved = run_job(loaded, payload, loaded.plain_env, Opened({}))
         torch.save(saved, io.BytesIO())
     finally:
         forget_nnsight()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from edif.core import errors
 from edif.core.errors import EdifError
 from edif.core.ids import GroupName, JobId, UserName
-from edif.core.job import AttemptOutcome, ClientStatus, Ending, Job, JobState
+from edif.core.job import AttemptOutcome, ClientStatus, Ending, Job, JobState, stored_bytes
 from edif.core.quota import day_of
 from edif.gateway.ledger import Ledger
 from edif.gateway.subscribers import Subscriber
@@ -135,11 +135,14 @@ class ActiveJob:
         if message.outcome is AttemptOutcome.COMPLETED:
             meta["result_bytes"] = message.result_bytes
             meta["result_sha256"] = message.result_sha256
+            if message.kept_bytes is not None:
+                meta["kept_bytes"] = message.kept_bytes
             return Ending(
                 JobState.COMPLETED,
                 meta=meta,
                 result_bytes=message.result_bytes,
                 result_sha256=message.result_sha256,
+                kept_bytes=message.kept_bytes,
                 seconds=message.usage.run_s,
                 tokens=message.usage.tokens,
             )
@@ -203,9 +206,9 @@ class ActiveJobs:
         )
 
     def end(self, active: ActiveJob, ending: Ending) -> None:
-        """The job has ended on record; it is not active any more, and its result is stored."""
+        """The job has ended on record; it is not active any more, and its result and what it keeps are stored."""
         self.forget(active)
-        self._ledger.stores(active.job.owner, ending.result_bytes or 0)
+        self._ledger.stores(active.job.owner, stored_bytes(ending))
 
     def forget(self, active: ActiveJob) -> None:
         """The job was not recorded after all, or another gateway has ended it."""

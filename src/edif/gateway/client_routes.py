@@ -77,6 +77,7 @@ async def request(request: Request) -> Response:
     envelope, blob = await _read_form(request, edge)
     received = time.monotonic()
     spec = edge.fabric.check_model(envelope.model_key, envelope.env).spec
+    await edge.fabric.check_uses(envelope.edif.uses, identity.name)
     subscriber = None
     if envelope.session_id:
         subscriber = edge.subscribers.get(envelope.session_id, identity.name)
@@ -299,6 +300,8 @@ described = [
             errors.PAYLOAD_NOT_ZSTD,
             errors.PAYLOAD_BOMB,
             errors.QUOTA_USED_UP,
+            errors.JOB_UNKNOWN,
+            errors.KEPT_GONE,
         ),
         parameters=(
             Parameter("nnsight-version", "The client's version.", {"type": "string"}, "header"),

@@ -10,7 +10,7 @@ import structlog
 
 from edif import faults
 from edif.blobs.links import Links, LinkSigner
-from edif.blobs.store import payload_name, result_name
+from edif.blobs.store import kept_name, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import EdifError, StoreUnavailable
 from edif.core.ids import JobId
@@ -133,6 +133,7 @@ class Conductor:
         self._active.enter(active, JobState.RUNNING, attempts=action.attempt)
         limits = self._limits
         valid_s = limits.time_s + 24 * 3600
+        kept = [await self._kept_blob(JobId(used), valid_s) for used in active.job.extras.uses]
         self._agents.send(
             action.agent,
             link.RunAttempt(
@@ -145,6 +146,8 @@ class Conductor:
                 extras=active.job.extras,
                 payload_url=await self._links.link(payload_name(action.job), valid_s),
                 result_url=self._signer.path("put", result_name(action.job, action.attempt), now + valid_s),
+                kept_url=self._signer.path("put", kept_name(action.job, action.attempt), now + valid_s),
+                kept=kept,
                 time_limit_s=limits.time_s,
                 result_limit_bytes=limits.result_bytes,
                 expanded_limit_bytes=limits.payload_expanded_bytes,
@@ -156,6 +159,12 @@ class Conductor:
             self._agents.send(action.agent, link.CancelAttempt(action.job, action.attempt))
             self._post(ev.AttemptRefused(action.job))
         faults.point(Point.ATTEMPT_RECORDED)
+
+    async def _kept_blob(self, job_id: JobId, valid_s: float) -> link.KeptBlob:
+        """What that job keeps. That it did was checked when the job that uses it came; the agent finds out if it is gone."""
+        job = await durably(partial(self._records.job, job_id))
+        name = kept_name(job_id, 0 if job is None else job.attempts)
+        return link.KeptBlob(job_id, name, await self._links.link(name, valid_s))
 
     async def fail(
         self, job_id: JobId, error: EdifError, attempt: int | None, state: JobState = JobState.FAILED
@@ -192,5 +201,6 @@ class Conductor:
     async def _delete_unwanted(self, job: Job, ending: Ending) -> None:
         """The payload, and what tries that do not count have left."""
         lost = job.attempts - 1 if ending.state is JobState.COMPLETED else job.attempts
-        results = [result_name(job.id, attempt) for attempt in range(1, lost + 1)]
-        await self._unwanted.delete(payload_name(job.id), *results)
+        tries = range(1, lost + 1)
+        names = [name(job.id, attempt) for attempt in tries for name in (result_name, kept_name)]
+        await self._unwanted.delete(payload_name(job.id), *names)

@@ -52,7 +52,7 @@ class Entitlements:
             payload_bytes: of the jobs that have not ended, as of the moment at which it is called.
         """
         spent = await self._records.usage(since=month_begins(now))
-        stored = Counter(await self._records.result_bytes())
+        stored = Counter(await self._records.stored_bytes())
         self.admission.ledger.count(spent, stored + Counter(payload_bytes()))
         self._miscounted = False
         self._stale |= set(self._told)

@@ -20,7 +20,7 @@ from edif.blobs.store import BlobStore, payload_name
 from edif.core import errors
 from edif.core.errors import NotFound, Refused, StoreUnavailable
 from edif.core.ids import AgentId, JobId, ModelId, UserId, UserName
-from edif.core.job import ClientStatus, Job
+from edif.core.job import ClientStatus, Job, JobState, stored_bytes
 from edif.core.limits import Limits
 from edif.core.users import Identity
 from edif.faults import Point
@@ -247,6 +247,29 @@ class Fabric:
             return active.frame
         return await self._results.frame(job, base_url)
 
+    async def check_uses(self, uses: tuple[str, ...], owner: UserName) -> None:
+        """
+        Raises:
+            NotFound: one of these jobs is none of this owner's that keeps values.
+        """
+        for job_id in uses:
+            job = await self._records.job(JobId(job_id))
+            if job is None or job.owner != owner or job.state is not JobState.COMPLETED:
+                raise NotFound(
+                    errors.JOB_UNKNOWN,
+                    f"The trace uses values of {job_id[:60]!r}, which is no completed job of yours.",
+                )
+            await self._results.check_kept(job)
+
+    async def kept_link(self, job: Job, base_url: str) -> str:
+        """A fresh link to what the job keeps.
+
+        Raises:
+            NotFound: it keeps nothing, or not any more.
+        """
+        await self._results.check_kept(job)
+        return await self._results.kept_link(job, base_url)
+
     async def follow(self, job_id: str, subscriber: Subscriber, base_url: str) -> StatusFrame:
         """The last status of a job of this subscriber's owner; whatever comes after it is told there from now on."""
         job = await self._records.job(JobId(job_id))
@@ -317,7 +340,7 @@ class Fabric:
 
     def result_retired(self, job: Job) -> None:
         """A job's result is not kept any more."""
-        self._entitlements.admission.ledger.stores(job.owner, -(job.result_bytes or 0))
+        self._entitlements.admission.ledger.stores(job.owner, -stored_bytes(job))
 
     def _known_model(self, model: ModelId) -> ModelId:
         if model not in self.catalogue:

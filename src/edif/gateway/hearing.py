@@ -7,7 +7,7 @@ import time
 import structlog
 
 from edif import faults
-from edif.blobs.store import BlobStore, result_name
+from edif.blobs.store import BlobStore, kept_name, result_name
 from edif.core.errors import BlobsUnavailable
 from edif.core.ids import AgentId, JobId, ReplicaId
 from edif.core.job import AttemptOutcome, ClientStatus, Ending, JobState
@@ -121,10 +121,15 @@ class Hearing:
 
     async def _believed_outcome(self, message: link.AttemptEnded) -> AttemptOutcome:
         """What the agent says, but a completed attempt without a result in the store is a lost one."""
-        name = result_name(message.job, message.attempt)
+        if message.outcome is not AttemptOutcome.COMPLETED:
+            return message.outcome
+        names = [result_name(message.job, message.attempt)]
+        if message.kept_bytes is not None:
+            names.append(kept_name(message.job, message.attempt))
         # A store that cannot be asked now has taken the result from the agent, as far as anybody knows.
         with contextlib.suppress(BlobsUnavailable):
-            if message.outcome is AttemptOutcome.COMPLETED and await self._blobs.size(name) is None:
-                log.error("fabric.result_missing", job=message.job, attempt=message.attempt)
-                return AttemptOutcome.LOST
+            for name in names:
+                if await self._blobs.size(name) is None:
+                    log.error("fabric.result_missing", job=message.job, attempt=message.attempt, blob=name)
+                    return AttemptOutcome.LOST
         return message.outcome

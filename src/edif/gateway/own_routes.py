@@ -69,6 +69,14 @@ async def show_job(request: Request, job_id: str) -> dict[str, Any]:
     return view
 
 
+@router.get("/jobs/{job_id}/kept")
+async def show_kept(request: Request, job_id: str) -> dict[str, Any]:
+    """Where what the job keeps can be fetched. What lies where in it, the job's result says."""
+    edge, job = await _own_job(request, job_id)
+    url = await edge.fabric.kept_link(job, base_url(request))
+    return {"url": url, "size_bytes": job.kept_bytes}
+
+
 @router.post("/jobs/{job_id}/cancel", status_code=202)
 async def cancel_job(request: Request, job_id: str) -> dict[str, Any]:
     edge = edge_of(request)
@@ -168,6 +176,11 @@ class Health(msgspec.Struct):
     running: int
 
 
+class Kept(msgspec.Struct):
+    url: str
+    size_bytes: int
+
+
 class Cancelling(msgspec.Struct):
     id: str
     cancelling: bool
@@ -265,6 +278,14 @@ described = [
         Asks.KEY,
         (Answer("The job.", JobDetail),),
         fails=(errors.JOB_UNKNOWN,),
+    ),
+    Operation(
+        "GET",
+        "/edif/v1/jobs/{job_id}/kept",
+        "Where the values lie that a job keeps on the fabric.",
+        Asks.KEY,
+        (Answer("A link that takes ranges.", Kept),),
+        fails=(errors.JOB_UNKNOWN, errors.KEPT_GONE, *errors.BLOBS_AWAY),
     ),
     Operation(
         "POST",

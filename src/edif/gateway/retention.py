@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from edif.blobs.store import BlobStore, job_of, payload_name, result_name
+from edif.blobs.store import BlobStore, job_of, kept_name, payload_name, result_name
 from edif.core.ids import JobId
 from edif.core.job import MAX_ATTEMPTS, Job
 from edif.records.store import RecordStore
@@ -68,6 +68,9 @@ async def retire_some(
 ) -> Deleted:
     """Delete some of what is due at ``now`` (Unix seconds). If there was any, more may be left."""
     expired = await records.expired_blobs(now - retention.results_s)
+    if any(job.kept_bytes is not None for job in expired):
+        used = {used for job in await records.unfinished_jobs() for used in job.extras.uses}
+        expired = [job for job in expired if job.id not in used]  # else a job that was accepted could not run
     for job in expired:
         await delete_blobs(blobs, job.id)
     if expired:
@@ -79,10 +82,11 @@ async def retire_some(
 
 
 async def delete_blobs(blobs: BlobStore, job_id: JobId) -> None:
-    """Delete the payload and every result of a job."""
+    """Delete the payload and every result of a job, and what it keeps."""
     await blobs.delete(payload_name(job_id))
     for attempt in range(1, MAX_ATTEMPTS + 1):
         await blobs.delete(result_name(job_id, attempt))
+        await blobs.delete(kept_name(job_id, attempt))
 
 
 async def sweep_strays(records: RecordStore, blobs: BlobStore) -> None:

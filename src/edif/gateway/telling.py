@@ -4,7 +4,7 @@ import contextlib
 import time
 
 from edif.blobs.links import Links
-from edif.blobs.store import BlobStore, result_name
+from edif.blobs.store import BlobStore, kept_name, result_name
 from edif.core import errors
 from edif.core.errors import BlobsUnavailable, NotFound
 from edif.core.ids import JobId, ModelId, UserName
@@ -40,8 +40,24 @@ class Results:
         self._push_bytes = push_bytes
 
     async def link(self, job: Job, base_url: str) -> str:
-        link = await self._links.link(result_name(job.id, job.attempts), LINK_VALID_S)
+        return await self._link(result_name(job.id, job.attempts), base_url)
+
+    async def kept_link(self, job: Job, base_url: str) -> str:
+        return await self._link(kept_name(job.id, job.attempts), base_url)
+
+    async def _link(self, name: str, base_url: str) -> str:
+        link = await self._links.link(name, LINK_VALID_S)
         return base_url + link if link.startswith("/") else link
+
+    async def check_kept(self, job: Job) -> None:
+        """
+        Raises:
+            NotFound: the job keeps no values, or not any more.
+        """
+        if job.kept_bytes is None:
+            raise NotFound(errors.KEPT_GONE, f"The job {job.id} keeps no values on the fabric.")
+        if await self._blobs.size(kept_name(job.id, job.attempts)) is None:
+            raise NotFound(errors.KEPT_GONE, f"The values that job {job.id} kept are not there any more.")
 
     async def frame(self, job: Job, base_url: str) -> StatusFrame:
         """The last status of a job as it is on record, with a fresh link when there is a result."""

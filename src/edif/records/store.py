@@ -205,8 +205,8 @@ class UsageStore(Protocol):
         """Rows of these days (as ``core.quota.day_of`` counts them), oldest first."""
         ...
 
-    async def result_bytes(self) -> dict[UserName, int]:
-        """Bytes of the results that have not been deleted, by owner."""
+    async def stored_bytes(self) -> dict[UserName, int]:
+        """Bytes of the results that have not been deleted, and of what their jobs keep, by owner."""
         ...
 
     async def held(self) -> Held:

@@ -18,7 +18,7 @@ _whose = (
 )
 # A payload is deleted when its job has ended, a result by retention.
 _payload = sa.case((jobs.c.ended_at.is_(None), jobs.c.payload_bytes), else_=0)
-_result = sa.func.coalesce(jobs.c.result_bytes, 0)
+_stored = sa.func.coalesce(jobs.c.result_bytes, 0) + sa.func.coalesce(jobs.c.kept_bytes, 0)
 _COUNTED = ("jobs", "failed", "seconds", "tokens", "result_bytes")
 _add = (
     sa.update(usage)
@@ -41,8 +41,8 @@ class UsageRecords(Access):
         order = (usage.c.day, usage.c.user, usage.c.group_name, usage.c.model)
         return [_row(row) for row in await self._fetch(statement.order_by(*order))]
 
-    async def result_bytes(self) -> dict[UserName, int]:
-        size = sa.func.sum(jobs.c.result_bytes).label("total")
+    async def stored_bytes(self) -> dict[UserName, int]:
+        size = sa.func.sum(_stored).label("total")
         statement = sa.select(jobs.c.owner, size).where(stored_results).group_by(jobs.c.owner)
         return {UserName(row.owner): int(row.total) for row in await self._fetch(statement)}
 
@@ -51,7 +51,7 @@ class UsageRecords(Access):
             sa.func.count().filter(jobs.c.ended_at.is_(None)).label("unfinished"),
             sa.func.coalesce(sa.func.sum(_payload), 0).label("payload_bytes"),
             sa.func.count().filter(stored_results).label("results"),
-            sa.func.coalesce(sa.func.sum(_result).filter(stored_results), 0).label("result_bytes"),
+            sa.func.coalesce(sa.func.sum(_stored).filter(stored_results), 0).label("result_bytes"),
             sa.func.min(jobs.c.ended_at).filter(stored_results).label("oldest_result"),
             sa.func.count().label("records"),
             sa.func.min(jobs.c.created_at).label("oldest_record"),

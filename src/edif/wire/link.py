@@ -155,6 +155,7 @@ class AttemptEnded(_ToGateway, frozen=True):
     usage: Usage
     result_bytes: int | None
     result_sha256: str | None
+    kept_bytes: int | None = None
 
 
 ToGateway = (
@@ -171,6 +172,14 @@ ToGateway = (
 
 
 # -- gateway to agent ----------------------------------------------------------------------------------
+class KeptBlob(msgspec.Struct, frozen=True):
+    """What a job keeps, for a trace that uses it; ``url`` is for an agent that does not share the blob folder."""
+
+    job: str
+    name: str
+    url: str
+
+
 class _ToAgent(msgspec.Struct, frozen=True, tag=True, array_like=True):
     pass
 
@@ -204,8 +213,8 @@ class SendMetadata(_ToAgent, frozen=True):
 class RunAttempt(_ToAgent, frozen=True):
     """Run one attempt, sealed in its ``cell`` or, without one, in the process that jobs share.
 
-    ``payload_url`` and ``result_url`` are paths below the gateway, signed, for an agent that does not share
-    the blob folder.
+    The URLs are paths below the gateway, signed, for an agent that does not share the blob folder. ``kept`` is in the
+    order of ``extras.uses``.
     """
 
     job: str
@@ -217,6 +226,8 @@ class RunAttempt(_ToAgent, frozen=True):
     extras: Extras
     payload_url: str
     result_url: str
+    kept_url: str
+    kept: list[KeptBlob]
     time_limit_s: float
     result_limit_bytes: int
     expanded_limit_bytes: int

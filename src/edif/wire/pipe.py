@@ -13,13 +13,13 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from edif.core.job import Extras
+from edif.core.job import MAX_USED, Extras
 from edif.wire.link import CellLimits, ModelSpec
 
 MAX_PACKET = 64 * 1024
 MAX_TEXT = 24 * 1024
 """Longest text of one message, in bytes of UTF-8: a packet holds two such texts and the rest of a message."""
-MAX_FDS = 4
+MAX_FDS = 2 + MAX_USED
 
 
 class PipeError(Exception):
@@ -84,7 +84,11 @@ FromZygote = Loading | Loaded | LoadFailed | Forked | ChildExited
 
 # -- agent to runner -----------------------------------------------------------------------------------
 class RunJob(_Message, frozen=True):
-    """Run one job; two descriptors ride along: the payload (read only) and the result (write)."""
+    """Run one job.
+
+    Descriptors ride along: of the payload (read only), of the result (write), and of what each job in ``extras.uses`` keeps
+    (read only), in that order.
+    """
 
     env: dict[str, Any]
     compress: bool
@@ -94,7 +98,11 @@ class RunJob(_Message, frozen=True):
     log_limit_bytes: int
 
 
-ToRunner = RunJob
+class Room(_Message, frozen=True):
+    """The answer to :class:`Keep`; one descriptor rides along, to which what is kept is written."""
+
+
+ToRunner = RunJob | Room
 
 
 # -- runner to agent -----------------------------------------------------------------------------------
@@ -109,6 +117,10 @@ class Log(_Message, frozen=True):
 
 class Saving(_Message, frozen=True):
     """User code is done, and its result is large enough that writing it takes a while."""
+
+
+class Keep(_Message, frozen=True):
+    """User code is done, and keeps values on the fabric: where are they to be written? Said at most once for a job."""
 
 
 class Done(_Message, frozen=True):
@@ -137,7 +149,7 @@ class Tainted(_Message, frozen=True):
     reason: str
 
 
-FromRunner = Log | Saving | Done | Failed | Ready | Tainted
+FromRunner = Log | Saving | Keep | Done | Failed | Ready | Tainted
 
 _encoder = msgspec.msgpack.Encoder()
 to_zygote: msgspec.msgpack.Decoder[ToZygote] = msgspec.msgpack.Decoder(ToZygote)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import msgspec
 import structlog
 
 from edif import faults
+from edif.blobs.store import job_of, kept_name, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import EdifError, ErrorCode, JobFailed
 from edif.core.job import MAX_ATTEMPTS, AttemptOutcome
@@ -18,7 +20,7 @@ from edif.core.limits import MIB
 from edif.faults import Point
 from edif.wire import link, pipe
 from edif.worker.replica import JobCallbacks, JobRefused, Replica, RunnerDied
-from edif.worker.transfer import Spooled, Transfer, TransferFailed
+from edif.worker.transfer import NotThere, Spooled, Transfer, TransferFailed
 
 log = structlog.get_logger()
 
@@ -82,24 +84,25 @@ async def _run(
 ) -> link.AttemptEnded:
     await _wait_for_room(message, transfer)
     began = time.monotonic()
-    payload_fd = await transfer.payload(message.job, message.payload_url)
-    faults.point(Point.PAYLOAD_FETCHED)
-    try:
-        spooled = transfer.result(message.job, message.attempt, message.result_url)
+    with ExitStack() as opened:
+        inputs = await _inputs(message, transfer, opened)
+        faults.point(Point.PAYLOAD_FETCHED)
+        result = transfer.spool(result_name(message.job, message.attempt), message.result_url)
+        kept = transfer.spool(kept_name(message.job, message.attempt), message.kept_url)
         try:
             fetched = time.monotonic()
             progress.started()
-            await _execute(message, replica, payload_fd, spooled, progress)
+            await _execute(message, replica, inputs, result, kept, progress)
             executed = time.monotonic()
-            _check_size(spooled.file.path, message.result_limit_bytes)
-            committed = await spooled.commit()
+            kept_bytes = await _commit_kept(kept, message.result_limit_bytes)
+            _check_size(result.file.path, message.result_limit_bytes)
+            committed = await result.commit()
             faults.point(Point.RESULT_COMMITTED)
             progress.moved(fetched - began + time.monotonic() - executed)
         except BaseException:
-            spooled.discard()
+            result.discard()
+            kept.discard()
             raise
-    finally:
-        os.close(payload_fd)
     return link.AttemptEnded(
         message.job,
         message.attempt,
@@ -110,7 +113,36 @@ async def _run(
         usage=progress.usage,
         result_bytes=committed.size,
         result_sha256=committed.sha256,
+        kept_bytes=kept_bytes,
     )
+
+
+async def _inputs(message: link.RunAttempt, transfer: Transfer, opened: ExitStack) -> list[int]:
+    """Descriptors of the payload and of the kept values that it uses, which ``opened`` closes."""
+    inputs = []
+    for name, url in (
+        (payload_name(message.job), message.payload_url),
+        *((kept.name, kept.url) for kept in message.kept),
+    ):
+        try:
+            fd = await transfer.fetch(name, url)
+        except NotThere as error:
+            if name == payload_name(message.job):
+                raise
+            raise JobFailed(
+                errors.KEPT_GONE, f"The values that job {job_of(name)} kept are not there any more."
+            ) from error
+        opened.callback(os.close, fd)
+        inputs.append(fd)
+    return inputs
+
+
+async def _commit_kept(kept: Spooled, limit_bytes: int) -> int | None:
+    """The size of what the job keeps, when it is in the blob store; None if it keeps nothing."""
+    if not kept.file.path.exists():
+        return None
+    _check_size(kept.file.path, limit_bytes)
+    return (await kept.commit()).size
 
 
 def _room(transfer: Transfer) -> bool:
@@ -128,7 +160,12 @@ async def _wait_for_room(message: link.RunAttempt, transfer: Transfer) -> None:
 
 
 async def _execute(
-    message: link.RunAttempt, replica: Replica, payload_fd: int, spooled: Spooled, progress: "_Progress"
+    message: link.RunAttempt,
+    replica: Replica,
+    inputs: list[int],
+    result: Spooled,
+    kept: Spooled,
+    progress: "_Progress",
 ) -> None:
     request = pipe.RunJob(
         env=message.env,
@@ -141,14 +178,19 @@ async def _execute(
 
     def saving() -> None:
         progress.saving()
-        spooled.file.follow()
+        result.file.follow()
 
-    callbacks = JobCallbacks(log=progress.log, saving=saving, spent=progress.spent)
-    result_fd = os.open(spooled.file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    def room() -> int:
+        fd = _create(kept.file.path)
+        kept.file.follow()
+        return fd
+
+    callbacks = JobCallbacks(log=progress.log, saving=saving, room=room, spent=progress.spent)
+    result_fd = _create(result.file.path)
+    payload_fd, *kept_fds = inputs
     try:
-        progress.done(
-            await replica.run(request, payload_fd, result_fd, callbacks, message.cell, message.time_limit_s)
-        )
+        fds = (payload_fd, result_fd, *kept_fds)
+        progress.done(await replica.run(request, fds, callbacks, message.cell, message.time_limit_s))
     except TimeoutError:
         raise JobFailed(
             errors.TIME_LIMIT,
@@ -160,6 +202,10 @@ async def _execute(
         raise JobFailed(kind, error.failure.sentence, error.failure.next_step) from None
     finally:
         os.close(result_fd)
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
 class _Progress:

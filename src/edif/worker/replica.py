@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,10 +98,12 @@ class JobCallbacks:
     """How a job's attempt hears of it. ``spent`` is called once, however it ends, if it came to begin.
 
     It is given the wall seconds in the job's process, and the most memory, in bytes, that the job had of its own there.
+    ``room`` opens the file for what the job keeps, and answers the descriptor; an OSError says that it may not, or cannot.
     """
 
     log: Callable[[str], None]
     saving: Callable[[], None]
+    room: Callable[[], int]
     spent: Callable[[float, int], None]
 
 
@@ -197,13 +199,15 @@ class Replica:
     async def run(
         self,
         request: pipe.RunJob,
-        payload_fd: int,
-        result_fd: int,
+        fds: Sequence[int],
         job: JobCallbacks,
         cell: CellLimits | None,
         time_limit_s: float,
     ) -> pipe.Done:
         """Run one job, sealed in ``cell`` or shared without one, and wait for its end.
+
+        Args:
+            fds: those that ride along with the request.
 
         Raises:
             TimeoutError: the job ran longer than it may; waiting for its process does not count.
@@ -221,7 +225,7 @@ class Replica:
         began, before = time.monotonic(), runner.memory().own
         try:
             try:
-                pipe.send(runner.sock, request, (payload_fd, result_fd))
+                pipe.send(runner.sock, request, fds)
             except (pipe.PipeError, BlockingIOError):
                 raise RunnerDied(-signal.SIGKILL, by_its_job=False) from None
             async with asyncio.timeout(time_limit_s):
@@ -449,6 +453,31 @@ class Replica:
             log.warning("replica.runner_replaced", replica=self.id, reason=reason)
         self._kill(runner)
 
+    def _hear_of_job(
+        self, runner: _Runner, job: JobCallbacks, message: pipe.Log | pipe.Saving | pipe.Keep
+    ) -> None:
+        match message:
+            case pipe.Log(text=text):
+                job.log(text)
+            case pipe.Saving():
+                job.saving()
+            case pipe.Keep():
+                self._make_room(runner, job)
+
+    def _make_room(self, runner: _Runner, job: JobCallbacks) -> None:
+        try:
+            fd = job.room()
+        except OSError as error:  # it has asked before, which ours does not, or the disk takes no more files
+            log.warning("replica.no_room", replica=self.id, reason=str(error))
+            self._kill(runner)
+            return
+        try:
+            pipe.send(runner.sock, pipe.Room(), (fd,))
+        except (pipe.PipeError, BlockingIOError):
+            self._kill(runner)
+        finally:
+            os.close(fd)
+
     def _hear_runner(self, runner: _Runner, message: pipe.FromRunner) -> None:
         answer = runner.answer
         match message:
@@ -460,12 +489,9 @@ class Replica:
                     self._changed.set()
             case pipe.Tainted(reason=reason):
                 self._hear_tainted(runner, reason)
-            case pipe.Log(text=text):
+            case pipe.Log() | pipe.Saving() | pipe.Keep():
                 if runner.job is not None:
-                    runner.job.log(text)
-            case pipe.Saving():
-                if runner.job is not None:
-                    runner.job.saving()
+                    self._hear_of_job(runner, runner.job, message)
             case pipe.Done() | pipe.Failed():
                 if answer is not None and not answer.done():
                     answer.set_result(message)

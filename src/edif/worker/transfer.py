@@ -21,7 +21,6 @@ import httpx
 import structlog
 
 from edif.blobs.file_blobs import FileBlobs
-from edif.blobs.store import payload_name, result_name
 from edif.core import errors
 from edif.core.errors import BlobsUnavailable, JobFailed, Refused
 from edif.worker.spool import Committed, SpoolFile
@@ -45,15 +44,18 @@ class Spooled(Protocol):
 
 
 class Transfer(Protocol):
-    async def payload(self, job: str, url: str) -> int:
-        """A read-only descriptor of the payload, which the caller closes.
+    async def fetch(self, name: str, url: str) -> int:
+        """A read-only descriptor of a blob, which the caller closes.
 
         Raises:
+            NotThere: there is no such blob.
             TransferFailed: it cannot be had now.
         """
         ...
 
-    def result(self, job: str, attempt: int, url: str) -> Spooled: ...
+    def spool(self, name: str, url: str) -> Spooled:
+        """For a blob that is to be written."""
+        ...
 
     def free_bytes(self) -> int:
         """Room for results on the disk that they are written to here."""
@@ -64,18 +66,24 @@ class TransferFailed(Exception):
     """Bytes could not be moved; the attempt is lost, and the job may be tried again."""
 
 
+class NotThere(TransferFailed):
+    """A blob that was asked for does not exist, or not any more."""
+
+
 class FolderTransfer:
     def __init__(self, blobs: FileBlobs) -> None:
         self._blobs = blobs
 
-    async def payload(self, job: str, url: str) -> int:
+    async def fetch(self, name: str, url: str) -> int:
         try:
-            return os.open(self._blobs.path(payload_name(job)), os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(self._blobs.path(name), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise NotThere(f"{name} is not there") from error
         except OSError as error:
-            raise TransferFailed(f"the payload of {job} cannot be opened: {error.strerror}") from error
+            raise TransferFailed(f"{name} cannot be opened: {error.strerror}") from error
 
-    def result(self, job: str, attempt: int, url: str) -> Spooled:
-        return _FolderSpooled(self._blobs, result_name(job, attempt))
+    def spool(self, name: str, url: str) -> Spooled:
+        return _FolderSpooled(self._blobs, name)
 
     def free_bytes(self) -> int:
         return self._blobs.free_bytes()
@@ -113,20 +121,20 @@ class HttpTransfer:
         self._hold_s = hold_s
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    async def payload(self, job: str, url: str) -> int:
+    async def fetch(self, name: str, url: str) -> int:
         """A bucket that is away is waited for; a gateway that is away would not have the attempt any more."""
         until = time.monotonic() + self._hold_s
         for tries in count():
             last = url.startswith("/") or time.monotonic() >= until
-            if (fetched := await self._fetched(job, url, last=last)) is not None:
+            if (fetched := await self._fetched(name, url, last=last)) is not None:
                 return fetched
             if tries == 0:
-                log.warning("agent.payload_awaited", job=job)
+                log.warning("agent.blob_awaited", blob=name)
             await asyncio.sleep(_again_in_s(tries))
         raise AssertionError
 
-    async def _fetched(self, job: str, url: str, *, last: bool) -> int | None:
-        """A descriptor of the payload; None if it is to be tried again, for whoever has it is away.
+    async def _fetched(self, name: str, url: str, *, last: bool) -> int | None:
+        """A descriptor of the blob; None if it is to be tried again, for whoever has it is away.
 
         Args:
             last: it is not to be tried again.
@@ -136,6 +144,8 @@ class HttpTransfer:
             async with self._client.stream("GET", url) as response:
                 if response.is_server_error and not last:
                     return None
+                if response.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+                    raise NotThere(f"{name} is not there")
                 response.raise_for_status()
                 with path.open("xb") as file:
                     async for chunk in response.aiter_bytes(_CHUNK_BYTES):
@@ -144,13 +154,15 @@ class HttpTransfer:
         except (httpx.HTTPError, OSError) as error:
             if isinstance(error, httpx.TransportError) and not last:
                 return None
-            raise TransferFailed(f"the payload of {job} cannot be fetched: {_told(error)}") from error
+            raise TransferFailed(f"{name} cannot be fetched: {_told(error)}") from error
         finally:
             path.unlink(missing_ok=True)
 
-    def result(self, job: str, attempt: int, url: str) -> Spooled:
-        path = self._spool / f"{job}-{attempt}-{secrets.token_hex(6)}"
-        return _HttpSpooled(self._client, path, url, self._hold_s)
+    def spool(self, name: str, url: str) -> Spooled:
+        return _HttpSpooled(self._client, self._path(name), url, self._hold_s)
+
+    def _path(self, name: str) -> Path:
+        return self._spool / f"{name.replace('/', '-')}-{secrets.token_hex(6)}"
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self._spool).free
@@ -239,9 +251,8 @@ class BucketTransfer(HttpTransfer):
         super().__init__(client, spool, hold_s)
         self._bucket = bucket
 
-    def result(self, job: str, attempt: int, url: str) -> Spooled:
-        path = self._spool / f"{job}-{attempt}-{secrets.token_hex(6)}"
-        return _BucketSpooled(self._bucket, path, result_name(job, attempt), self._hold_s)
+    def spool(self, name: str, url: str) -> Spooled:
+        return _BucketSpooled(self._bucket, self._path(name), name, self._hold_s)
 
 
 class _BucketSpooled(_Held):

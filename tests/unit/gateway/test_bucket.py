@@ -17,7 +17,7 @@ from edif.core.errors import JobFailed
 from edif.gateway import unwanted
 from edif.gateway.unwanted import Unwanted
 from edif.worker import transfer
-from edif.worker.transfer import BucketTransfer, HttpTransfer, Transfer, TransferFailed
+from edif.worker.transfer import BucketTransfer, HttpTransfer, NotThere, Transfer, TransferFailed
 from tests.servers.radosgw import RadosGateway
 from tests.unit.blobs.factories import bucket_of, chunks_of
 
@@ -71,7 +71,7 @@ async def still_waits(work: Awaitable[object]) -> asyncio.Future[object]:
 
 
 async def test_result_gets_to_the_bucket(to_store: Callable[[float], Transfer], blobs: S3Blobs) -> None:
-    spooled = to_store(0).result("j1", 1, LINK)
+    spooled = to_store(0).spool(RESULT, LINK)
     spooled.file.path.write_bytes(CONTENT)
     assert (await spooled.commit()).size == len(CONTENT)
     assert await blobs.read(RESULT) == CONTENT
@@ -81,7 +81,7 @@ async def test_result_gets_to_the_bucket(to_store: Callable[[float], Transfer], 
 async def test_result_is_held_while_the_bucket_is_away(
     to_store: Callable[[float], Transfer], blobs: S3Blobs, radosgw: RadosGateway
 ) -> None:
-    spooled = to_store(3600).result("j1", 1, LINK)
+    spooled = to_store(3600).spool(RESULT, LINK)
     spooled.file.path.write_bytes(CONTENT)
     with away(radosgw):
         sending = await still_waits(spooled.commit())
@@ -94,7 +94,7 @@ async def test_result_is_held_while_the_bucket_is_away(
 async def test_result_is_held_for_so_long_and_no_longer(
     to_store: Callable[[float], Transfer], radosgw: RadosGateway
 ) -> None:
-    spooled = to_store(0).result("j1", 1, LINK)
+    spooled = to_store(0).spool(RESULT, LINK)
     spooled.file.path.write_bytes(CONTENT)
     with away(radosgw), pytest.raises(JobFailed) as failed:
         await spooled.commit()
@@ -110,15 +110,15 @@ async def test_payload_is_waited_for_while_the_bucket_is_away(
     async with httpx.AsyncClient() as client:
         patient, hasty = (BucketTransfer(client, tmp_path / "agent", hold, blobs) for hold in (3600, 0))
         with away(radosgw):
-            fetching = await still_waits(patient.payload("j1", link))
+            fetching = await still_waits(patient.fetch(PAYLOAD, link))
             with pytest.raises(TransferFailed) as failed:
-                await hasty.payload("j1", link)
+                await hasty.fetch(PAYLOAD, link)
             assert "Signature" not in str(failed.value)
         fd = await fetching
         with open(fd, "rb") as file:  # type: ignore[call-overload]  # noqa: PTH123
             assert file.read() == b"code"
-        with pytest.raises(TransferFailed, match="the payload of j2 cannot be fetched: HTTP 404"):
-            await patient.payload("j2", gone)
+        with pytest.raises(NotThere, match="payload/j2 is not there"):
+            await patient.fetch(payload_name("j2"), gone)
 
 
 async def test_gateways_own_links_open_no_bucket(gateway: httpx.AsyncClient, blobs: S3Blobs) -> None:

@@ -176,7 +176,7 @@ class Site:
         ledger = self.fabric._entitlements.admission.ledger
         people = self.fabric._entitlements.people
         recount = Ledger(lambda group: people.members.get(group, ()))
-        recount.count(await self.records.usage(since=month_begins(now)), await self.records.result_bytes())
+        recount.count(await self.records.usage(since=month_begins(now)), await self.records.stored_bytes())
         for job in await self.records.unfinished_jobs():
             recount.enters(job.owner, job.state)
             recount.stores(job.owner, job.payload_bytes)

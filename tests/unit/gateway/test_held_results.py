@@ -43,7 +43,7 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def a_result(gateway: httpx.AsyncClient, spool: Path, size: int = MIB, hold_s: float = 60.0) -> Spooled:
     link = LinkSigner(b"link key").path("put", NAME, time.time() + 60)
-    spooled = HttpTransfer(gateway, spool, hold_s).result("j1", 1, link)
+    spooled = HttpTransfer(gateway, spool, hold_s).spool(NAME, link)
     spooled.file.path.write_bytes(b"r" * size)
     return spooled
 

@@ -198,13 +198,13 @@ async def test_a_second_ending_is_not_counted(store: RecordStore) -> None:
 
 
 async def test_stored_bytes_are_those_not_yet_deleted(store: RecordStore) -> None:
-    assert await store.result_bytes() == {}
+    assert await store.stored_bytes() == {}
     await ended(store, 1.0, result_bytes=100)
     waiting, gone = a_job(), a_job(owner=BOB)
     for job in (waiting, gone):
         await store.add_job(job)
     await store.mark_blobs_deleted([gone.id])
-    assert await store.result_bytes() == {ADA: 100}
+    assert await store.stored_bytes() == {ADA: 100}
     held = await store.held()
     assert (held.unfinished, held.payload_bytes, held.records) == (2, 20, 3)
     assert (held.results, held.result_bytes, held.oldest_result) == (1, 100, 1.0)

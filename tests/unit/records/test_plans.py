@@ -53,9 +53,9 @@ async def test_stored_results_are_counted_without_reading_all_jobs(
             connection.exec_driver_sql("ANALYZE")
 
     await store._write(fill)
-    assert await store.result_bytes() == {BOB: 5 * STORED}
+    assert await store.stored_bytes() == {BOB: 5 * STORED}
     explain = "EXPLAIN QUERY PLAN" if factory.name == "sqlite" else "EXPLAIN"
-    plan = await explained(store, store.result_bytes, explain)
+    plan = await explained(store, store.stored_bytes, explain)
     assert "ix_jobs_stored" in plan, plan
 
 

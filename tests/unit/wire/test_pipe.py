@@ -20,7 +20,7 @@ from tests.unit.wire.messages import messages
 DECODERS = {
     pipe.to_zygote: typing.get_args(pipe.ToZygote),
     pipe.from_zygote: typing.get_args(pipe.FromZygote),
-    pipe.to_runner: (pipe.RunJob,),
+    pipe.to_runner: typing.get_args(pipe.ToRunner),
     pipe.from_runner: typing.get_args(pipe.FromRunner),
 }
 KINDS = [(decoder, kind) for decoder, kinds in DECODERS.items() for kind in kinds]
