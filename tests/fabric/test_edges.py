@@ -17,6 +17,7 @@ from tests.fabric.conftest import PROXY
 from tests.support.apart import agent_alone, gateway_alone
 from tests.support.commands import run_forked
 from tests.support.fabric import PATIENCE_S, Fabric, clean_environment, start_fabric
+from tests.support.kept import check_kept_values, keep, use
 from tests.support.models import GPT2_ID
 from tests.support.proxy import prefix_proxy
 from tests.support.replay import FINAL, Replayer
@@ -54,6 +55,44 @@ async def test_a_small_result_is_pushed_and_a_large_one_linked(client: Replayer)
     assert meta["result_bytes"] == len(outcome.result)
     assert {"queue_s", "load_s", "run_s", "transfer_s", "tokens", "peak_memory_bytes"} <= set(meta)
     assert meta["tokens"] == 6
+
+
+async def test_kept_values_are_fetched_and_used(client: Replayer) -> None:
+    keeper = await check_kept_values(client)
+    for job, code in ((keeper, None), ("j0", "job_unknown")):
+        answer = await client.get(f"/edif/v1/jobs/{job}/kept")
+        assert answer.json().get("code") == code
+    plain = await client.run("hello")
+    refused = await client.get(f"/edif/v1/jobs/{plain.id}/kept")
+    assert (refused.status_code, refused.json()["code"]) == (410, "kept_gone")
+    for uses, code in (
+        ([plain.id], "kept_gone"),
+        (["j0"], "job_unknown"),
+        ([keeper] * 17, "envelope_invalid"),
+        (["x" * 101], "envelope_invalid"),
+        (keeper, "envelope_invalid"),
+    ):
+        assert (await client.post("hello", edif={"uses": uses})).json()["code"] == code
+    unsent = await client.run("uses.raw")
+    assert unsent.description.endswith("[payload_unreadable]")
+    assert "a kept value that it was not sent with" in unsent.description
+
+
+async def test_what_is_kept_goes_while_the_job_waits_that_uses_it(fabric: Fabric, client: Replayer) -> None:
+    keeper = (await keep(client)).id
+    fabric.edif("drain")
+    try:
+        waits = asyncio.create_task(use(client, keeper))
+        while not any(
+            each["state"] == "queued" for each in (await client.get("/edif/v1/jobs")).json()["jobs"]
+        ):
+            await asyncio.sleep(0.02)
+        (fabric.data / "blobs" / "kept" / f"{keeper}-1").unlink()
+    finally:
+        fabric.edif("resume")
+    gone = await waits
+    assert gone.description.endswith("[kept_gone]")
+    assert keeper in gone.description
 
 
 def test_the_mirror_serves_metadata_and_never_weights(fabric: Fabric) -> None:
@@ -245,6 +284,7 @@ async def test_a_remote_agent_moves_bytes_over_http_and_a_cancel_may_come_meanwh
                 assert (await client.run("hidden")).result
                 calm = (await client.run("hello")).result
                 assert "HttpTransfer" in (tmp_path / "a.log").read_text()
+                await check_kept_values(client)
                 proxy.bytes_per_s = 2**18  # most of a minute for what comes next
                 before = proxy.passed
                 job = await client.submit("large")

@@ -15,6 +15,7 @@ import pytest
 from edif.client.download import Download
 from tests.servers.radosgw import RadosGateway
 from tests.support.fabric import EDIF, PATIENCE_S, Fabric, start_fabric
+from tests.support.kept import check_kept_values
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
 from tests.support.waiting import eventually
@@ -109,6 +110,13 @@ async def test_connected_client_fetches_in_checked_pieces_and_asks_anew_when_the
     assert got == outcome.result
     assert hashlib.sha256(got).hexdigest() == meta["result_sha256"]
     assert asked == [link]
+
+
+async def test_kept_values_go_by_the_bucket(client: Replayer, radosgw: RadosGateway, bucket: str) -> None:
+    keeper = await check_kept_values(client)
+    assert f"{keeper}-1" in names(radosgw, bucket, "kept")
+    radosgw.request("DELETE", bucket, f"{PREFIX}/kept/{keeper}-1")
+    assert (await client.get(f"/edif/v1/jobs/{keeper}/kept")).json()["code"] == "kept_gone"
 
 
 async def test_small_result_still_rides_the_status_socket(client: Replayer) -> None:

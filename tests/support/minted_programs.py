@@ -16,6 +16,9 @@ from nnsight import TransformersModel
 from nnsight.schema.request import RequestModel
 from nnsight.tracing.backend import Backend
 
+import edif
+from edif.wire.kept import Place
+
 PROMPT = "Mary and John went to the"
 
 
@@ -168,10 +171,25 @@ def leaves_hooks(model, backend):
         logits = model.lm_head.output[0, -1].save()  # noqa: F841
 
 
+def keeps(model, backend):
+    with model.trace(PROMPT, backend=backend):
+        numbers = torch.arange(100_000, dtype=torch.float32)
+        kept = edif.keep(torch.cat([numbers, torch.ones(100_000)]))  # noqa: F841
+
+
+USED = Place("j" + 24 * "0", 0, (100_000,), "float32")
+
+
+def uses(model, backend):
+    with model.trace(PROMPT, backend=backend):
+        assert USED.shape == (100_000,)
+        last = (3 * USED[-1:]).save()  # noqa: F841
+
+
 PROGRAMS = [
     hello, hidden, slow, endless, endless_in_c, raises, wrong_order, no_such_module, unpicklable, too_much, vast,
     prints, flood, exits, segfault, edits_weights, leaves_hooks, large, wave,
-    eats_memory, eats_tensor_memory, fills_memory, takes_memory, surroundings,
+    keeps, eats_memory, eats_tensor_memory, fills_memory, takes_memory, surroundings,
 ]  # fmt: skip
 
 
@@ -183,7 +201,7 @@ def _main(model_folder: str, folder: Path) -> None:
         except AttributeError:
             if program is not no_such_module:
                 raise
-    for program in (hello, surroundings, vast):
+    for program in (hello, surroundings, vast, uses):
         program(model, _Dump(folder / f"{program.__name__}.raw", compress=False))
 
 

@@ -1,16 +1,17 @@
 """Tidying the blob store: only what is surely nobody's, and never at the fabric's expense."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edif.blobs.file_blobs import FileBlobs
-from edif.blobs.store import payload_name, result_name
+from edif.blobs.store import kept_name, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import StoreUnavailable
 from edif.core.ids import ANONYMOUS, JobId, ModelId
-from edif.core.job import Ending, Job, JobState
+from edif.core.job import Ending, Extras, Job, JobState
 from edif.gateway.retention import Deleted, Retention, keep_tidy, retire_some, sweep_strays
 from edif.records.sql_store import SqlRecordStore
 
@@ -97,6 +98,26 @@ async def test_results_go_first_and_records_after_them(records: SqlRecordStore, 
     assert await retire(201.0) == (3, 1)
     assert await retire(281.0) == (0, 0)
     assert told == ["j-old", "j-young"]
+
+
+async def test_what_a_job_keeps_outlives_the_wait_of_those_that_use_it(
+    records: SqlRecordStore, blobs: FileBlobs
+) -> None:
+    """A job that was accepted is not lost, and it needs them."""
+    names = [kept_name("j-keeps", 1), result_name("j-keeps", 1)]
+    await records.add_job(_job("j-keeps"))
+    _put(blobs, *names)
+    ended = {"attempt": None, "outcome": None}
+    ending = Ending(JobState.COMPLETED, result_bytes=1, kept_bytes=1)
+    await records.end_job(JobId("j-keeps"), ending, now=100.0, **ended)  # type: ignore[arg-type]
+    await records.add_job(replace(_job("j-uses"), extras=Extras(uses=("j-keeps",))))
+    periods = Retention(results_s=50.0, records_s=1000.0)
+    assert not await retire_some(records, blobs, periods, lambda job: None, 200.0)
+    assert sorted(await blobs.names()) == sorted(names)
+    failed = Ending(JobState.FAILED)
+    await records.end_job(JobId("j-uses"), failed, now=200.0, **ended)  # type: ignore[arg-type]
+    assert await retire_some(records, blobs, periods, lambda job: None, 201.0) == Deleted(1, 0)
+    assert await blobs.names() == []
 
 
 async def test_a_record_is_never_forgotten_before_its_result(
