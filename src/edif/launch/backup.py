@@ -24,7 +24,7 @@ import msgspec
 import zstandard
 
 from edif import __version__
-from edif.blobs.store import payload_name, result_name
+from edif.blobs.store import kept_name, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.core.job import Job, JobState
@@ -135,6 +135,9 @@ def _write(folder: DataFolder, records: Path, payloads: Path, file: IO[bytes], *
             members += [(str(path.relative_to(folder.root)), path) for path in folder.root.glob(pattern)]
         members += [(f"blobs/{payload_name(job.id)}", payloads / job.id) for job in unfinished]
         names = [result_name(job.id, job.attempts) for job in completed if results]
+        used = {used for job in unfinished for used in job.extras.uses}
+        keepers = [job for job in completed if job.kept_bytes is not None and (results or job.id in used)]
+        names += [kept_name(job.id, job.attempts) for job in keepers]
         members += [(f"blobs/{name}", folder.blobs / name) for name in names]
         for name, path in members:
             with suppress(FileNotFoundError):  # retired meanwhile

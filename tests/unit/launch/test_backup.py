@@ -17,11 +17,11 @@ import pytest
 import zstandard
 
 from edif.blobs.file_blobs import FileBlobs
-from edif.blobs.store import payload_name, result_name
+from edif.blobs.store import kept_name, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.core.ids import JobId
-from edif.core.job import AttemptOutcome, JobState
+from edif.core.job import AttemptOutcome, Extras, JobState
 from edif.launch.backup import restore, take
 from edif.launch.data_folder import DataFolder
 from edif.records.migrate import open_store
@@ -106,6 +106,28 @@ def test_results_can_be_left_out(folder: DataFolder, tmp_path: Path) -> None:
     names = names_in(tmp_path / "again")
     assert "blobs/payload/j-waits" in names
     assert "blobs/result/j-done-1" not in names
+
+
+@pytest.mark.parametrize("results", [True, False])
+def test_kept_values_go_with_results_and_with_jobs_that_need_them(
+    folder: DataFolder, tmp_path: Path, results: bool
+) -> None:
+    async def fill() -> None:
+        store = await open_store(folder.root)
+        for name in ("j-used", "j-unused"):
+            await store.add_job(a_job(id=name))
+            await store.begin_attempt(an_attempt(JobId(name)))
+            ending = an_ending(JobState.COMPLETED, kept_bytes=1)
+            await store.end_job(JobId(name), ending, now=1.0, attempt=1, outcome=AttemptOutcome.COMPLETED)
+            FileBlobs(folder.blobs).path(kept_name(name, 1)).write_bytes(b"k")
+        await store.add_job(a_job(id="j-uses", extras=Extras(uses=("j-used",))))
+        await store.close()
+
+    asyncio.run(fill())
+    take(folder, tmp_path / "b.tar.zst", results=results)
+    restore(tmp_path / "b.tar.zst", DataFolder(tmp_path / "again"))
+    kept = {name for name in names_in(tmp_path / "again") if name.startswith("blobs/kept/")}
+    assert kept == {"blobs/kept/j-used-1", *(["blobs/kept/j-unused-1"] if results else [])}
 
 
 def test_a_blob_that_goes_meanwhile_is_not_missed(folder: DataFolder, tmp_path: Path) -> None:

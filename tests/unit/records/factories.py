@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edif.core.ids import AgentId, JobId, ModelId, ReplicaId, UserName
-from edif.core.job import Attempt, Ending, Job, JobState
+from edif.core.job import Attempt, Ending, Extras, Job, JobState
 from edif.records.migrate import open_store
 from edif.records.store import RecordStore
 
@@ -50,6 +50,7 @@ def a_job(**changes: Any) -> Job:
         "env": {},
         "payload_bytes": 10,
         "created_at": float(number),
+        "extras": Extras(packed=True, rounding="bfloat16", link_bytes_per_s=1e6, uses=("j0",)),
     }
     return Job(**{**fields, **changes})
 

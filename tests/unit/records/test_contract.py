@@ -300,7 +300,7 @@ async def test_attempts_of_one_job_are_not_those_of_another(store: RecordStore) 
 # -- end_job -------------------------------------------------------------------------------------------
 async def test_ending_is_recorded_whole(store: RecordStore) -> None:
     job = await running(store)
-    ending = Ending(JobState.COMPLETED, "Done.", None, {"run_s": 1.5, "tokens": 7}, 123, "ab" * 32)
+    ending = Ending(JobState.COMPLETED, "Done.", None, {"run_s": 1.5, "tokens": 7}, 123, "ab" * 32, 456)
     assert await store.end_job(job.id, ending, **COMPLETED)
     assert await store.job(job.id) == replace(
         job,
@@ -311,6 +311,7 @@ async def test_ending_is_recorded_whole(store: RecordStore) -> None:
         meta={"run_s": 1.5, "tokens": 7},
         result_bytes=123,
         result_sha256="ab" * 32,
+        kept_bytes=456,
     )
     assert [attempt.outcome for attempt in await store.attempts(job.id)] == [AttemptOutcome.COMPLETED]
     assert await store.current_attempt(job.id) is None

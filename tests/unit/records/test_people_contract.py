@@ -199,15 +199,15 @@ async def test_a_second_ending_is_not_counted(store: RecordStore) -> None:
 
 async def test_stored_bytes_are_those_not_yet_deleted(store: RecordStore) -> None:
     assert await store.stored_bytes() == {}
-    await ended(store, 1.0, result_bytes=100)
+    await ended(store, 1.0, result_bytes=100, kept_bytes=7)
     waiting, gone = a_job(), a_job(owner=BOB)
     for job in (waiting, gone):
         await store.add_job(job)
     await store.mark_blobs_deleted([gone.id])
-    assert await store.stored_bytes() == {ADA: 100}
+    assert await store.stored_bytes() == {ADA: 107}
     held = await store.held()
     assert (held.unfinished, held.payload_bytes, held.records) == (2, 20, 3)
-    assert (held.results, held.result_bytes, held.oldest_result) == (1, 100, 1.0)
+    assert (held.results, held.result_bytes, held.oldest_result) == (1, 107, 1.0)
     assert set(await store.blobs_of(ADA)) >= {waiting.id}
     assert await store.blobs_of(BOB) == []
 
