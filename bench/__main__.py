@@ -15,6 +15,7 @@ from bench import (
     results,
     sealed_memory,
     shares,
+    slow_link,
     subscribers,
 )
 
@@ -30,6 +31,7 @@ MEASUREMENTS = {
     "subscribers": subscribers.measure,
     "flood": flood.measure,
     "results": results.measure,
+    "slow_link": slow_link.measure,
 }
 
 

@@ -1,6 +1,7 @@
 """One small trace: what the server adds, and the whole remote trace against the same trace locally."""
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,27 @@ from bench.subjects import DEMO, StockClients, bare_server, demo_fabric
 from bench.tables import quantile, spread, table
 
 _TRACES = 200
-_STOCK_TRACES = 60
+_STOCK_TRACES = 30
+_ROUNDS = 4
 
 
 def measure(work: Path) -> str:
     blobs = mint(DEMO, work / "blobs")
     with demo_fabric(work) as fabric:
         metas = asyncio.run(_replay(fabric.url, blobs))
-        with bare_server() as bare:
-            rows = []
-            for name, url, local in (
-                ("local", fabric.url, True),
-                ("bare server", bare, False),
-                ("eDIF", fabric.url, False),
-            ):
-                with StockClients(url, 1, work, local=local) as client:
-                    rows.append((name, client.go(_STOCK_TRACES)[0]["times"]))
+        with bare_server() as bare, ExitStack() as stack:
+            clients = {
+                "local": StockClients(fabric.url, 1, work, local=True),
+                "bare server": StockClients(bare, 1, work),
+                "eDIF": StockClients(fabric.url, 1, work),
+                "eDIF by edif.connect": StockClients(fabric.url, 1, work, connected=True),
+            }
+            times: dict[str, list[dict[str, float]]] = {name: [] for name in clients}
+            for client in clients.values():
+                stack.enter_context(client)
+            for _ in range(_ROUNDS):
+                for name, client in clients.items():
+                    times[name] += client.go(_STOCK_TRACES)[0]["times"]
     added = [(meta["total_s"] - meta["run_s"]) * 1000 for meta in metas]
     server = table(
         "Server-added time, small trace, demo model (ms)",
@@ -42,24 +48,26 @@ def measure(work: Path) -> str:
             ),
         ],
     )
-    local_ms = quantile([t["s"] for t in rows[0][1]], 0.5) * 1000
+    local_ms = quantile([t["s"] for t in times["local"]], 0.5) * 1000
     cells = []
-    for name, times in rows:
-        whole = [t["s"] for t in times]
-        inside = [t["total_s"] for t in times]
-        own = "-" if name != "eDIF" else f"{quantile([t['s'] - t['total_s'] for t in times], 0.5) * 1000:.1f}"
+    for name, traces in times.items():
+        whole = [t["s"] for t in traces]
+        whole_ms = quantile(whole, 0.5) * 1000
+        inside = [t["total_s"] for t in traces]
+        own = quantile([t["s"] - t["total_s"] for t in traces], 0.5) * 1000
+        told = (spread(inside, 0.001), f"{own:.1f}") if name.startswith("eDIF") else ("-", "-")
         cells.append(
             (
                 name,
                 spread(whole, 0.001),
-                f"{quantile(whole, 0.5) * 1000 / local_ms:.1f}x",
-                spread(inside, 0.001) if name == "eDIF" else "-",
-                own,
+                f"{whole_ms / local_ms:.1f}x",
+                f"{whole_ms - local_ms:+.1f}",
+                *told,
             )
         )
     whole_table = table(
-        "Whole trace by the stock client, one client, demo model (ms)",
-        ("", "median (min-max)", "against local", "inside the fabric", "client and transport"),
+        f"Whole trace, one client, demo model, {_ROUNDS} rounds of {_STOCK_TRACES} in turn (ms)",
+        ("", "median (min-max)", "against local", "over local", "inside the fabric", "client and transport"),
         cells,
     )
     return server + "\n" + whole_table

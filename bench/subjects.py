@@ -75,15 +75,25 @@ class StockClients:
         local: run the same trace in the client's own process instead.
         key: the API key that they send.
         check: compare every value with that of a local run.
+        connected: by ``edif.connect``, and not as the stock client does.
     """
 
     def __init__(
-        self, url: str, count: int, work: Path, *, local: bool = False, key: str = "", check: bool = False
+        self,
+        url: str,
+        count: int,
+        work: Path,
+        *,
+        local: bool = False,
+        key: str = "",
+        check: bool = False,
+        connected: bool = False,
     ) -> None:
         variables = clean_environment(NDIF_HOST=url, HF_HOME=str(work / "hf"), HF_HUB_OFFLINE="1")
         if key:
             variables["NDIF_API_KEY"] = key
-        words = ("local" if local else DEMO_KEY, *(["check"] if check else []))
+        said = [word for word, wanted in (("check", check), ("connected", connected)) if wanted]
+        words = ("local" if local else DEMO_KEY, *said)
         self._processes = [
             subprocess.Popen(
                 [sys.executable, str(_CLIENT), str(DEMO), *words],
