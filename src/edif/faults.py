@@ -34,6 +34,8 @@ class Point(StrEnum):
     """A lost attempt is on record as lost; the job waits again."""
     # in the agent
     PAYLOAD_FETCHED = "payload.fetched"
+    KEPT_COMMITTED = "kept.committed"
+    """What the job keeps is in the blob store; its result is not."""
     RESULT_COMMITTED = "result.committed"
     """The result is in the blob store; its end has not been said."""
     END_SAID = "end.said"

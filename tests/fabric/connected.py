@@ -574,6 +574,12 @@ def what_cannot_be_kept_is_told(here: Here) -> None:
             model.trace(PROMPT, remote=True),
         ):
             zeros = edif.keep(torch.zeros(here.cut_download_bytes))  # noqa: F841
+        with edif.batch() as batch:
+            for _ in range(17):
+                keep_numbers(here, 10)
+        many = [result["kept"] for result in batch.results]
+        with pytest.raises(RemoteError, match="values that 17 jobs keep"), model.trace(PROMPT, remote=True):
+            sum(many).save()
         kept = keep_numbers(here, 10)
         for blob in (here.data / "blobs" / "kept").glob(f"{kept.job}-*"):
             blob.unlink()

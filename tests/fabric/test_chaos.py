@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from edif.blobs.store import result_name
+from edif.blobs.store import kept_name, result_name
 from edif.core.errors import REPLICA_LOST
 from edif.core.job import FINAL_STATES, AttemptOutcome, Job, JobState
 from edif.faults import Point
@@ -37,6 +37,7 @@ from tests.support.chaos import (
     table,
 )
 from tests.support.fabric import Fabric, start_fabric
+from tests.support.kept import KEPT_BYTES
 from tests.support.models import GPT2_ID
 
 SEED = 20_26
@@ -122,6 +123,10 @@ async def check_records(store: RecordStore, blobs: Path, clients: Clients) -> Co
         if job.state is JobState.COMPLETED:
             stored = (blobs / result_name(job.id, job.attempts)).read_bytes()
             assert job.result_sha256 == hashlib.sha256(stored).hexdigest() == sent.end.sha256
+        if job.kept_bytes is not None:
+            assert sent.what[1] == "keeps"
+            assert (blobs / kept_name(job.id, job.attempts)).stat().st_size == job.kept_bytes == KEPT_BYTES
+            counts["jobs that keep values"] += 1
         counts[f"jobs with {len(attempts)} tries"] += 1
     assert sum(row.jobs for row in await store.usage()) == len(jobs)
     acts = Counter(

@@ -37,6 +37,7 @@ _WHOLE_MIX: dict[tuple[str, str], int] = {
     (GPT2_ID, "hidden"): 6,
     (GPT2_ID, "wave"): 4,
     (GPT2_ID, "slow"): 1,
+    (GPT2_ID, "keeps"): 3,
     (GPT2_ID, "raises"): 3,
     (GPT2_ID, "wrong_order"): 2,
     (SECOND_ID, "hello"): 6,
@@ -46,6 +47,7 @@ _WHOLE_MIX: dict[tuple[str, str], int] = {
     (SEALED_ID, "hello"): 6,
     (SEALED_ID, "wave"): 2,
     (SEALED_ID, "slow"): 1,
+    (SEALED_ID, "keeps"): 2,
     (SEALED_ID, "raises"): 2,
 }
 MIX = {what: often for what, often in _WHOLE_MIX.items() if what[0] in (*SHARED_IDS, SEALED_ID)}
@@ -246,9 +248,10 @@ def _sealed(process: psutil.Process) -> bool:
 def fault_settings(dice: random.Random) -> str:
     """Every fault point, each with a count of its own, as ``EDIF_FAULTS``.
 
-    Only the first lost attempt is waited for: there may not be many.
+    Of what does not happen to every job, the first time is waited for.
     """
-    counts = {point: 1 if point is Point.REQUEUE_RECORDED else dice.randint(3, 9) for point in Point}
+    rare = (Point.REQUEUE_RECORDED, Point.KEPT_COMMITTED)
+    counts = {point: 1 if point in rare else dice.randint(3, 9) for point in Point}
     return json.dumps([f"{point}:{count}" for point, count in counts.items()])
 
 

@@ -7,6 +7,7 @@ import httpx
 from tests.support.replay import Outcome, Replayer
 
 NUMBERS = 100_000
+KEPT_BYTES = 2 * NUMBERS * 4
 KEEPER = "j" + 24 * "0"
 """Stands in the recorded request for the id of the job whose values it uses."""
 
@@ -15,7 +16,7 @@ async def keep(client: Replayer) -> Outcome:
     """A job that keeps the first ``NUMBERS`` numbers, and as many ones after them."""
     outcome = await client.run("keeps")
     assert outcome.status == "COMPLETED", outcome.description
-    assert outcome.final["meta"]["kept_bytes"] == 2 * NUMBERS * 4
+    assert outcome.final["meta"]["kept_bytes"] == KEPT_BYTES
     return outcome
 
 
@@ -31,7 +32,7 @@ async def check_kept_values(client: Replayer) -> str:
     """What was kept can be fetched by ranges and used; the id of the job that keeps it."""
     keeper = (await keep(client)).id
     told = (await client.get(f"/edif/v1/jobs/{keeper}/kept")).json()
-    assert told["size_bytes"] == 2 * NUMBERS * 4
+    assert told["size_bytes"] == KEPT_BYTES
     async with httpx.AsyncClient() as http:
         part = await http.get(told["url"], headers={"range": f"bytes={NUMBERS * 4 - 8}-{NUMBERS * 4 + 3}"})
     assert part.status_code == 206

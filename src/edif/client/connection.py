@@ -23,6 +23,7 @@ from edif.client.overrides import Overrides, steer_hub, steer_nnsight
 from edif.client.status_socket import StatusSocket
 from edif.core import errors
 from edif.core.errors import EdifError
+from edif.core.job import MAX_USED
 from edif.wire.kept import opening
 
 _SOCKET_WAIT_S = 10.0
@@ -95,6 +96,12 @@ class Connection:
         Raises:
             EdifError: the fabric refuses it, or could not be reached for ten minutes.
         """
+        if len(uses) > MAX_USED:
+            raise EdifError(
+                errors.REQUEST_INVALID,
+                f"The trace uses values that {len(uses)} jobs keep; it may use those of {MAX_USED}.",
+                "Keep them in fewer traces, or first gather in one trace what is needed, with edif.keep.",
+            )
         with self._socket.posting() as session:
             envelope = {**request.model_dump(), "session_id": session, "edif": {"uses": uses}}
             first, certain = self.api.submit(envelope, blob)

@@ -142,7 +142,9 @@ async def _commit_kept(kept: Spooled, limit_bytes: int) -> int | None:
     if not kept.file.path.exists():
         return None
     _check_size(kept.file.path, limit_bytes)
-    return (await kept.commit()).size
+    committed = await kept.commit()
+    faults.point(Point.KEPT_COMMITTED)
+    return committed.size
 
 
 def _room(transfer: Transfer) -> bool:
