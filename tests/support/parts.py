@@ -43,6 +43,7 @@ LONGEST_FIRST = (
     "tests/fabric/test_old_clients.py",
     "tests/fabric/test_large_results.py",
     "tests/fabric/test_neighbours.py",
+    "tests/fabric/test_client_page.py",
     "tests/fabric/test_welcome.py",
 )
 """Parts that take more than half a minute, so that none of them is begun when there is nothing left to do beside it."""
