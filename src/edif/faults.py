@@ -32,6 +32,8 @@ class Point(StrEnum):
     """Those who listen have been told; the payload is still there, and the agent waits for its confirmation."""
     REQUEUE_RECORDED = "requeue.recorded"
     """A lost attempt is on record as lost; the job waits again."""
+    REVOCATION_RECORDED = "revocation.recorded"
+    """That links to a result are revoked is on record; it still lies where they lead."""
     # in the agent
     PAYLOAD_FETCHED = "payload.fetched"
     KEPT_COMMITTED = "kept.committed"

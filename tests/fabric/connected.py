@@ -33,6 +33,7 @@ from nnsight.schema.response import Status
 
 import edif
 from edif.client import checks
+from edif.client.download import Download
 from edif.core import errors
 from edif.core.errors import EdifError
 from edif.wire.kept import Place
@@ -80,6 +81,11 @@ class Here:
             f"{self.url}/edif/v1/jobs", headers={"ndif-api-key": self.key}, params={"limit": 1000}
         )
         return list(answer.json()["jobs"])
+
+    def stored_bytes(self) -> float:
+        """Of the quota, so much is used."""
+        answer = httpx.get(f"{self.url}/edif/v1/quota", headers={"ndif-api-key": self.key})
+        return float(answer.json()["user"]["stored_bytes"]["used"])
 
     def kill_gateway(self) -> None:
         facts = json.loads((self.data / "run" / "gateway.json").read_text())
@@ -368,6 +374,58 @@ def what_fails_in_a_batch_is_raised_at_its_end(here: Here) -> None:
         with pytest.raises(KeyError, match="the block's own"), edif.batch():  # noqa: PT012
             here.trace()
             raise KeyError("the block's own")
+
+
+def links_can_be_revoked_while_the_owner_downloads(here: Here) -> None:
+    """The owner's download goes on with a fresh link; who was given the one before has nothing any more."""
+    model, numbers_drawn = here.model, None
+    with compressing(False), here.connect():
+        with model.trace(PROMPT, remote=True, blocking=False) as tracer:
+            numbers_drawn = torch.rand(5 * MIB, generator=torch.Generator().manual_seed(7)).save()
+        assert numbers_drawn is None
+        job = tracer.backend.job.wait(PATIENCE_S)
+        given = job._final.data
+        assert httpx.get(given).is_success
+        begin = Download.first
+
+        def begun_and_revoked(download: Download) -> memoryview:
+            first = begin(download)
+            job.revoke_links()
+            return first
+
+        Download.first = begun_and_revoked
+        try:
+            assert torch.equal(job.result()["numbers_drawn"], drawn(5 * MIB))
+        finally:
+            Download.first = begin
+        answer = httpx.get(given)
+        assert (answer.status_code, answer.json()["code"]) == (403, errors.LINK_INVALID.code)
+        assert torch.equal(edif.job(job.id).result()["numbers_drawn"], drawn(5 * MIB))
+
+
+def results_can_be_deleted(here: Here) -> None:
+    with here.connect():
+        tracer, _ = here.trace(blocking=False)
+        job = tracer.backend.job
+        _, expected = here.trace()
+        assert torch.equal(job.result()["hidden"], expected)
+        used = here.stored_bytes()
+        for _ in range(2):
+            job.delete_result()
+        assert used - here.stored_bytes() == job.cost.result_bytes
+        assert torch.equal(job.result()["hidden"], expected), "what was downloaded stays"
+        again = edif.job(job.id)
+        with pytest.raises(RemoteError, match=r"\[result_gone\]"):
+            again.result()
+        with told(errors.RESULT_GONE):
+            job.revoke_links()
+        tracer, _ = here.slow(PATIENCE_S, blocking=False)
+        for refused in (tracer.backend.job.delete_result, tracer.backend.job.revoke_links):
+            with told(errors.STATE_CONFLICT):
+                refused()
+        tracer.backend.job.cancel()
+    with told(errors.NOT_CONNECTED):
+        job.delete_result()
 
 
 # -- what breaks ----------------------------------------------------------------------------------------------

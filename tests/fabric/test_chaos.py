@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from edif.blobs.store import kept_name, result_name
+from edif.blobs.store import kept_of, result_of
 from edif.core.errors import REPLICA_LOST
 from edif.core.job import FINAL_STATES, AttemptOutcome, Job, JobState
 from edif.faults import Point
@@ -121,11 +121,11 @@ async def check_records(store: RecordStore, blobs: Path, clients: Clients) -> Co
         check_job(job, [attempt.outcome for attempt in attempts])
         assert (job.state is JobState.COMPLETED) == (sent.end.status == "COMPLETED")
         if job.state is JobState.COMPLETED:
-            stored = (blobs / result_name(job.id, job.attempts)).read_bytes()
+            stored = (blobs / result_of(job)).read_bytes()
             assert job.result_sha256 == hashlib.sha256(stored).hexdigest() == sent.end.sha256
         if job.kept_bytes is not None:
             assert sent.what[1] == "keeps"
-            assert (blobs / kept_name(job.id, job.attempts)).stat().st_size == job.kept_bytes == KEPT_BYTES
+            assert (blobs / kept_of(job)).stat().st_size == job.kept_bytes == KEPT_BYTES
             counts["jobs that keep values"] += 1
         counts[f"jobs with {len(attempts)} tries"] += 1
     assert sum(row.jobs for row in await store.usage()) == len(jobs)
@@ -136,6 +136,8 @@ async def check_records(store: RecordStore, blobs: Path, clients: Clients) -> Co
         endings = {f"job.{state.value}": acts[job_id, f"job.{state.value}"] for state in FINAL_STATES}
         expected = dict.fromkeys(endings, 0) | {f"job.{job.state.value}": 1}
         assert (acts[job_id, "job.accepted"], endings) == (1, expected)
+        assert acts[job_id, "result.links_revoked"] == job.revocations
+        counts["revocations"] += job.revocations
     return counts
 
 

@@ -47,6 +47,44 @@ async def test_a_result_link_resumes_by_range(client: Replayer) -> None:
         assert (head.status_code, head.headers["content-length"]) == (200, str(len(whole.content)))
 
 
+async def test_links_are_revoked_and_results_deleted(fabric: Fabric, client: Replayer) -> None:
+    outcome = await client.run("hidden")
+    revoke, delete = ("POST", f"jobs/{outcome.id}/revoke-links"), ("DELETE", f"jobs/{outcome.id}/result")
+    results = fabric.data / "blobs" / "result"
+    first = await client.poll(outcome.id)
+    assert (await client.own(*revoke)).json() == {"id": outcome.id, "revocations": 1}
+    with pytest.raises(httpx.HTTPStatusError, match="403"):
+        await client.fetch(first)
+    second = await client.poll(outcome.id)
+    assert await client.fetch(second) == outcome.result
+    assert fabric.edif("jobs", "revoke-links", outcome.id) == {"id": outcome.id, "revocations": 2}
+    with pytest.raises(httpx.HTTPStatusError, match="403"):
+        await client.fetch(second)
+    third = await client.poll(outcome.id)
+    assert await client.fetch(third) == outcome.result
+    assert [path.name for path in results.glob(f"{outcome.id}*")] == [f"{outcome.id}-1-r2"]
+
+    assert fabric.edif("jobs", "delete-result", outcome.id) == {"id": outcome.id, "deleted": True}
+    assert not list(results.glob(f"{outcome.id}*"))
+    with pytest.raises(httpx.HTTPStatusError, match="410"):
+        await client.fetch(third)
+    assert (await client.poll(outcome.id))["description"].endswith("[result_gone]")
+    assert (await client.own(*delete)).status_code == 200
+    assert "[result_gone]" in fabric.edif("jobs", "revoke-links", outcome.id, check=False)
+    acts = [act["action"] for act in fabric.edif("audit", "list", "--about", outcome.id)]
+    assert acts.count("result.links_revoked") == 2
+    assert acts.count("result.deleted") == 1
+
+
+async def test_a_job_that_runs_has_no_links_to_revoke_and_no_result_to_delete(client: Replayer) -> None:
+    job = await client.submit("slow")
+    await client.until_running(job)
+    for method, end in (("POST", "revoke-links"), ("DELETE", "result")):
+        answer = await client.own(method, f"jobs/{job}/{end}")
+        assert (answer.status_code, answer.json()["code"]) == (409, errors.STATE_CONFLICT.code)
+    assert (await client.poll(job))["status"] == "COMPLETED"
+
+
 async def test_a_small_result_is_pushed_and_a_large_one_linked(client: Replayer) -> None:
     outcome = await client.run("hello")
     assert outcome.final.get("data") is None

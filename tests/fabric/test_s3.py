@@ -119,6 +119,62 @@ async def test_kept_values_go_by_the_bucket(client: Replayer, radosgw: RadosGate
     assert (await client.get(f"/edif/v1/jobs/{keeper}/kept")).json()["code"] == "kept_gone"
 
 
+async def test_presigned_links_are_revoked_while_one_downloads_and_results_deleted(
+    client: Replayer, radosgw: RadosGateway, bucket: str
+) -> None:
+    outcome = await client.run("large")
+    first, meta = str(outcome.final["data"]), outcome.final["meta"]
+    renewed: list[str] = []
+
+    def fresh() -> str:
+        answer = httpx.get(f"{client.url}/response/{outcome.id}", headers=client.headers).json()
+        renewed.append(answer["data"])
+        return renewed[-1]
+
+    def revoke() -> None:
+        path = f"{client.url}/edif/v1/jobs/{outcome.id}/revoke-links"
+        httpx.post(path, headers=client.headers).raise_for_status()
+
+    def fetched() -> bytes:
+        with httpx.Client() as http:
+            whole = bytearray(meta["result_bytes"])
+            download = Download(http, first, len(whole), fresh, lambda _: None, lambda _: None)
+            begun = download.first()
+            whole[: len(begun)] = begun
+            revoke()
+            for _ in download.rest(lambda at, size: memoryview(whole)[at : at + size]):
+                pass
+        return bytes(whole)
+
+    assert await asyncio.to_thread(fetched) == outcome.result
+    assert len(renewed) == 1
+    assert names(radosgw, bucket, "result") >= {f"{outcome.id}-1-r1"}
+    assert f"{outcome.id}-1" not in names(radosgw, bucket, "result")
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(first)).status_code == 404
+        assert (await http.get(renewed[0])).content == outcome.result
+        assert (await client.own("DELETE", f"jobs/{outcome.id}/result")).status_code == 200
+        assert (await http.get(renewed[0])).status_code == 404
+    assert not any(name.startswith(outcome.id) for name in names(radosgw, bucket, "result"))
+
+
+async def test_nothing_is_revoked_or_deleted_by_halves_while_the_store_is_away(
+    client: Replayer, radosgw: RadosGateway, bucket: str
+) -> None:
+    outcome = await client.run("large")
+    radosgw.stop()
+    try:
+        for method, end in (("POST", "revoke-links"), ("DELETE", "result")):
+            answer = await client.own(method, f"jobs/{outcome.id}/{end}")
+            assert (answer.status_code, answer.json()["code"]) == (503, "blobs_unreachable")
+        job = (await client.get(f"/edif/v1/jobs/{outcome.id}")).json()
+        assert job.get("revocations", 0) == 0
+    finally:
+        radosgw.start()
+    assert await client.fetch(await client.poll(outcome.id)) == outcome.result
+    assert f"{outcome.id}-1" in names(radosgw, bucket, "result")
+
+
 async def test_small_result_still_rides_the_status_socket(client: Replayer) -> None:
     outcome = await client.run("hello")
     assert outcome.status == "COMPLETED"

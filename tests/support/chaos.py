@@ -30,6 +30,8 @@ SHARED_IDS = (GPT2_ID, SECOND_ID)[: SIZES.chaos_models]
 WAIT_S = 300.0
 PATIENT_REFUSALS = frozenset({"store_unreachable", "lead_lost", "session_unknown"})
 """A post that was answered so may be repeated: the refusal passes."""
+REVOKED = 0.3
+"""Of so many jobs with a result the links are revoked."""
 
 # How often each kind of request is sent, by model. The killer's pause is longer than the longest of them.
 _WHOLE_MIX: dict[tuple[str, str], int] = {
@@ -86,7 +88,7 @@ class Clients:
     """Many clients that send jobs and learn how each one ended, whatever happens to the fabric.
 
     A post is repeated, with the same ``idempotency-key``, only where no answer came or a passing refusal did. Half of the
-    jobs listen on a status socket; when that breaks they are polled for.
+    jobs listen on a status socket; when that breaks they are polled for. Of some, links to the result are revoked.
     """
 
     def __init__(self, url: str, blobs: Path, dice: random.Random) -> None:
@@ -113,6 +115,8 @@ class Clients:
             what = self._dice.choices(list(MIX), list(MIX.values()))[0]
             async with asyncio.timeout(WAIT_S):
                 job, end = await self._send(f"chaos-{self._next}", what, listen=self._dice.random() < 0.5)
+                if end.status == "COMPLETED" and self._dice.random() < REVOKED:
+                    end = await self._revoke_links(self._clients[what[0]], job)
             self.sent.append(Sent(what, job, end))
 
     async def _send(self, key: str, what: tuple[str, str], *, listen: bool) -> tuple[str, End]:
@@ -178,6 +182,20 @@ class Clients:
                 await asyncio.sleep(0.3)
         digest = None if result is None else hashlib.sha256(result).hexdigest()
         return End(frame["status"], frame["description"], digest)
+
+    async def _revoke_links(self, client: Replayer, job: str) -> End:
+        """Ask for it until it is done; then the end as it is seen by a link that is made afterwards."""
+        while True:
+            try:
+                answer = await client.own("POST", f"jobs/{job}/revoke-links")
+                if answer.status_code == 200:
+                    break
+                assert answer.json()["code"] in PATIENT_REFUSALS, answer.text
+            except httpx.TransportError:
+                self.met["revocations without an answer"] += 1
+            await asyncio.sleep(0.3)
+        self.met["revocations"] += 1
+        return await self._end(client, await self._poll(client, job), None)
 
 
 @dataclass

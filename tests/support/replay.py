@@ -143,8 +143,12 @@ class Replayer:
     async def get(self, path: str, **headers: str) -> httpx.Response:
         return await self._http.get(f"{self.url}{path}", headers={**self.headers, **headers})
 
+    async def own(self, method: str, path: str) -> httpx.Response:
+        """Ask one of eDIF's own routes."""
+        return await self._http.request(method, f"{self.url}/edif/v1/{path}", headers=self.headers)
+
     async def cancel(self, job: str) -> httpx.Response:
-        return await self._http.post(f"{self.url}/edif/v1/jobs/{job}/cancel", headers=self.headers)
+        return await self.own("POST", f"jobs/{job}/cancel")
 
     async def fetch(self, frame: dict[str, Any]) -> bytes:
         answer = await self._http.get(frame["data"])

@@ -103,6 +103,15 @@ class FileBlobs:
     async def delete(self, name: str) -> None:
         self.path(name).unlink(missing_ok=True)
 
+    async def rename(self, old: str, new: str) -> None:
+        before, after = self.path(old), self.path(new)
+
+        def renamed() -> None:
+            before.rename(after)
+            _sync_folder(after.parent)
+
+        await asyncio.to_thread(renamed)
+
     async def names(self) -> list[str]:
         def listed() -> list[str]:
             paths = [path for kind in KINDS for path in (self.folder / kind).iterdir() if path.is_file()]
@@ -129,8 +138,13 @@ def _finish(file: IO[bytes], temporary: Path, target: Path) -> None:
         file.flush()
     os.fsync(file.fileno())
     temporary.rename(target)
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """What is named in it survives a crash."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)

@@ -35,6 +35,9 @@ PART_BYTES = 5 * 2**20
 """What is larger goes up in parts of this size, the least that S3 takes, or of a nine thousandth of it: it takes ten thousand."""
 _PARTS_AT_ONCE = 4
 _MOST_PARTS = 9000
+_LARGEST_COPY_BYTES = 5 * 2**30
+"""What is larger S3 does not copy in one request, and ``object_store`` does not in several
+(https://github.com/apache/arrow-rs-object-store/issues/563)."""
 _TRIES = 3
 _TRY_FOR = timedelta(seconds=10)
 _REQUEST = timedelta(seconds=120)
@@ -113,6 +116,37 @@ class S3Blobs:
         check_name(name)
         with self._understood(), contextlib.suppress(FileNotFoundError):
             await obstore.delete_async(self._store, name)
+
+    async def rename(self, old: str, new: str) -> None:
+        """S3 has no renaming: a copy is made, by the service itself if it does that, and the original deleted."""
+        check_name(new)
+        size = await self.size(old)
+        if size is None:
+            raise FileNotFoundError(old)
+        if size <= _LARGEST_COPY_BYTES:
+            with self._understood():
+                await obstore.copy_async(self._store, old, new)
+        else:
+            await self._copy_by_way_of_here(old, new, size)
+        await self.delete(old)
+
+    async def _copy_by_way_of_here(self, old: str, new: str, size: int) -> None:
+        """With a few parts in memory."""
+        part = max(PART_BYTES, size // _MOST_PARTS)
+
+        async def parts() -> AsyncIterator[bytes]:
+            for start in range(0, size, part):
+                end = min(start + part, size)
+                yield bytes(await obstore.get_range_async(self._store, old, start=start, end=end))
+
+        try:
+            with self._understood():
+                await obstore.put_async(
+                    self._store, new, parts(), chunk_size=part, max_concurrency=_PARTS_AT_ONCE
+                )
+        except BaseException:
+            await self._end_uploads_of(new)
+            raise
 
     async def names(self) -> list[str]:
         found: list[str] = []

@@ -1,4 +1,4 @@
-"""The port to the blob store: named immutable byte strings, written once, whole or not at all."""
+"""The port to the blob store: named immutable byte strings, written once, whole or not at all, and the names of a job's blobs."""
 
 import re
 from collections.abc import AsyncIterator
@@ -7,6 +7,7 @@ from typing import Protocol
 from edif.core import errors
 from edif.core.errors import OverLimit
 from edif.core.ids import JobId
+from edif.core.job import Job
 
 
 class BlobStore(Protocol):
@@ -39,6 +40,17 @@ class BlobStore(Protocol):
 
     async def delete(self, name: str) -> None:
         """Delete a blob; one that is not there is no error."""
+        ...
+
+    async def rename(self, old: str, new: str) -> None:
+        """Give a blob another name, under which it replaces what is there; durable when this returns.
+
+        Whoever dies in it, or is told that the store is away, leaves the blob under the old name, the new one or both; asked for
+        again it goes on from there. Who reads under the old name already may read to the end.
+
+        Raises:
+            FileNotFoundError: there is no blob of the old name.
+        """
         ...
 
     async def sweep_temporary(self, older_than_s: float) -> None:
@@ -88,9 +100,20 @@ def payload_name(job_id: str) -> str:
     return f"payload/{job_id}"
 
 
-def result_name(job_id: str, attempt: int) -> str:
-    """Each attempt has a name of its own: one that was given up cannot overwrite the one that counts."""
-    return f"result/{job_id}-{attempt}"
+def result_name(job_id: str, attempt: int, revocations: int = 0) -> str:
+    """Each attempt has a name of its own: one that was given up cannot overwrite the one that counts.
+
+    Its result gets another one whenever the links to it are revoked: see :mod:`edif.blobs.revoking`.
+    """
+    return f"result/{job_id}-{attempt}" + (f"-r{revocations}" if revocations else "")
+
+
+def result_of(job: Job) -> str:
+    """The name of the result that a job is on record with."""
+    return result_name(job.id, job.attempts, job.revocations)
+
+
+_OF_ATTEMPT = re.compile(r"(?:result|kept)/(.+)-[0-9]+(?:-r([0-9]+))?")
 
 
 def kept_name(job_id: str, attempt: int) -> str:
@@ -99,6 +122,15 @@ def kept_name(job_id: str, attempt: int) -> str:
 
 
 def job_of(name: str) -> JobId:
-    """The job that a blob belongs to."""
+    """The job that a blob belongs to; an empty id if it is no job's."""
     kind, _, blob = name.partition("/")
-    return JobId(blob if kind == "payload" else blob.rpartition("-")[0])
+    if kind == "payload":
+        return JobId(blob)
+    found = _OF_ATTEMPT.fullmatch(name)
+    return JobId("" if found is None else found[1])
+
+
+def revocations_of(name: str) -> int:
+    """How often links to the result were revoked when it got this name."""
+    found = _OF_ATTEMPT.fullmatch(name)
+    return 0 if found is None else int(found[2] or 0)

@@ -27,6 +27,9 @@ class Api:
     def post(self, path: str) -> Any:
         return self._call("POST", path, {})
 
+    def delete(self, path: str) -> Any:
+        return self._call("DELETE", path, {})
+
     def _call(self, method: str, path: str, params: dict[str, Any]) -> Any:
         try:
             response = self._client.request(

@@ -96,10 +96,12 @@ async def _erase(store: RecordStore, name: UserName, settings: Settings) -> User
             "Cancel them with `edif jobs cancel ID`, or let them end; then run this again.",
         )
     blobs = open_blobs(settings, folder)
-    stored = await store.blobs_of(name)
-    for job_id in stored:
-        await delete_blobs(blobs, job_id)
-    await store.mark_blobs_deleted(stored)
+    while stored := await store.blobs_of(
+        name
+    ):  # again if links were revoked meanwhile, which gives results other names
+        for job in stored:
+            await delete_blobs(blobs, job)
+        await store.mark_blobs_deleted(stored)
     pseudonym = UserName(f"{ERASED}{new_user_id() if user is None else user.id}")
     await store.erase_user(name, pseudonym, by=me())
     return pseudonym

@@ -111,6 +111,30 @@ def jobs_cancel(
         say(f"{job_id} is being cancelled.")
 
 
+@jobs.command("revoke-links")
+def jobs_revoke_links(
+    job_id: str, data: Data = None, config: Config = None, url: Url = None, as_json: AsJson = False
+) -> None:
+    """Have no link to a job's result that was made until now open it any more; its owner can ask for a fresh one."""
+    answer = _api(config, data, url).post(f"/edif/v1/jobs/{job_id}/revoke-links")
+    if as_json:
+        show_json(answer)
+    else:
+        say(f"Links to the result of {job_id} that were made until now open nothing any more.")
+
+
+@jobs.command("delete-result")
+def jobs_delete_result(
+    job_id: str, data: Data = None, config: Config = None, url: Url = None, as_json: AsJson = False
+) -> None:
+    """Delete a job's result before its time, for good; the record of the job stays."""
+    answer = _api(config, data, url).delete(f"/edif/v1/jobs/{job_id}/result")
+    if as_json:
+        show_json(answer)
+    else:
+        say(f"The result of {job_id} is deleted.")
+
+
 def drain(data: Data = None, config: Config = None, url: Url = None, as_json: AsJson = False) -> None:
     """Begin no more jobs: what runs, ends; what waits, waits, and new ones are taken. Undone by resume or a new start."""
     answer = _api(config, data, url).post("/edif/v1/drain")

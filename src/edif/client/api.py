@@ -56,6 +56,14 @@ class Api:
         patience = Patience("Cancelling the job", self._say, PATIENCE_S)
         self._call("POST", f"/edif/v1/jobs/{job_id}/cancel", patience)
 
+    def revoke_links(self, job_id: str) -> None:
+        patience = Patience("Revoking links", self._say, PATIENCE_S)
+        self._call("POST", f"/edif/v1/jobs/{job_id}/revoke-links", patience)
+
+    def delete_result(self, job_id: str) -> None:
+        patience = Patience("Deleting the result", self._say, PATIENCE_S)
+        self._call("DELETE", f"/edif/v1/jobs/{job_id}/result", patience)
+
     def submit(self, envelope: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bool]:
         """Hand in a job, once however often it has to be sent.
 

@@ -29,7 +29,7 @@ class Download:
     Args:
         link: where the result lies.
         total: how many bytes it has.
-        renew: gives a fresh link when that one is refused.
+        renew: gives a fresh link when that one is refused, or leads to nothing any more; raises if there is no result to link to.
         say: is told what is waited for.
         progress: is told now and then how many bytes have come in all.
     """
@@ -51,6 +51,7 @@ class Download:
             "Downloading the result", say, _PATIENCE_S
         )  # of all pieces: one line for all
         self._progress = progress
+        self._gone = False  # nothing was found behind a link, and nothing has come since
         self._lock = threading.Lock()
         self._arrived = 0
         self._stopped = threading.Event()
@@ -121,6 +122,7 @@ class Download:
     def _count(self, size: int) -> None:
         with self._lock:
             self._arrived += size
+            self._gone = False
 
     def _is_part(self, answer: httpx.Response, link: str, start: int) -> bool:
         """Whether it is what was asked for; else it is to be asked for again.
@@ -134,7 +136,8 @@ class Download:
             self._fresh_link(link)
             return False
         if answer.status_code in (404, 410):
-            raise EdifError(errors.RESULT_GONE, "This job's result is no longer kept.")
+            self._link_after_none(link)
+            return False
         told_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("content-range", ""))
         if told_range is None or (int(told_range[1]), int(told_range[2])) != (start, self.total):
             raise EdifError(
@@ -148,6 +151,15 @@ class Download:
         with self._lock:
             if self._link == refused:  # else another piece has asked for it already
                 self._link = self._renew()
+
+    def _link_after_none(self, empty: str) -> None:
+        """Nothing is behind this link: the result is gone, or links to it were revoked."""
+        with self._lock:
+            if self._link != empty:
+                return
+            if self._gone:
+                raise EdifError(errors.RESULT_GONE, "This job's result is no longer kept.")
+            self._gone, self._link = True, self._renew()
 
 
 def _range(start: int, end: int) -> dict[str, str]:

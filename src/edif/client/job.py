@@ -149,6 +149,23 @@ class Job:
         """
         self._connection.api.cancel(self.id)
 
+    def revoke_links(self) -> None:
+        """Have no link to its result that was made until now open it any more. This program and others that are connected with
+        your key go on with fresh ones; a download that has begun may end.
+
+        Raises:
+            EdifError: it has no result, or none any more.
+        """
+        self._connection.api.revoke_links(self.id)
+
+    def delete_result(self) -> None:
+        """Have the fabric delete its result now, for good. What was downloaded stays in this program.
+
+        Raises:
+            EdifError: it has not ended.
+        """
+        self._connection.api.delete_result(self.id)
+
     def __await__(self) -> Generator[Any, None, Any]:
         """``await job`` is its result, without holding up the event loop."""
         return asyncio.to_thread(self.result).__await__()

@@ -225,7 +225,9 @@ CONNECTIONS_FULL = _kind(
 
 # -- what is asked for ---------------------------------------------------------------------------------
 JOB_UNKNOWN = _kind("job_unknown", 404, "Check the id, and that you use the key that sent the job.")
-RESULT_GONE = _kind("result_gone", 410, "It was deleted after the retention time; run the job again.")
+RESULT_GONE = _kind(
+    "result_gone", 410, "It was deleted, after the retention time or by its owner; run the job again."
+)
 KEPT_GONE = _kind(
     "kept_gone", 410, "They go with the result of the job that kept them; run that job again, with edif.keep."
 )

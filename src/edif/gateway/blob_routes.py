@@ -26,13 +26,15 @@ async def get_blob(request: Request, kind: str, blob_id: str) -> Response:
     if not isinstance(edge.blobs, FileBlobs):
         raise AuthRefused(errors.LINK_INVALID, "This link is from before results were kept elsewhere.")
     path = edge.blobs.path(name)
-    if not path.is_file():
-        raise NotFound(errors.RESULT_GONE, "This result is no longer kept.")
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise await edge.fabric.stored_results.why_gone(name) from None
     # A blob never changes under its name, so clients may resume by range and caches may keep it.
     headers = {"cache-control": "private, immutable", "etag": f'"{blob_id}"'}
     if headers["etag"] in _tags(request):
         return Response(status_code=304, headers=headers)
-    _check_range(request, path.stat().st_size)
+    _check_range(request, size)
     return _Blob(path, media_type="application/octet-stream", headers=headers)
 
 

@@ -32,6 +32,7 @@ from edif.gateway.entitlements import Entitlements
 from edif.gateway.hearing import Hearing
 from edif.gateway.runtime import Drain, FromAgent, Inbox, Item, Joined, Left, Runtime
 from edif.gateway.sealing import Sealing
+from edif.gateway.stored_results import StoredResults
 from edif.gateway.subscribers import Subscriber
 from edif.gateway.telling import Positions, Results
 from edif.gateway.unwanted import Unwanted
@@ -101,7 +102,8 @@ class Fabric:
         self._entitlements = Entitlements(records, catalogue, self._sealing, config.contact)
         self._active = ActiveJobs(self._entitlements.admission.ledger)
         self._agents = AgentLinks()
-        self._results = Results(blobs, links or signer, config.push_bytes)
+        self._results = Results(blobs, links or signer, config.push_bytes, records.job)
+        self.stored_results = StoredResults(records, blobs, self.result_retired)
         positions = Positions(self._scheduler, self._active, self._agents, self._entitlements)
         self._conductor = Conductor(
             decisions,
@@ -298,6 +300,14 @@ class Fabric:
         if not asked:
             raise Refused(errors.STATE_CONFLICT, f"The job {job.id} has already ended.")
         self._post(ev.CancelAsked(job.id))
+
+    async def revoke_links(self, job: Job, by: UserName) -> Job:
+        """See :meth:`StoredResults.revoke_links`; the job as it is on record then."""
+        return await self.stored_results.revoke_links(job, await self._entitlements.actor(by))
+
+    async def delete_result(self, job: Job, by: UserName) -> None:
+        """See :meth:`StoredResults.delete`."""
+        await self.stored_results.delete(job, await self._entitlements.actor(by))
 
     async def deploy(self, model: ModelId, by: UserName) -> None:
         await self._note("model.deploy_asked", self._known_model(model), by)

@@ -86,6 +86,23 @@ async def cancel_job(request: Request, job_id: str) -> dict[str, Any]:
     return {"id": job.id, "cancelling": True}
 
 
+@router.post("/jobs/{job_id}/revoke-links")
+async def revoke_links(request: Request, job_id: str) -> dict[str, Any]:
+    edge = edge_of(request)
+    identity = await edge.auth.identify(request)
+    job = await edge.fabric.revoke_links(await edge.fabric.find(job_id, identity), identity.name)
+    return {"id": job.id, "revocations": job.revocations}
+
+
+@router.delete("/jobs/{job_id}/result")
+async def delete_result(request: Request, job_id: str) -> dict[str, Any]:
+    edge = edge_of(request)
+    identity = await edge.auth.identify(request)
+    job = await edge.fabric.find(job_id, identity)
+    await edge.fabric.delete_result(job, identity.name)
+    return {"id": job.id, "deleted": True}
+
+
 @router.get("/models")
 async def list_models(request: Request) -> dict[str, Any]:
     edge = edge_of(request)
@@ -184,6 +201,16 @@ class Kept(msgspec.Struct):
 class Cancelling(msgspec.Struct):
     id: str
     cancelling: bool
+
+
+class Revoked(msgspec.Struct):
+    id: str
+    revocations: int
+
+
+class ResultDeleted(msgspec.Struct):
+    id: str
+    deleted: bool
 
 
 class ServedModel(msgspec.Struct):
@@ -294,6 +321,22 @@ described = [
         Asks.KEY,
         (Answer("It is on record that the job is to end.", Cancelling, 202),),
         fails=(errors.JOB_UNKNOWN, errors.STATE_CONFLICT),
+    ),
+    Operation(
+        "POST",
+        "/edif/v1/jobs/{job_id}/revoke-links",
+        "Have no link to the job's result that was made until now open it any more.",
+        Asks.KEY,
+        (Answer("None does; how often it was done by now.", Revoked),),
+        fails=(errors.JOB_UNKNOWN, errors.STATE_CONFLICT, errors.RESULT_GONE, *errors.BLOBS_AWAY),
+    ),
+    Operation(
+        "DELETE",
+        "/edif/v1/jobs/{job_id}/result",
+        "Delete the result of a job that has ended, before its time.",
+        Asks.KEY,
+        (Answer("It is not kept any more.", ResultDeleted),),
+        fails=(errors.JOB_UNKNOWN, errors.STATE_CONFLICT, *errors.BLOBS_AWAY),
     ),
     Operation(
         "GET", "/edif/v1/models", "Served models and their state.", Asks.KEY, (Answer("The models.", Models),)

@@ -6,12 +6,20 @@ A payload goes as soon as its job has ended; one that a gateway left when it die
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
-from edif.blobs.store import BlobStore, job_of, kept_name, payload_name, result_name
-from edif.core.ids import JobId
+from edif.blobs.revoking import end_revocation, name_before
+from edif.blobs.store import (
+    BlobStore,
+    job_of,
+    kept_name,
+    payload_name,
+    result_name,
+    result_of,
+    revocations_of,
+)
 from edif.core.job import MAX_ATTEMPTS, Job
 from edif.records.store import RecordStore
 
@@ -72,35 +80,40 @@ async def retire_some(
         used = {used for job in await records.unfinished_jobs() for used in job.extras.uses}
         expired = [job for job in expired if job.id not in used]  # else a job that was accepted could not run
     for job in expired:
-        await delete_blobs(blobs, job.id)
-    if expired:
-        await records.mark_blobs_deleted([job.id for job in expired])
+        await delete_blobs(blobs, job)
+    marked = await records.mark_blobs_deleted(expired) if expired else set()
     for job in expired:
-        retired(job)
+        if job.id in marked:
+            retired(job)
     forgotten = await records.forget_jobs(now - max(retention.records_s, retention.results_s))
-    return Deleted(len(expired), forgotten)
+    return Deleted(len(marked), forgotten)
 
 
-async def delete_blobs(blobs: BlobStore, job_id: JobId) -> None:
-    """Delete the payload and every result of a job, and what it keeps."""
-    await blobs.delete(payload_name(job_id))
+async def delete_blobs(blobs: BlobStore, job: Job) -> None:
+    """Delete the payload and every result of a job, under whatever names they may lie by this record of it, and what it keeps."""
+    names = [payload_name(job.id)]
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        await blobs.delete(result_name(job_id, attempt))
-        await blobs.delete(kept_name(job_id, attempt))
+        names += [result_name(job.id, attempt), kept_name(job.id, attempt)]
+    if job.revocations:
+        names += filter(None, (name_before(job), result_of(job)))
+    for name in names:
+        await blobs.delete(name)
 
 
 async def sweep_strays(records: RecordStore, blobs: BlobStore) -> None:
-    """Delete blobs of no recorded job and payloads of ended ones: the gateway died between an upload's last byte and its
-    record, or between a job's end and the deletion of its payload.
+    """Delete blobs of no recorded job, or of one that has none any more, and payloads of ended ones: the gateway died between an
+    upload's last byte and its record, or between a job's end and the deletion of its payload. Revocations that it began are ended, and
+    those that a record from a copy does not know are learned.
 
     Only before the gateway takes requests, else it would meet uploads that are about to be recorded. A store
     without any job deletes nothing: someone may have put an empty one beside blobs that are still wanted.
     """
     names = await blobs.names()
-    unknown = await records.unknown_jobs({job_of(name) for name in names})
+    await _end_revocations(records, blobs, names)
+    without = await records.without_blobs({job_of(name) for name in names})
     unfinished = {job.id for job in await records.unfinished_jobs()}
     unwanted = {payload_name(job_of(name)) for name in names if job_of(name) not in unfinished}
-    strays = [name for name in names if job_of(name) in unknown or name in unwanted]
+    strays = [name for name in names if job_of(name) in without or name in unwanted]
     if not strays:
         return
     if not await records.jobs(limit=1):
@@ -109,3 +122,21 @@ async def sweep_strays(records: RecordStore, blobs: BlobStore) -> None:
     for name in strays:
         await blobs.delete(name)
     log.info("gateway.strays_swept", blobs=len(strays))
+
+
+async def _end_revocations(records: RecordStore, blobs: BlobStore, names: list[str]) -> None:
+    """Links that were revoked open no result, whatever the gateway before this one met when it renamed it.
+
+    Records that were brought back from a copy may be behind the blobs: they learn of the revocations since.
+    """
+    revoked = {job.id: job for job in await records.revoked_results()}
+    for name in filter(revocations_of, names):
+        job = revoked.get(job_of(name)) or await records.job(job_of(name))
+        missed = 0 if job is None else revocations_of(name) - job.revocations
+        if job is not None and missed > 0 and await records.revoke_links(job, times=missed):
+            revoked[job.id] = replace(job, revocations=revocations_of(name))
+            log.warning("gateway.revocations_learned", job=job.id, revocations=revocations_of(name))
+    for name in names:
+        job = revoked.get(job_of(name))
+        if job is not None and name == name_before(job):
+            await end_revocation(blobs, job)

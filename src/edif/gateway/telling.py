@@ -2,9 +2,11 @@
 
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 
 from edif.blobs.links import Links
-from edif.blobs.store import BlobStore, kept_name, result_name
+from edif.blobs.revoking import result_size
+from edif.blobs.store import BlobStore, kept_name, result_of
 from edif.core import errors
 from edif.core.errors import BlobsUnavailable, NotFound
 from edif.core.ids import JobId, ModelId, UserName
@@ -32,15 +34,23 @@ class Results:
 
     Args:
         push_bytes: results up to this size are also sent on the status socket.
+        record: a job as it is on record now.
     """
 
-    def __init__(self, blobs: BlobStore, links: Links, push_bytes: int) -> None:
+    def __init__(
+        self,
+        blobs: BlobStore,
+        links: Links,
+        push_bytes: int,
+        record: Callable[[JobId], Awaitable[Job | None]],
+    ) -> None:
+        self._record = record
         self._blobs = blobs
         self._links = links
         self._push_bytes = push_bytes
 
     async def link(self, job: Job, base_url: str) -> str:
-        return await self._link(result_name(job.id, job.attempts), base_url)
+        return await self._link(result_of(job), base_url)
 
     async def kept_link(self, job: Job, base_url: str) -> str:
         return await self._link(kept_name(job.id, job.attempts), base_url)
@@ -63,7 +73,11 @@ class Results:
         """The last status of a job as it is on record, with a fresh link when there is a result."""
         if job.state is not JobState.COMPLETED:
             return StatusFrame(job.id, _STATUS_OF_STATE[job.state], job.description, meta=job.meta or None)
-        if await self._blobs.size(result_name(job.id, job.attempts)) is None:
+        while await result_size(self._blobs, job) is None:
+            now = await self._record(job.id)
+            if now is not None and now.revocations > job.revocations:  # it was given another name meanwhile
+                job = now
+                continue
             gone = NotFound(errors.RESULT_GONE, "This job's result is no longer kept.")
             return StatusFrame(job.id, ClientStatus.ERROR, gone.detail, meta=job.meta)
         link = await self.link(job, base_url)
@@ -81,9 +95,10 @@ class Results:
             return
         frame = StatusFrame(job_id, ClientStatus.COMPLETED, ending.description, meta=ending.meta)
         if ending.result_bytes is not None and ending.result_bytes <= self._push_bytes:
-            # A store that is away for this moment will be there when the client comes with a link.
-            with contextlib.suppress(BlobsUnavailable):
-                result = await self._blobs.read(result_name(job_id, active.job.attempts))
+            # A store that is away for this moment will be there when the client comes with a link; who revoked links or deleted
+            # the result in this moment has had that done.
+            with contextlib.suppress(BlobsUnavailable, FileNotFoundError):
+                result = await self._blobs.read(result_of(active.job))
                 active.subscriber.push(encode_push(frame, result))
                 return
         link = await self.link(active.job, active.base_url)

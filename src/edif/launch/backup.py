@@ -24,7 +24,7 @@ import msgspec
 import zstandard
 
 from edif import __version__
-from edif.blobs.store import kept_name, payload_name, result_name
+from edif.blobs.store import kept_name, payload_name, result_name, result_of
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.core.job import Job, JobState
@@ -39,6 +39,8 @@ _LEVEL = 3
 _SECRETS = ("*.token", "*.key", "blobs/store.id", "run/agent.id")
 _ALL = 10_000_000
 _MANIFEST_BYTES = 2**30
+_REVOKED_MEANWHILE = 10
+"""How often links to one result may be revoked while a backup is written, and it is still in it."""
 
 
 class _Manifest(msgspec.Struct):
@@ -130,22 +132,30 @@ def _write(folder: DataFolder, records: Path, payloads: Path, file: IO[bytes], *
         zstandard.ZstdCompressor(level=_LEVEL).stream_writer(file, closefd=False) as compressed,
         tarfile.open(fileobj=compressed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
     ):
-        members = [(DATABASE_NAME, records)]
+        members = [(DATABASE_NAME, [records])]
         for pattern in _SECRETS:
-            members += [(str(path.relative_to(folder.root)), path) for path in folder.root.glob(pattern)]
-        members += [(f"blobs/{payload_name(job.id)}", payloads / job.id) for job in unfinished]
-        names = [result_name(job.id, job.attempts) for job in completed if results]
+            members += [(str(path.relative_to(folder.root)), [path]) for path in folder.root.glob(pattern)]
+        members += [(f"blobs/{payload_name(job.id)}", [payloads / job.id]) for job in unfinished]
+        members += [(f"blobs/{result_of(job)}", _places(folder.blobs, job)) for job in completed if results]
         used = {used for job in unfinished for used in job.extras.uses}
         keepers = [job for job in completed if job.kept_bytes is not None and (results or job.id in used)]
-        names += [kept_name(job.id, job.attempts) for job in keepers]
-        members += [(f"blobs/{name}", folder.blobs / name) for name in names]
-        for name, path in members:
-            with suppress(FileNotFoundError):  # retired meanwhile
-                digests[name] = _add(tar, name, path)
-                size += path.stat().st_size
+        names = [kept_name(job.id, job.attempts) for job in keepers]
+        members += [(f"blobs/{name}", [folder.blobs / name]) for name in names]
+        for name, paths in members:
+            for path in paths:
+                with suppress(FileNotFoundError):  # retired meanwhile, or renamed
+                    digests[name], added = _add(tar, name, path)
+                    size += added
+                    break
         text = msgspec.json.encode(_Manifest(_FORMAT, __version__, time.time(), jobs, digests))
         tar.addfile(_info(_MANIFEST, len(text)), io.BytesIO(text))
     return Contents(jobs, sum(name.startswith("blobs/") for name in digests), size)
+
+
+def _places(blobs: Path, job: Job) -> list[Path]:
+    """Where the job's result may lie by now, whatever was revoked since the records were copied: upwards, as it is renamed."""
+    revocations = range(max(job.revocations - 1, 0), job.revocations + _REVOKED_MEANWHILE)
+    return [blobs / result_name(job.id, job.attempts, each) for each in revocations]
 
 
 async def _jobs_worth(records: Path) -> tuple[int, list[Job], list[Job]]:
@@ -165,11 +175,16 @@ def _info(name: str, size: int) -> tarfile.TarInfo:
     return info
 
 
-def _add(tar: tarfile.TarFile, name: str, path: Path) -> str:
+def _add(tar: tarfile.TarFile, name: str, path: Path) -> tuple[str, int]:
+    """The file's digest and size in bytes.
+
+    Raises:
+        FileNotFoundError: it is not there; nothing was written.
+    """
     with path.open("rb") as file:
-        reader = _Hashing(file)
-        tar.addfile(_info(name, os.fstat(file.fileno()).st_size), reader)
-        return reader.digest.hexdigest()
+        reader, size = _Hashing(file), os.fstat(file.fileno()).st_size
+        tar.addfile(_info(name, size), reader)
+        return reader.digest.hexdigest(), size
 
 
 class _Hashing:

@@ -16,7 +16,7 @@ from edif.core.ids import JobId, ModelId, UserId, UserName
 from edif.core.job import FINAL_STATES, Attempt, AttemptOutcome, Ending, Extras, Job, JobState
 from edif.records import audit_tail, usage_records
 from edif.records.access import Access
-from edif.records.schema import attempts, jobs, users
+from edif.records.schema import attempts, jobs, stored_results, users
 
 _IDS_PER_QUERY = 500
 
@@ -86,6 +86,26 @@ _end_job = (
             )
         }
     )
+)
+_revoke_links = (
+    sa.update(jobs)
+    .where(
+        jobs.c.id == sa.bindparam("job_id"),
+        jobs.c.state == JobState.COMPLETED.value,
+        jobs.c.blobs_deleted.is_(False),
+        jobs.c.revocations == sa.bindparam("known"),
+    )
+    .values(revocations=sa.bindparam("known") + sa.bindparam("times"))
+)
+# A result that was given another name meanwhile was not deleted under it.
+_mark_deleted = (
+    sa.update(jobs)
+    .where(
+        jobs.c.id == sa.bindparam("job_id"),
+        jobs.c.blobs_deleted.is_(False),
+        jobs.c.revocations == sa.bindparam("known"),
+    )
+    .values(blobs_deleted=True)
 )
 
 
@@ -239,6 +259,18 @@ class JobRecords(Access):
 
         return await self._write(work)
 
+    async def revoke_links(self, job: Job, *, by: str = FABRIC, times: int = 1) -> bool:
+        values = {"job_id": job.id, "known": job.revocations, "times": times}
+
+        def work(connection: sa.Connection) -> bool:
+            changed = connection.execute(_revoke_links, values)
+            if changed.rowcount != 1:
+                return _was_revoked(connection, job)
+            audit_tail.append(connection, "result.links_revoked", job.id, by)
+            return True
+
+        return await self._write(work)
+
     async def current_attempt(self, job_id: JobId) -> Attempt | None:
         rows = await self._fetch(
             sa.select(attempts).where(attempts.c.job == job_id, attempts.c.outcome.is_(None))
@@ -260,9 +292,13 @@ class JobRecords(Access):
         )
         return [_job(row) for row in rows]
 
-    async def blobs_of(self, owner: UserName) -> list[JobId]:
-        statement = sa.select(jobs.c.id).where(jobs.c.owner == owner, jobs.c.blobs_deleted.is_(False))
-        return [JobId(row.id) for row in await self._fetch(statement)]
+    async def blobs_of(self, owner: UserName) -> list[Job]:
+        statement = sa.select(*_job_columns).where(jobs.c.owner == owner, jobs.c.blobs_deleted.is_(False))
+        return [_job(row) for row in await self._fetch(statement)]
+
+    async def revoked_results(self) -> list[Job]:
+        statement = sa.select(*_job_columns).where(stored_results, jobs.c.revocations > 0)
+        return [_job(row) for row in await self._fetch(statement)]
 
     async def forget_jobs(self, ended_before: float, limit: int = 500) -> int:
         def work(connection: sa.Connection) -> int:
@@ -274,18 +310,25 @@ class JobRecords(Access):
 
         return await self._write(work)
 
-    async def unknown_jobs(self, job_ids: Collection[JobId]) -> set[JobId]:
-        unknown = set(job_ids)
-        asked = list(unknown)
+    async def without_blobs(self, job_ids: Collection[JobId]) -> set[JobId]:
+        without = set(job_ids)
+        asked = list(without)
         for start in range(0, len(asked), _IDS_PER_QUERY):
             some = asked[start : start + _IDS_PER_QUERY]
-            for row in await self._fetch(sa.select(jobs.c.id).where(jobs.c.id.in_(some))):
-                unknown.discard(JobId(row.id))
-        return unknown
+            with_some = sa.select(jobs.c.id).where(jobs.c.id.in_(some), jobs.c.blobs_deleted.is_(False))
+            for row in await self._fetch(with_some):
+                without.discard(JobId(row.id))
+        return without
 
-    async def mark_blobs_deleted(self, job_ids: Sequence[JobId]) -> None:
-        statement = sa.update(jobs).where(jobs.c.id.in_(job_ids)).values(blobs_deleted=True)
-        await self._run(statement)
+    async def mark_blobs_deleted(self, deleted: Sequence[Job], *, by: str | None = None) -> set[JobId]:
+        def work(connection: sa.Connection) -> set[JobId]:
+            for job in deleted:
+                changed = connection.execute(_mark_deleted, {"job_id": job.id, "known": job.revocations})
+                if changed.rowcount == 1 and by is not None:
+                    audit_tail.append(connection, "result.deleted", job.id, by)
+            return {job.id for job in deleted if _is_marked(connection, job)}
+
+        return await self._write(work)
 
 
 def _end_attempt(connection: sa.Connection, job_id: JobId, number: int, outcome: AttemptOutcome) -> bool:
@@ -345,6 +388,22 @@ def _was_ended(
         statement = statement.join(attempts, attempts.c.job == jobs.c.id).where(
             jobs.c.attempts == number, attempts.c.number == number, attempts.c.outcome == outcome.value
         )
+    return connection.execute(statement).first() is not None
+
+
+def _was_revoked(connection: sa.Connection, job: Job) -> bool:
+    """Whether links to its result were revoked since it was read, and it is still kept."""
+    statement = sa.select(jobs.c.id).where(
+        jobs.c.id == job.id, jobs.c.revocations > job.revocations, jobs.c.blobs_deleted.is_(False)
+    )
+    return connection.execute(statement).first() is not None
+
+
+def _is_marked(connection: sa.Connection, job: Job) -> bool:
+    """Whether its blobs are marked as deleted, under the names that they have by this record of it."""
+    statement = sa.select(jobs.c.id).where(
+        jobs.c.id == job.id, jobs.c.revocations == job.revocations, jobs.c.blobs_deleted.is_(True)
+    )
     return connection.execute(statement).first() is not None
 
 

@@ -75,6 +75,15 @@ class JobStore(Protocol):
         """Remember that the job is to be cancelled; False if it has already ended."""
         ...
 
+    async def revoke_links(self, job: Job, *, by: str = FABRIC, times: int = 1) -> bool:
+        """Count one more revocation of the links to this job's result, if none was counted since it was read; False if it has no
+        result, or none any more.
+
+        Args:
+            times: how many more, for records that are behind the blobs.
+        """
+        ...
+
     async def current_attempt(self, job_id: JobId) -> Attempt | None:
         """The attempt without outcome, if there is one."""
         ...
@@ -85,19 +94,31 @@ class JobStore(Protocol):
         """Jobs that ended before then and whose blobs are not yet marked as deleted, oldest first."""
         ...
 
-    async def blobs_of(self, owner: UserName) -> list[JobId]:
+    async def blobs_of(self, owner: UserName) -> list[Job]:
         """The owner's jobs whose blobs are not yet marked as deleted."""
+        ...
+
+    async def revoked_results(self) -> list[Job]:
+        """Jobs whose result is kept, and the links to it were revoked."""
         ...
 
     async def forget_jobs(self, ended_before: float, limit: int = 500) -> int:
         """Delete records of jobs that ended before then and have no blobs any more; how many were deleted."""
         ...
 
-    async def unknown_jobs(self, job_ids: Collection[JobId]) -> set[JobId]:
-        """Those of the ids that no job has."""
+    async def without_blobs(self, job_ids: Collection[JobId]) -> set[JobId]:
+        """Those of the ids that no job has, or one whose blobs are marked as deleted."""
         ...
 
-    async def mark_blobs_deleted(self, job_ids: Sequence[JobId]) -> None: ...
+    async def mark_blobs_deleted(self, deleted: Sequence[Job], *, by: str | None = None) -> set[JobId]:
+        """Remember that these jobs have no blobs any more; which of them are so marked now.
+
+        Not those to whose results links were revoked since they were read: these have other names by now.
+
+        Args:
+            by: whose own act it is, for the audit log; None if their time was over.
+        """
+        ...
 
 
 class PeopleStore(Protocol):

@@ -12,24 +12,10 @@ from hypothesis import given
 from edif.blobs.store import BlobStore, job_of, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import OverLimit
-from tests.servers.radosgw import RadosGateway
-from tests.unit.blobs.factories import BlobFactory, chunks_of, files, s3
+from tests.unit.blobs.factories import BlobFactory, chunks_of
 
 NAME = payload_name("j1")
 LIMIT = 1_000_000
-
-
-@pytest.fixture(params=["files", "s3"], scope="module")
-def factory(request: pytest.FixtureRequest) -> BlobFactory:
-    if request.param == "files":
-        return files()
-    server: RadosGateway = request.getfixturevalue("radosgw")
-    return s3(server)
-
-
-@pytest.fixture
-def store(factory: BlobFactory, tmp_path: Path) -> BlobStore:
-    return factory.open(tmp_path)
 
 
 # -- put, size, read, delete ---------------------------------------------------------------------------
@@ -89,12 +75,56 @@ async def test_blob_is_there_when_the_store_is_opened_again(factory: BlobFactory
 
 async def test_names_are_those_of_all_blobs_and_say_whose_they_are(store: BlobStore) -> None:
     assert await store.names() == []
-    names = {payload_name("j-1"), payload_name("j2"), result_name("j-1", 1), result_name("j-1", 12)}
+    results = {result_name("j-1", 1), result_name("j-1", 12), result_name("j-1", 12, revocations=3)}
+    names = {payload_name("j-1"), payload_name("j2"), *results}
     for name in names:
         await store.put(name, chunks_of(b"x"), limit_bytes=LIMIT)
     found = await store.names()
     assert set(found) == names
-    assert sorted(map(job_of, found)) == ["j-1", "j-1", "j-1", "j2"]
+    assert sorted(map(job_of, found)) == ["j-1", "j-1", "j-1", "j-1", "j2"]
+
+
+# -- rename --------------------------------------------------------------------------------------------
+OLD, NEW = result_name("j1", 1), result_name("j1", 1, revocations=1)
+
+
+@pytest.mark.parametrize("size", [0, 1, 900_000])
+async def test_renamed_blob_is_there_under_its_new_name_alone(
+    store: BlobStore, factory: BlobFactory, tmp_path: Path, size: int
+) -> None:
+    content = bytes(index % 251 for index in range(size))
+    await store.put(OLD, chunks_of(content), limit_bytes=LIMIT)
+    await store.rename(OLD, NEW)
+    assert await store.read(NEW) == content
+    assert await store.size(OLD) is None
+    assert factory.everything(tmp_path) == {NEW: size}
+
+
+async def test_renaming_what_is_not_there_is_told_and_changes_nothing(store: BlobStore) -> None:
+    await store.put(NEW, chunks_of(b"new"), limit_bytes=LIMIT)
+    with pytest.raises(FileNotFoundError):
+        await store.rename(OLD, NEW)
+    assert await store.read(NEW) == b"new"
+
+
+async def test_renaming_replaces_what_has_the_name(
+    store: BlobStore, factory: BlobFactory, tmp_path: Path
+) -> None:
+    """A renaming that broke off may have made the copy already."""
+    await store.put(OLD, chunks_of(b"whole"), limit_bytes=LIMIT)
+    await store.put(NEW, chunks_of(b"x"), limit_bytes=LIMIT)
+    await store.rename(OLD, NEW)
+    assert await store.read(NEW) == b"whole"
+    assert factory.everything(tmp_path) == {NEW: 5}
+
+
+async def test_renamings_at_once_leave_the_blob_once(
+    store: BlobStore, factory: BlobFactory, tmp_path: Path
+) -> None:
+    await store.put(OLD, chunks_of(b"x" * 70_000), limit_bytes=LIMIT)
+    ends = await asyncio.gather(*(store.rename(OLD, NEW) for _ in range(8)), return_exceptions=True)
+    assert {type(end) for end in ends} <= {type(None), FileNotFoundError}
+    assert factory.everything(tmp_path) == {NEW: 70_000}
 
 
 # -- all or nothing ------------------------------------------------------------------------------------
@@ -238,6 +268,10 @@ async def test_bad_name_is_refused_everywhere(
         await store.read(name)
     with pytest.raises(ValueError, match="not a blob name"):
         await store.delete(name)
+    with pytest.raises(ValueError, match="not a blob name"):
+        await store.rename(name, NAME)
+    with pytest.raises(ValueError, match="not a blob name"):
+        await store.rename(NAME, name)
     assert factory.everything(tmp_path) == {}
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from obstore.exceptions import GenericError
 
-from edif.blobs import s3_requests
+from edif.blobs import s3_blobs, s3_requests
 from edif.blobs.s3_blobs import PART_BYTES, S3Blobs
 from edif.blobs.s3_requests import Bucket, Credentials
 from edif.blobs.store import result_name
@@ -132,6 +133,60 @@ async def test_link_is_valid_for_as_long_as_s3_allows_at_most(blobs: S3Blobs) ->
     assert "X-Amz-Expires=604800&" in (link := await blobs.link(NAME, 30 * 24 * 3600.0))
     async with httpx.AsyncClient() as client:
         assert (await client.get(link)).content == b"x"
+
+
+# -- renaming ----------------------------------------------------------------------------------------------
+RENAMED = result_name("j1", 1, revocations=1)
+
+
+async def test_link_to_a_name_that_a_blob_had_opens_nothing(blobs: S3Blobs) -> None:
+    await blobs.put(NAME, chunks_of(b"result"), limit_bytes=10)
+    before = await blobs.link(NAME, 60)
+    await blobs.rename(NAME, RENAMED)
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(before)).status_code == 404
+        assert (await client.get(before.replace(NAME, RENAMED))).status_code == 403
+        assert (await client.get(await blobs.link(RENAMED, 60))).content == b"result"
+
+
+@pytest.fixture
+def copies_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of what is larger than 5 GiB, which no test can afford."""
+    monkeypatch.setattr(s3_blobs, "_LARGEST_COPY_BYTES", 2 * PART_BYTES)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the service does not copy it")
+
+    monkeypatch.setattr(s3_blobs.obstore, "copy_async", refuse)
+
+
+@pytest.mark.usefixtures("copies_are_refused")
+async def test_what_is_too_large_for_a_copy_is_renamed_in_parts(
+    blobs: S3Blobs, radosgw: RadosGateway
+) -> None:
+    await blobs.put(NAME, chunks_of(LARGE), limit_bytes=len(LARGE))
+    await blobs.rename(NAME, RENAMED)
+    assert await blobs.read(RENAMED) == LARGE
+    assert radosgw.objects(blobs.bucket.name) == {f"some/fabric/{RENAMED}": len(LARGE)}
+
+
+@pytest.mark.usefixtures("copies_are_refused")
+async def test_renaming_in_parts_that_breaks_off_loses_nothing(
+    blobs: S3Blobs, radosgw: RadosGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await blobs.put(NAME, chunks_of(LARGE), limit_bytes=len(LARGE))
+    real = s3_blobs.obstore.get_range_async
+
+    async def breaks_off(store: object, name: str, *, start: int, end: int) -> object:
+        if start >= 2 * PART_BYTES:
+            raise GenericError("the store does not answer")
+        return await real(store, name, start=start, end=end)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(s3_blobs.obstore, "get_range_async", breaks_off)
+    with pytest.raises(BlobsUnavailable):
+        await blobs.rename(NAME, RENAMED)
+    assert radosgw.unfinished_uploads(blobs.bucket.name) == []
+    assert radosgw.objects(blobs.bucket.name) == {f"some/fabric/{NAME}": len(LARGE)}
 
 
 # -- which store it is -----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -73,8 +74,8 @@ def serving(*faults: Callable[[Server], None]) -> Iterator[str]:
 
 def fetch(url: str, renewed: list[str]) -> bytes:
     def renew() -> str:
-        renewed.append(url)
-        return url
+        renewed.append(f"{url}/{len(renewed) + 1}")
+        return renewed[-1]
 
     with httpx.Client(trust_env=False) as http:
         download = Download(http, url, len(CONTENT), renew, say=lambda _: None, progress=lambda _: None)
@@ -104,15 +105,44 @@ def test_a_refused_link_is_renewed_once_for_each_refusal() -> None:
     assert len(renewed) == 1
 
 
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_link_that_leads_to_nothing_any_more_is_renewed(status: int, later: bool) -> None:
+    """Links were revoked; a bucket says no more of it than that there is nothing."""
+    renewed: list[str] = []
+    with serving(*([Server.part] if later else []), lambda server: server.refuse(status)) as url:
+        assert fetch(url, renewed) == CONTENT
+    assert len(renewed) == 1
+
+
+def test_links_that_are_revoked_again_and_again_while_something_comes_are_renewed_each_time() -> None:
+    renewed: list[str] = []
+    faults: list[Callable[[Server], None]] = []
+    for missing in (3000, 2000, 1000):
+        faults += [partial(Server.part, shorter_by=missing), lambda server: server.refuse(404)]
+    with serving(*faults) as url:
+        assert fetch(url, renewed) == CONTENT
+    assert len(renewed) == 3
+
+
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_fresh_link_that_leads_to_nothing_is_the_end(status: int, later: bool) -> None:
+    renewed: list[str] = []
+    nothing = [lambda server: server.refuse(status)] * 100
+    with serving(*([Server.part] if later else []), *nothing) as url, pytest.raises(EdifError) as caught:
+        fetch(url, renewed)
+    assert caught.value.kind is errors.RESULT_GONE
+    assert len(renewed) == 1
+
+
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        (lambda server: server.refuse(404), errors.RESULT_GONE),
-        (lambda server: server.refuse(410), errors.RESULT_GONE),
         (lambda server: server.all_of_it(), errors.RESULT_DAMAGED),
         (lambda server: server.refuse(416), errors.RESULT_DAMAGED),
     ],
-    ids=["not found", "gone", "no ranges", "another size"],
+    ids=["no ranges", "another size"],
 )
 @pytest.mark.parametrize("later", [False, True])
 def test_what_will_not_get_better_is_told(

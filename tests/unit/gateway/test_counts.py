@@ -1,6 +1,7 @@
 """What the gateway counts for users and groups is what is on record, whatever happens to jobs, people and results."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -137,6 +138,19 @@ class Site:
     async def results_are_retired(self) -> None:
         await retire_some(self.records, self.blobs, AT_ONCE, self.fabric.result_retired, time.time())
 
+    async def links_are_revoked(self) -> None:
+        if job := await self._an_ended_job():
+            with contextlib.suppress(Refused):
+                await self.fabric.revoke_links(job, job.owner)
+
+    async def result_is_deleted(self) -> None:
+        if job := await self._an_ended_job():
+            await self.fabric.delete_result(job, job.owner)
+
+    async def _an_ended_job(self) -> Job | None:
+        found = await self.records.jobs(states=sorted(FINAL_STATES))
+        return self.die.choice(found) if found else None
+
     async def gateway_dies(self) -> None:
         await self.stop()
         await self.start(*self.die.choice([(ONE, TWO), (ONE, TWO), (ONE,)]))
@@ -218,6 +232,8 @@ def own_events(site: Site) -> list[Callable[[], Awaitable[None]]]:
         site.agent_leaves,
         site.replica_dies,
         site.results_are_retired,
+        site.links_are_revoked,
+        site.result_is_deleted,
         site.gateway_dies,
         site.user_changes_group,
         site.user_is_removed,

@@ -12,7 +12,14 @@ from edif.core import errors
 from edif.core.errors import StoreUnavailable
 from edif.core.ids import ANONYMOUS, JobId, ModelId
 from edif.core.job import Ending, Extras, Job, JobState
-from edif.gateway.retention import Deleted, Retention, keep_tidy, retire_some, sweep_strays
+from edif.gateway.retention import (
+    Deleted,
+    Retention,
+    delete_blobs,
+    keep_tidy,
+    retire_some,
+    sweep_strays,
+)
 from edif.records.sql_store import SqlRecordStore
 
 
@@ -47,6 +54,24 @@ async def test_payload_of_an_ended_job_goes_and_its_result_stays(
     _put(blobs, payload_name("j-ended"), result_name("j-ended", 1))
     await sweep_strays(records, blobs)
     assert await blobs.names() == [result_name("j-ended", 1)]
+
+
+async def test_blobs_of_a_job_that_has_none_any_more_go(records: SqlRecordStore, blobs: FileBlobs) -> None:
+    """They were renamed by one process while another one deleted them."""
+    await records.add_job(_job("j-deleted"))
+    await records.end_job(JobId("j-deleted"), Ending(JobState.FAILED), now=2.0, attempt=None, outcome=None)
+    await records.mark_blobs_deleted([_job("j-deleted")])
+    _put(blobs, result_name("j-deleted", 1, 1))
+    await sweep_strays(records, blobs)
+    assert await blobs.names() == []
+
+
+@pytest.mark.parametrize("name", [result_name("j1", 2, 4), result_name("j1", 2, 5), result_name("j1", 1)])
+async def test_a_result_is_deleted_under_whatever_name_it_lies(blobs: FileBlobs, name: str) -> None:
+    others = [result_name("j2", 2, 4), payload_name("j2")]
+    _put(blobs, payload_name("j1"), name, *others)
+    await delete_blobs(blobs, replace(_job("j1"), attempts=2, revocations=5))
+    assert sorted(await blobs.names()) == sorted(others)
 
 
 async def test_a_store_without_jobs_deletes_nothing(records: SqlRecordStore, blobs: FileBlobs) -> None:

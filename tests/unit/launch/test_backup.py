@@ -136,6 +136,28 @@ def test_a_blob_that_goes_meanwhile_is_not_missed(folder: DataFolder, tmp_path: 
     assert restore(tmp_path / "b.tar.zst", DataFolder(tmp_path / "again")).blobs == 2
 
 
+@pytest.mark.parametrize(("revoked", "lies"), [(0, 0), (0, 1), (0, 3), (2, 1), (2, 2), (2, 4)])
+def test_a_result_is_in_it_under_the_name_that_its_records_know(
+    folder: DataFolder, tmp_path: Path, revoked: int, lies: int
+) -> None:
+    """Links to it may have been revoked since its records were copied, or a gateway have died in that."""
+
+    async def revoke() -> None:
+        store = await open_store(folder.root)
+        for _ in range(revoked):
+            job = await store.job(JobId("j-done"))
+            assert job is not None
+            assert await store.revoke_links(job)
+        await store.close()
+
+    asyncio.run(revoke())
+    (folder.blobs / "result/j-done-1").rename(folder.blobs / result_name("j-done", 1, lies))
+    take(folder, tmp_path / "b.tar.zst", results=True)
+    restore(tmp_path / "b.tar.zst", DataFolder(tmp_path / "again"))
+    results = {name for name in names_in(tmp_path / "again") if name.startswith("blobs/result")}
+    assert results == {f"blobs/{result_name('j-done', 1, revoked)}"}
+
+
 def test_a_job_that_ends_while_it_is_copied_is_restored_with_its_payload(
     folder: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

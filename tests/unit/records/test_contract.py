@@ -190,11 +190,15 @@ async def test_a_cancel_is_remembered_until_the_job_ends(store: RecordStore) -> 
 
 
 @pytest.mark.parametrize("number", [0, 3, 1300])
-async def test_unknown_jobs_are_those_that_were_never_recorded(store: RecordStore, number: int) -> None:
-    job = a_job()
-    await store.add_job(job)
+async def test_without_blobs_are_jobs_that_were_never_recorded_or_lost_them(
+    store: RecordStore, number: int
+) -> None:
+    job, deleted = a_job(), a_job()
+    for each in (job, deleted):
+        await store.add_job(each)
+    await store.mark_blobs_deleted([deleted])
     never = {JobId(f"never-{n}") for n in range(number)}
-    assert await store.unknown_jobs({job.id, *never}) == never
+    assert await store.without_blobs({job.id, deleted.id, *never}) == {deleted.id, *never}
 
 
 async def test_unfinished_jobs_have_no_upper_number(store: RecordStore) -> None:
@@ -584,10 +588,87 @@ async def test_expired_blobs_are_those_of_jobs_that_ended_before_oldest_first(st
         await store.end_job(job.id, an_ending(), now=ended, attempt=1, outcome=AttemptOutcome.COMPLETED)
     assert [job.id for job in await store.expired_blobs(30.0)] == [jobs[1].id, jobs[2].id]
     assert [job.id for job in await store.expired_blobs(99.0, limit=1)] == [jobs[1].id]
-    await store.mark_blobs_deleted([jobs[1].id])
+    assert await store.mark_blobs_deleted([jobs[1]]) == {jobs[1].id}
     assert [job.id for job in await store.expired_blobs(99.0)] == [jobs[2].id, jobs[0].id]
-    await store.mark_blobs_deleted([])
+    assert await store.mark_blobs_deleted([]) == set()
     assert [job.id for job in await store.expired_blobs(99.0)] == [jobs[2].id, jobs[0].id]
+
+
+# -- links to results ------------------------------------------------------------------------------------
+async def with_result(store: RecordStore) -> Job:
+    """A job that has completed, as it is on record."""
+    job = await running(store)
+    ending = an_ending(result_bytes=7)
+    await store.end_job(job.id, ending, now=5.0, attempt=1, outcome=AttemptOutcome.COMPLETED)
+    return await found(store, job)
+
+
+async def found(store: RecordStore, job: Job) -> Job:
+    on_record = await store.job(job.id)
+    assert on_record is not None
+    return on_record
+
+
+async def acts(store: RecordStore, job: Job) -> list[tuple[str, str]]:
+    records = await store.audit(about=job.id)
+    return [(each.entry.action, each.entry.actor) for each in records if "result" in each.entry.action]
+
+
+async def test_revocations_are_counted_one_by_one(store: RecordStore) -> None:
+    first = await with_result(store)
+    assert await store.revoked_results() == []
+    assert await store.revoke_links(first, by="user:u1")
+    second = await found(store, first)
+    assert second == replace(first, revocations=1)
+    assert await store.revoke_links(second, by="user:u2")
+    assert (await found(store, first)).revocations == 2
+    assert await acts(store, first) == [
+        ("result.links_revoked", "user:u1"),
+        ("result.links_revoked", "user:u2"),
+    ]
+    assert await store.revoked_results() == [replace(first, revocations=2)]
+
+
+async def test_a_revocation_asked_for_again_or_by_two_at_once_is_counted_once(store: RecordStore) -> None:
+    job = await with_result(store)
+    assert await asyncio.gather(*(store.revoke_links(job) for _ in range(5))) == [True] * 5
+    assert (await found(store, job)).revocations == 1
+    assert len(await acts(store, job)) == 1
+
+
+async def test_only_a_result_that_is_kept_has_links_to_revoke(store: RecordStore) -> None:
+    waits, runs, failed, gone = a_job(), await running(store), await running(store), await with_result(store)
+    await store.add_job(waits)
+    await store.end_job(
+        failed.id, an_ending(JobState.FAILED), now=5.0, attempt=1, outcome=AttemptOutcome.FAILED
+    )
+    await store.mark_blobs_deleted([gone])
+    for job in (waits, runs, failed, gone, a_job()):
+        on_record = await store.job(job.id) or job
+        assert not await store.revoke_links(on_record)
+        assert await store.job(job.id) in (on_record, None)
+        assert await acts(store, job) == []
+
+
+async def test_blobs_that_got_other_names_meanwhile_are_not_marked_as_deleted(store: RecordStore) -> None:
+    stale, other = await with_result(store), await with_result(store)
+    await store.revoke_links(stale)
+    assert await store.mark_blobs_deleted([stale, other]) == {other.id}
+    assert await store.without_blobs([stale.id, other.id]) == {other.id}
+    now = await found(store, stale)
+    assert await store.mark_blobs_deleted([now]) == {stale.id}
+    assert await store.revoked_results() == []
+    assert not await store.revoke_links(now)
+    assert not await store.revoke_links(stale), "what was revoked then is not kept any more"
+
+
+async def test_a_deletion_is_in_the_log_once_if_somebody_asked_for_it(store: RecordStore) -> None:
+    asked, retired = await with_result(store), await with_result(store)
+    for _ in range(2):
+        assert await store.mark_blobs_deleted([asked], by="user:u1") == {asked.id}
+        assert await store.mark_blobs_deleted([retired]) == {retired.id}
+    assert await acts(store, asked) == [("result.deleted", "user:u1")]
+    assert await acts(store, retired) == []
 
 
 # -- users and keys ------------------------------------------------------------------------------------

@@ -203,7 +203,8 @@ async def test_every_write_in_doubt_is_told_as_such_and_may_be_asked_again(
         (lambda: store.ask_cancel(one.id), True),
         (lambda: store.end_job(one.id, an_ending(description="Done."), **ended), True),  # type: ignore[arg-type]
         (lambda: store.end_job(two.id, an_ending(), now=6.0, attempt=None, outcome=None), True),
-        (lambda: store.mark_blobs_deleted([one.id]), None),
+        (lambda: store.revoke_links(one, by="user:u1"), True),
+        (lambda: store.mark_blobs_deleted([replace(one, revocations=1)], by="user:u1"), {one.id}),
         (lambda: store.add_user(user), True),
         (lambda: store.add_key(key), None),
         (lambda: store.revoke_key("id", 7.0), True),

@@ -43,7 +43,7 @@ async def _main(url: str, folder: Path, round_: str) -> None:
         tell("key", f"k{label}"[:20], "added")
         await store.revoke_key(f"k{label}"[:20], 2.0)
         tell("key", f"k{label}"[:20], "revoked")
-        await store.mark_blobs_deleted([job.id])
+        await store.mark_blobs_deleted([job])
         tell("blobs", job.id, "deleted")
 
 
