@@ -114,8 +114,8 @@ async def test_connected_client_fetches_in_checked_pieces_and_asks_anew_when_the
 
 async def test_kept_values_go_by_the_bucket(client: Replayer, radosgw: RadosGateway, bucket: str) -> None:
     keeper = await check_kept_values(client)
-    assert f"{keeper}-1" in names(radosgw, bucket, "kept")
-    radosgw.request("DELETE", bucket, f"{PREFIX}/kept/{keeper}-1")
+    assert f"{keeper}-1-r1" in names(radosgw, bucket, "kept")
+    radosgw.request("DELETE", bucket, f"{PREFIX}/kept/{keeper}-1-r1")
     assert (await client.get(f"/edif/v1/jobs/{keeper}/kept")).json()["code"] == "kept_gone"
 
 

@@ -29,7 +29,7 @@ async def use(client: Replayer, keeper: str) -> Outcome:
 
 
 async def check_kept_values(client: Replayer) -> str:
-    """What was kept can be fetched by ranges and used; the id of the job that keeps it."""
+    """What was kept can be fetched by ranges and used, also after links to it were revoked; the id of the job that keeps it."""
     keeper = (await keep(client)).id
     told = (await client.get(f"/edif/v1/jobs/{keeper}/kept")).json()
     assert told["size_bytes"] == KEPT_BYTES
@@ -37,7 +37,11 @@ async def check_kept_values(client: Replayer) -> str:
         part = await http.get(told["url"], headers={"range": f"bytes={NUMBERS * 4 - 8}-{NUMBERS * 4 + 3}"})
     assert part.status_code == 206
     assert struct.unpack("<3f", part.content) == (NUMBERS - 2, NUMBERS - 1, 1.0)
-    for _ in range(2):  # it is used again and again
+    for revoked in (False, True):  # it is used again and again
+        if revoked:
+            assert (await client.own("POST", f"jobs/{keeper}/revoke-links")).status_code == 200
+            async with httpx.AsyncClient() as http:
+                assert (await http.get(told["url"])).status_code in (403, 404)
         used = await use(client, keeper)
         assert used.status == "COMPLETED", used.description
         assert used.result is not None

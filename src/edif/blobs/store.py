@@ -105,7 +105,7 @@ def result_name(job_id: str, attempt: int, revocations: int = 0) -> str:
 
     Its result gets another one whenever the links to it are revoked: see :mod:`edif.blobs.revoking`.
     """
-    return f"result/{job_id}-{attempt}" + (f"-r{revocations}" if revocations else "")
+    return f"result/{_of_attempt(job_id, attempt, revocations)}"
 
 
 def result_of(job: Job) -> str:
@@ -116,9 +116,18 @@ def result_of(job: Job) -> str:
 _OF_ATTEMPT = re.compile(r"(?:result|kept)/(.+)-[0-9]+(?:-r([0-9]+))?")
 
 
-def kept_name(job_id: str, attempt: int) -> str:
-    """The values that this attempt keeps on the fabric."""
-    return f"kept/{job_id}-{attempt}"
+def kept_name(job_id: str, attempt: int, revocations: int = 0) -> str:
+    """The values that this attempt keeps on the fabric; they are renamed with the result."""
+    return f"kept/{_of_attempt(job_id, attempt, revocations)}"
+
+
+def kept_of(job: Job) -> str:
+    """The name of the values that a job is on record with."""
+    return kept_name(job.id, job.attempts, job.revocations)
+
+
+def _of_attempt(job_id: str, attempt: int, revocations: int) -> str:
+    return f"{job_id}-{attempt}" + (f"-r{revocations}" if revocations else "")
 
 
 def job_of(name: str) -> JobId:
@@ -131,6 +140,6 @@ def job_of(name: str) -> JobId:
 
 
 def revocations_of(name: str) -> int:
-    """How often links to the result were revoked when it got this name."""
+    """How often links to a result or kept values were revoked when they got this name."""
     found = _OF_ATTEMPT.fullmatch(name)
     return 0 if found is None else int(found[2] or 0)

@@ -150,7 +150,7 @@ class Job:
         self._connection.api.cancel(self.id)
 
     def revoke_links(self) -> None:
-        """Have no link to its result that was made until now open it any more. This program and others that are connected with
+        """Have no link to its result, or to what it keeps, that was made until now open it any more. This program and others that are connected with
         your key go on with fresh ones; a download that has begun may end.
 
         Raises:
@@ -159,7 +159,7 @@ class Job:
         self._connection.api.revoke_links(self.id)
 
     def delete_result(self) -> None:
-        """Have the fabric delete its result now, for good. What was downloaded stays in this program.
+        """Have the fabric delete its result now, and what it keeps, for good. What was downloaded stays in this program.
 
         Raises:
             EdifError: it has not ended.

@@ -10,7 +10,7 @@ import structlog
 
 from edif import faults
 from edif.blobs.links import Links, LinkSigner
-from edif.blobs.store import kept_name, payload_name, result_name
+from edif.blobs.store import kept_name, kept_of, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import EdifError, StoreUnavailable
 from edif.core.ids import JobId
@@ -163,7 +163,7 @@ class Conductor:
     async def _kept_blob(self, job_id: JobId, valid_s: float) -> link.KeptBlob:
         """What that job keeps. That it did was checked when the job that uses it came; the agent finds out if it is gone."""
         job = await durably(partial(self._records.job, job_id))
-        name = kept_name(job_id, 0 if job is None else job.attempts)
+        name = kept_name(job_id, 0) if job is None else kept_of(job)
         return link.KeptBlob(job_id, name, await self._links.link(name, valid_s))
 
     async def fail(

@@ -129,6 +129,7 @@ class Fabric:
                 active=self._active,
                 agents=self._agents,
                 entitlements=self._entitlements,
+                results=self._results,
             ),
             records=records,
             catalogue=catalogue,
@@ -269,8 +270,7 @@ class Fabric:
         Raises:
             NotFound: it keeps nothing, or not any more.
         """
-        await self._results.check_kept(job)
-        return await self._results.kept_link(job, base_url)
+        return await self._results.kept_link(await self._results.check_kept(job), base_url)
 
     async def follow(self, job_id: str, subscriber: Subscriber, base_url: str) -> StatusFrame:
         """The last status of a job of this subscriber's owner; whatever comes after it is told there from now on."""

@@ -3,19 +3,22 @@
 import asyncio
 import contextlib
 import time
+from functools import partial
 
 import structlog
 
 from edif import faults
 from edif.blobs.store import BlobStore, kept_name, result_name
+from edif.core import errors
 from edif.core.errors import BlobsUnavailable
 from edif.core.ids import AgentId, JobId, ReplicaId
-from edif.core.job import AttemptOutcome, ClientStatus, Ending, JobState
+from edif.core.job import AttemptOutcome, ClientStatus, Ending, Job, JobState
 from edif.faults import Point
 from edif.gateway.active import ActiveJob, ActiveJobs
 from edif.gateway.agents import AgentLinks
-from edif.gateway.conductor import Conductor
+from edif.gateway.conductor import Conductor, durably
 from edif.gateway.entitlements import Entitlements
+from edif.gateway.telling import Results
 from edif.scheduler import events as ev
 from edif.wire import link
 
@@ -33,7 +36,9 @@ class Hearing:
         active: ActiveJobs,
         agents: AgentLinks,
         entitlements: Entitlements,
+        results: Results,
     ) -> None:
+        self._results = results
         self._conductor = conductor
         self._scheduler = conductor.scheduler
         self._blobs = blobs
@@ -96,7 +101,7 @@ class Hearing:
         active = self._current(message.job, message.attempt)
         if active is not None:
             faults.point(Point.END_HEARD)
-            outcome = await self._believed_outcome(message)
+            outcome = await self._believed_outcome(active.job, message)
             if outcome is AttemptOutcome.LOST:
                 log.warning(
                     "fabric.attempt_lost", job=job_id, attempt=message.attempt, reason=message.sentence
@@ -119,10 +124,13 @@ class Hearing:
         for event in self._entitlements.spent(owner, now):
             await self._conductor.decide(event)
 
-    async def _believed_outcome(self, message: link.AttemptEnded) -> AttemptOutcome:
-        """What the agent says, but a completed attempt without a result in the store is a lost one."""
+    async def _believed_outcome(self, job: Job, message: link.AttemptEnded) -> AttemptOutcome:
+        """What the agent says, but a completed attempt without a result in the store is a lost one, and so is one that missed kept
+        values because links to them were revoked in that moment.
+        """
         if message.outcome is not AttemptOutcome.COMPLETED:
-            return message.outcome
+            gone = message.error_code == errors.KEPT_GONE.code
+            return AttemptOutcome.LOST if gone and await self._renamed(job) else message.outcome
         names = [result_name(message.job, message.attempt)]
         if message.kept_bytes is not None:
             names.append(kept_name(message.job, message.attempt))
@@ -133,3 +141,8 @@ class Hearing:
                     log.error("fabric.result_missing", job=message.job, attempt=message.attempt, blob=name)
                     return AttemptOutcome.LOST
         return message.outcome
+
+    async def _renamed(self, job: Job) -> bool:
+        with contextlib.suppress(BlobsUnavailable):
+            return await durably(partial(self._results.renamed_meanwhile, job.extras.uses))
+        return False

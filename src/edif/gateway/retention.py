@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from edif.blobs.revoking import end_revocation, name_before
+from edif.blobs.revoking import end_revocation, names, names_before
 from edif.blobs.store import (
     BlobStore,
     job_of,
     kept_name,
     payload_name,
     result_name,
-    result_of,
     revocations_of,
 )
 from edif.core.job import MAX_ATTEMPTS, Job
@@ -91,12 +90,11 @@ async def retire_some(
 
 async def delete_blobs(blobs: BlobStore, job: Job) -> None:
     """Delete the payload and every result of a job, under whatever names they may lie by this record of it, and what it keeps."""
-    names = [payload_name(job.id)]
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        names += [result_name(job.id, attempt), kept_name(job.id, attempt)]
-    if job.revocations:
-        names += filter(None, (name_before(job), result_of(job)))
-    for name in names:
+    of_attempts = (
+        name(job.id, attempt) for attempt in range(1, MAX_ATTEMPTS + 1) for name in (result_name, kept_name)
+    )
+    renamed = [*names_before(job), *names(job)] if job.revocations else []
+    for name in (payload_name(job.id), *of_attempts, *renamed):
         await blobs.delete(name)
 
 
@@ -108,12 +106,12 @@ async def sweep_strays(records: RecordStore, blobs: BlobStore) -> None:
     Only before the gateway takes requests, else it would meet uploads that are about to be recorded. A store
     without any job deletes nothing: someone may have put an empty one beside blobs that are still wanted.
     """
-    names = await blobs.names()
-    await _end_revocations(records, blobs, names)
-    without = await records.without_blobs({job_of(name) for name in names})
+    listed = await blobs.names()
+    await _end_revocations(records, blobs, listed)
+    without = await records.without_blobs({job_of(name) for name in listed})
     unfinished = {job.id for job in await records.unfinished_jobs()}
-    unwanted = {payload_name(job_of(name)) for name in names if job_of(name) not in unfinished}
-    strays = [name for name in names if job_of(name) in without or name in unwanted]
+    unwanted = {payload_name(job_of(name)) for name in listed if job_of(name) not in unfinished}
+    strays = [name for name in listed if job_of(name) in without or name in unwanted]
     if not strays:
         return
     if not await records.jobs(limit=1):
@@ -124,19 +122,19 @@ async def sweep_strays(records: RecordStore, blobs: BlobStore) -> None:
     log.info("gateway.strays_swept", blobs=len(strays))
 
 
-async def _end_revocations(records: RecordStore, blobs: BlobStore, names: list[str]) -> None:
+async def _end_revocations(records: RecordStore, blobs: BlobStore, listed: list[str]) -> None:
     """Links that were revoked open no result, whatever the gateway before this one met when it renamed it.
 
     Records that were brought back from a copy may be behind the blobs: they learn of the revocations since.
     """
     revoked = {job.id: job for job in await records.revoked_results()}
-    for name in filter(revocations_of, names):
+    for name in filter(revocations_of, listed):
         job = revoked.get(job_of(name)) or await records.job(job_of(name))
         missed = 0 if job is None else revocations_of(name) - job.revocations
         if job is not None and missed > 0 and await records.revoke_links(job, times=missed):
             revoked[job.id] = replace(job, revocations=revocations_of(name))
             log.warning("gateway.revocations_learned", job=job.id, revocations=revocations_of(name))
-    for name in names:
+    for name in listed:
         job = revoked.get(job_of(name))
-        if job is not None and name == name_before(job):
+        if job is not None and name in names_before(job):
             await end_revocation(blobs, job)

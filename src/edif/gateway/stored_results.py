@@ -5,8 +5,8 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from edif import faults
-from edif.blobs.revoking import end_revocation
-from edif.blobs.store import BlobStore, job_of, result_of
+from edif.blobs.revoking import end_revocation, names
+from edif.blobs.store import BlobStore, job_of
 from edif.core import errors
 from edif.core.errors import AuthRefused, BlobsUnavailable, NotFound, Refused
 from edif.core.ids import JobId
@@ -33,7 +33,8 @@ class StoredResults:
         return self._turns.setdefault(job_id, asyncio.Lock())
 
     async def revoke_links(self, job: Job, by: str) -> Job:
-        """No link that was made until now opens the job's result when this returns; downloads that have begun may end.
+        """No link that was made until now opens the job's result, or what it keeps, when this returns; downloads that have begun
+        may end.
 
         Raises:
             Refused: the job has no result: it has not ended, or not well.
@@ -89,8 +90,8 @@ class StoredResults:
 
     async def why_gone(self, name: str) -> Refused:
         """What is told to who comes with a good link to this name, under which there is no blob."""
-        job = await self._records.job(job_of(name)) if name.startswith("result/") else None
-        if job is not None and name != result_of(job) and await self._kept(job.id):
+        job = None if name.startswith("payload/") else await self._records.job(job_of(name))
+        if job is not None and name not in names(job) and await self._kept(job.id):
             return AuthRefused(
                 errors.LINK_INVALID,
                 "This link was revoked.",

@@ -2,11 +2,11 @@
 
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from edif.blobs.links import Links
-from edif.blobs.revoking import result_size
-from edif.blobs.store import BlobStore, kept_name, result_of
+from edif.blobs.revoking import Name, present_size
+from edif.blobs.store import BlobStore, kept_of, result_of
 from edif.core import errors
 from edif.core.errors import BlobsUnavailable, NotFound
 from edif.core.ids import JobId, ModelId, UserName
@@ -53,34 +53,49 @@ class Results:
         return await self._link(result_of(job), base_url)
 
     async def kept_link(self, job: Job, base_url: str) -> str:
-        return await self._link(kept_name(job.id, job.attempts), base_url)
+        return await self._link(kept_of(job), base_url)
 
     async def _link(self, name: str, base_url: str) -> str:
         link = await self._links.link(name, LINK_VALID_S)
         return base_url + link if link.startswith("/") else link
 
-    async def check_kept(self, job: Job) -> None:
-        """
+    async def check_kept(self, job: Job) -> Job:
+        """The job by its present record.
+
         Raises:
             NotFound: the job keeps no values, or not any more.
         """
         if job.kept_bytes is None:
             raise NotFound(errors.KEPT_GONE, f"The job {job.id} keeps no values on the fabric.")
-        if await self._blobs.size(kept_name(job.id, job.attempts)) is None:
+        found = await self._found(kept_of, job)
+        if found is None:
             raise NotFound(errors.KEPT_GONE, f"The values that job {job.id} kept are not there any more.")
+        return found
+
+    async def _found(self, name: Name, job: Job) -> Job | None:
+        """The job by a record that has the present name of what is asked for; None if that is not kept any more."""
+        while await present_size(self._blobs, name, job) is None:
+            now = await self._record(job.id)
+            if now is None or now.revocations <= job.revocations:
+                return None
+            job = now  # it was given another name meanwhile
+        return job
+
+    async def renamed_meanwhile(self, uses: Sequence[str]) -> bool:
+        """Whether all is there that these jobs keep, and some of it may have been called otherwise when somebody missed it."""
+        jobs = [await self._record(JobId(used)) for used in uses]
+        there = [job for job in jobs if job is not None and await self._found(kept_of, job) is not None]
+        return len(there) == len(jobs) and any(job.revocations for job in there)
 
     async def frame(self, job: Job, base_url: str) -> StatusFrame:
         """The last status of a job as it is on record, with a fresh link when there is a result."""
         if job.state is not JobState.COMPLETED:
             return StatusFrame(job.id, _STATUS_OF_STATE[job.state], job.description, meta=job.meta or None)
-        while await result_size(self._blobs, job) is None:
-            now = await self._record(job.id)
-            if now is not None and now.revocations > job.revocations:  # it was given another name meanwhile
-                job = now
-                continue
+        found = await self._found(result_of, job)
+        if found is None:
             gone = NotFound(errors.RESULT_GONE, "This job's result is no longer kept.")
             return StatusFrame(job.id, ClientStatus.ERROR, gone.detail, meta=job.meta)
-        link = await self.link(job, base_url)
+        link = await self.link(found, base_url)
         return StatusFrame(job.id, ClientStatus.COMPLETED, job.description, link, job.meta)
 
     async def tell(self, active: ActiveJob, ending: Ending) -> None:

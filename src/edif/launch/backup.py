@@ -16,7 +16,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -24,7 +24,8 @@ import msgspec
 import zstandard
 
 from edif import __version__
-from edif.blobs.store import kept_name, payload_name, result_name, result_of
+from edif.blobs.revoking import Name
+from edif.blobs.store import kept_of, payload_name, result_of
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.core.job import Job, JobState
@@ -136,11 +137,11 @@ def _write(folder: DataFolder, records: Path, payloads: Path, file: IO[bytes], *
         for pattern in _SECRETS:
             members += [(str(path.relative_to(folder.root)), [path]) for path in folder.root.glob(pattern)]
         members += [(f"blobs/{payload_name(job.id)}", [payloads / job.id]) for job in unfinished]
-        members += [(f"blobs/{result_of(job)}", _places(folder.blobs, job)) for job in completed if results]
+        wanted: list[tuple[Name, Job]] = [(result_of, job) for job in completed if results]
         used = {used for job in unfinished for used in job.extras.uses}
         keepers = [job for job in completed if job.kept_bytes is not None and (results or job.id in used)]
-        names = [kept_name(job.id, job.attempts) for job in keepers]
-        members += [(f"blobs/{name}", [folder.blobs / name]) for name in names]
+        wanted += [(kept_of, job) for job in keepers]
+        members += [(f"blobs/{name(job)}", _places(folder.blobs, name, job)) for name, job in wanted]
         for name, paths in members:
             for path in paths:
                 with suppress(FileNotFoundError):  # retired meanwhile, or renamed
@@ -152,10 +153,10 @@ def _write(folder: DataFolder, records: Path, payloads: Path, file: IO[bytes], *
     return Contents(jobs, sum(name.startswith("blobs/") for name in digests), size)
 
 
-def _places(blobs: Path, job: Job) -> list[Path]:
-    """Where the job's result may lie by now, whatever was revoked since the records were copied: upwards, as it is renamed."""
+def _places(blobs: Path, name: Name, job: Job) -> list[Path]:
+    """Where the job's blob may lie by now, whatever was revoked since the records were copied: upwards, as it is renamed."""
     revocations = range(max(job.revocations - 1, 0), job.revocations + _REVOKED_MEANWHILE)
-    return [blobs / result_name(job.id, job.attempts, each) for each in revocations]
+    return [blobs / name(replace(job, revocations=each)) for each in revocations]
 
 
 async def _jobs_worth(records: Path) -> tuple[int, list[Job], list[Job]]:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from edif.blobs.file_blobs import FileBlobs
-from edif.blobs.store import result_name
+from edif.blobs.store import kept_name, kept_of, result_name
 from edif.core import errors
 from edif.core.errors import StoreUnavailable
 from edif.core.ids import ANONYMOUS, JobId, ModelId, UserName, new_job_id
-from edif.core.job import AttemptOutcome, Job, JobState
+from edif.core.job import AttemptOutcome, Extras, Job, JobState
 from edif.core.users import Role, User
 from edif.gateway.fabric import Fabric
 from edif.gateway.subscribers import Subscriber
@@ -115,6 +115,48 @@ async def test_who_comes_back_on_another_socket_hears_of_the_job_from_then_on(
     assert late.status == "COMPLETED"
     assert late.data is not None
     assert late.data.startswith("http://here/")
+
+
+@pytest.mark.parametrize(("revoked", "there"), [(True, True), (True, False), (False, False), (False, True)])
+async def test_a_try_that_missed_kept_values_because_they_were_just_renamed_is_made_again(
+    agent: AgentStub,
+    fabric: Fabric,
+    records: SqlRecordStore,
+    blobs: FileBlobs,
+    revoked: bool,
+    there: bool,
+) -> None:
+    """Links to them were revoked between the order to use them and their opening; what is gone, is gone."""
+    agent.join()
+    keeper = await accept(fabric)
+    agent.say(link.ReplicaReady((await agent.hears(link.StartReplica)).replica, 1.0, 10))
+    await agent.hears(link.RunAttempt)
+    for name in (result_name(keeper, 1), kept_name(keeper, 1)):
+        blobs.path(name).write_bytes(b"values")
+    done = AttemptOutcome.COMPLETED
+    agent.say(link.AttemptEnded(keeper, 1, done, None, "", "", link.Usage(), 6, "0" * 64, kept_bytes=6))
+    await agent.hears(link.OutcomeRecorded)
+    user = Job(new_job_id(), ANONYMOUS, ONE, "key", False, {}, 1, time.time(), extras=Extras(uses=(keeper,)))
+    await fabric.accept(user, subscriber=None, base_url="", received=time.monotonic())
+    run = await agent.hears(link.RunAttempt, 2)
+    assert [blob.name for blob in run.kept] == [kept_name(keeper, 1)]
+    job = await records.job(keeper)
+    assert job is not None
+    if revoked:
+        job = await fabric.revoke_links(job, ANONYMOUS)
+    if not there:
+        blobs.path(kept_of(job)).unlink()
+    missed = link.AttemptEnded(
+        user.id, 1, AttemptOutcome.FAILED, "kept_gone", "They are gone.", "", link.Usage(), None, None
+    )
+    agent.say(missed)
+    await agent.hears(link.OutcomeRecorded, 2)
+    if not (revoked and there):
+        assert await state(records, user.id) is JobState.FAILED
+        return
+    again = await agent.hears(link.RunAttempt, 3)
+    assert (again.job, again.attempt) == (user.id, 2)
+    assert [blob.name for blob in again.kept] == [kept_name(keeper, 1, 1)]
 
 
 async def test_nobody_follows_the_job_of_another(agent: AgentStub, fabric: Fabric) -> None:

@@ -1,6 +1,7 @@
 """Tidying the blob store: only what is surely nobody's, and never at the fabric's expense."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,11 +67,15 @@ async def test_blobs_of_a_job_that_has_none_any_more_go(records: SqlRecordStore,
     assert await blobs.names() == []
 
 
-@pytest.mark.parametrize("name", [result_name("j1", 2, 4), result_name("j1", 2, 5), result_name("j1", 1)])
-async def test_a_result_is_deleted_under_whatever_name_it_lies(blobs: FileBlobs, name: str) -> None:
+@pytest.mark.parametrize("of", [result_name, kept_name])
+@pytest.mark.parametrize(("attempt", "revocations"), [(2, 4), (2, 5), (1, 0)])
+async def test_blobs_are_deleted_under_whatever_name_they_lie(
+    blobs: FileBlobs, of: Callable[..., str], attempt: int, revocations: int
+) -> None:
+    name = of("j1", attempt, revocations)
     others = [result_name("j2", 2, 4), payload_name("j2")]
     _put(blobs, payload_name("j1"), name, *others)
-    await delete_blobs(blobs, replace(_job("j1"), attempts=2, revocations=5))
+    await delete_blobs(blobs, replace(_job("j1"), attempts=2, revocations=5, kept_bytes=1))
     assert sorted(await blobs.names()) == sorted(others)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from edif import faults
 from edif.blobs.file_blobs import FileBlobs
-from edif.blobs.store import BlobStore, payload_name, result_name, result_of
+from edif.blobs.store import BlobStore, kept_name, payload_name, result_name, result_of
 from edif.core import errors
 from edif.core.errors import AuthRefused, BlobsUnavailable, ErrorCode, NotFound, Refused
 from edif.core.ids import ANONYMOUS, ModelId, UserName, new_job_id
@@ -27,15 +27,20 @@ Asked = Callable[[StoredResults, Job, str], Awaitable[object]]
 EITHER = pytest.mark.parametrize("asked", [StoredResults.revoke_links, StoredResults.delete])
 
 
-async def with_result(records: SqlRecordStore, blobs: FileBlobs, owner: UserName = ANONYMOUS) -> Job:
+async def with_result(
+    records: SqlRecordStore, blobs: FileBlobs, owner: UserName = ANONYMOUS, kept: bytes | None = None
+) -> Job:
     """A job that has completed, as it is on record, with a result of six bytes."""
     job = Job(new_job_id(), owner, ModelId("m/one"), "k", False, {}, 1, time.time())
     await records.add_job(job)
     await records.begin_attempt(Attempt(job.id, 1, "a1", "r1", 1.0, 2.0))
     blobs.path(result_name(job.id, 1)).write_bytes(b"result")
+    if kept is not None:
+        blobs.path(kept_name(job.id, 1)).write_bytes(kept)
+    kept_bytes = None if kept is None else len(kept)
     await records.end_job(
         job.id,
-        Ending(JobState.COMPLETED, result_bytes=6, result_sha256="0"),
+        Ending(JobState.COMPLETED, result_bytes=6, result_sha256="0", kept_bytes=kept_bytes),
         now=time.time(),
         attempt=1,
         outcome=AttemptOutcome.COMPLETED,
@@ -85,6 +90,25 @@ async def test_each_revocation_gives_the_result_another_name(
         assert await blobs.names() == [result_name(job.id, 1, number)]
         assert await blobs.read(result_of(revoked)) == b"result"
     assert await acts(records, job) == ["result.links_revoked"] * 3
+
+
+async def test_links_to_what_a_job_keeps_are_revoked_with_those_to_its_result(
+    gateway: httpx.AsyncClient, records: SqlRecordStore, blobs: FileBlobs
+) -> None:
+    job = await with_result(records, blobs, kept=b"values")
+    path = f"/edif/v1/jobs/{job.id}"
+    first = (await gateway.get(f"{path}/kept")).json()["url"]
+    assert (await gateway.get(first)).content == b"values"
+    assert (await gateway.post(f"{path}/revoke-links")).status_code == 200
+    told = await gateway.get(first)
+    assert (told.status_code, told.json()["code"]) == (403, errors.LINK_INVALID.code)
+    second = (await gateway.get(f"{path}/kept")).json()["url"]
+    assert (await gateway.get(second)).content == b"values"
+    assert sorted(await blobs.names()) == sorted([result_name(job.id, 1, 1), kept_name(job.id, 1, 1)])
+    assert (await gateway.delete(f"{path}/result")).status_code == 200
+    assert (await gateway.get(second)).status_code == 410
+    assert await blobs.names() == []
+    assert await records.stored_bytes() == {}
 
 
 async def test_revocations_of_many_at_once_are_each_done(
