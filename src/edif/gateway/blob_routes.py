@@ -122,7 +122,7 @@ described = [
                 Answer("The range that was asked for.", status=206, media=BYTES),
                 Answer("The client has it already, as `If-None-Match` says.", status=304, media=BYTES),
             ),
-            fails=(errors.RESULT_GONE, errors.RANGE_OUTSIDE),
+            fails=(errors.RESULT_GONE, errors.RANGE_OUTSIDE, errors.STORE_UNREACHABLE),
             parameters=(*_PARTS, Parameter("range", "Bytes, to resume.", {"type": "string"}, "header")),
             plain_fails=((400, "The range does not parse."), (416, "None of several ranges lies inside.")),
         )
