@@ -12,6 +12,7 @@ from bench import (
     footprint,
     isolation,
     latency,
+    packing,
     results,
     sealed_memory,
     shares,
@@ -32,6 +33,7 @@ MEASUREMENTS = {
     "flood": flood.measure,
     "results": results.measure,
     "slow_link": slow_link.measure,
+    "packing": packing.measure,
 }
 
 

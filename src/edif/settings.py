@@ -192,6 +192,12 @@ class Settings(BaseSettings):
     push_bytes: ByteSize = Field(
         default=ByteSize(MIB), ge=0, description="Results up to this size are sent on the status socket."
     )
+    link_mbit_s: float = Field(
+        default=1000.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="What clients' lines carry, in Mbit/s: how hard results are compressed. A connected client measures its own.",
+    )
     retention_s: float = Field(
         default=7 * _DAY_S,
         gt=0,

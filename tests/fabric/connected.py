@@ -7,6 +7,7 @@ a traceback. Several real clients would take minutes: all scenarios run here, on
 
 import asyncio
 import inspect
+import io
 import json
 import os
 import signal
@@ -16,12 +17,13 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import httpx
 import huggingface_hub.hf_api
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
@@ -157,6 +159,131 @@ def a_failing_trace_raises_as_nnsight_does(here: Here) -> None:
             model.transformer.h[0].output.save()
             raise ValueError("on purpose")
         assert tracer.backend.meta["attempts"] == 1
+
+
+def _noise(here: Here, dtype: str, mib: int) -> tuple[Any, Any]:
+    model, values, beginning = here.model, None, None
+    with model.trace(PROMPT, remote=True) as tracer:
+        values = (
+            torch.randn(mib, 2**20, generator=torch.Generator().manual_seed(7))
+            .to(getattr(torch, dtype))
+            .save()
+        )
+        beginning = values[:, :5].save()
+    return tracer.backend, {"values": values, "beginning": beginning}
+
+
+def _drawn_noise(dtype: str, mib: int) -> torch.Tensor:
+    return torch.randn(mib, 2**20, generator=torch.Generator().manual_seed(7)).to(getattr(torch, dtype))
+
+
+def _on_a_line_of(connection: edif.Connection, bytes_per_s: float) -> None:
+    """As if the last downloads had been so fast."""
+    for _ in range(9):
+        connection._line.note(2 * MIB, 2 * MIB / bytes_per_s)
+
+
+def packed_results_are_those_that_are_not(here: Here) -> None:
+    with here.connect() as connection:
+        for dtype, mib in (("bfloat16", 12), ("float32", 6)):
+            _on_a_line_of(connection, 1e5)
+            backend, read = _noise(here, dtype, mib)
+            assert backend.meta["packed"] is True
+            size = mib * 2**20 * getattr(torch, dtype).itemsize
+            assert backend.meta["result_bytes"] < size / 1.15
+            assert torch.equal(read["values"], _drawn_noise(dtype, mib))
+            assert torch.equal(read["beginning"], read["values"][:, :5])
+            read["values"].mul_(2)
+            assert torch.equal(read["beginning"], read["values"][:, :5]), "what shared memory shares it"
+        _on_a_line_of(connection, 1e5)
+        assert "packed" not in _noise(here, "bfloat16", 1)[0].meta, "small ones need it not"
+        with compressing(False):
+            assert "packed" not in _noise(here, "bfloat16", 12)[0].meta
+        _on_a_line_of(connection, 1e12)
+        assert "packed" not in _noise(here, "bfloat16", 12)[0].meta
+
+
+def a_packed_result_that_is_small_comes_at_once(here: Here) -> None:
+    """What a compressor makes little of: it is sent on the status socket."""
+    model, values = here.model, None
+    with here.connect() as connection:
+        _on_a_line_of(connection, 100)
+        with model.trace(PROMPT, remote=True) as tracer:
+            values = torch.arange(2**21).save()
+        meta = tracer.backend.meta
+        assert meta["packed"] is True
+        assert meta["result_bytes"] < 100_000
+        assert torch.equal(values, torch.arange(2**21))
+
+
+def the_stock_client_is_told_how_a_packed_result_is_read(here: Here) -> None:
+    with here.connect() as connection:
+        _on_a_line_of(connection, 1e5)
+        backend, _ = _noise(here, "bfloat16", 12)
+        job = edif.job(backend.job_id)
+        assert torch.equal(job.result()["values"], _drawn_noise("bfloat16", 12))
+    stock = RemoteBackend(here.model.to_model_key(), blocking=False, job_id=job.id)
+    with pytest.raises(RemoteError, match=r"edif\.job\(ID\)\.result\(\)"):
+        stock.poll()
+
+
+def what_is_asked_to_be_rounded_is_rounded_and_said(here: Here) -> None:
+    def traced() -> tuple[Any, dict[str, Any]]:
+        model, hidden, wide, count, text = here.model, None, None, None, None
+        with model.trace(PROMPT, remote=True) as tracer:
+            hidden = model.transformer.h[0].output.save()
+            wide = torch.linspace(0, 1, 2**20).reshape(2**10, 2**10)[:, ::2].save()
+            count = torch.arange(10).save()
+            text = "text".save()
+        return tracer.backend, {"hidden": hidden, "wide": wide, "count": count, "text": text}
+
+    _, exact = traced()
+    assert exact["hidden"].dtype == torch.float32
+    said = io.StringIO()
+    for compress in (True, False):
+        with compressing(compress), edif.connect(here.url, here.key, rounding="bfloat16"):
+            with redirect_stderr(said):
+                backend, read = traced()
+            for name in ("hidden", "wide"):
+                assert read[name].dtype == torch.float32
+                assert torch.equal(read[name], exact[name].to(torch.bfloat16).float())
+                assert not torch.equal(read[name], exact[name])
+            assert torch.equal(read["count"], exact["count"])
+            assert read["text"] == "text"
+            assert (backend.meta["rounding"], backend.meta["rounded_tensors"]) == ("bfloat16", 2)
+            again = edif.job(backend.job_id)
+            with redirect_stderr(said):
+                assert torch.equal(again.result()["wide"], read["wide"])
+                again.result()
+    assert said.getvalue().count("2 tensors of this result travelled as bfloat16") == 4, (
+        "once for each that came"
+    )
+    with edif.connect(here.url, here.key, rounding="float32") as narrow, here.connect() as exactly:
+        assert narrow is not exactly
+        backend, read = traced()
+        assert "rounding" not in backend.meta
+        assert torch.equal(read["wide"], exact["wide"])
+    before = _surroundings()
+    for wrong in ("int8", "bf16", ""):
+        with told(errors.CONFIG_INVALID, repr(wrong), "'bfloat16'"):
+            edif.connect(here.url, here.key, rounding=wrong)
+    assert _surroundings() == before
+
+
+def arrays_are_arrays_for_every_client(here: Here) -> None:
+    def traced() -> Any:
+        model, array = here.model, None
+        with model.trace(PROMPT, remote=True):
+            array = torch.linspace(0, 1, 2**18).reshape(2**9, 2**9).numpy().T.save()
+        return array  # noqa: RET504 - a trace's block is not run here
+
+    stock = traced()
+    with edif.connect(here.url, here.key, rounding="bfloat16"):
+        connected = traced()
+    for array in (stock, connected):
+        assert type(array) is np.ndarray
+        assert np.array_equal(array, torch.linspace(0, 1, 2**18).reshape(2**9, 2**9).numpy().T)
+        array += 1
 
 
 # -- connecting, and leaving --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import msgspec
 from edif.client.retrying import Patience, Say, told
 from edif.core import errors
 from edif.core.errors import EdifError
+from edif.wire.packed import READS, READS_HEADER
 
 PATIENCE_S = 600.0  # a gateway's restart, an upgrade, a way home with the laptop closed
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
@@ -26,7 +27,7 @@ class Api:
     def __init__(self, url: str, key: str | None, versions: dict[str, str], say: Say) -> None:
         self.url = url
         self.tls = httpx.create_ssl_context()  # takes 20 ms: made once, for all connections
-        self.http = httpx.Client(verify=self.tls, timeout=_TIMEOUT)
+        self.http = httpx.Client(verify=self.tls, timeout=_TIMEOUT, headers={READS_HEADER: READS})
         self._headers = {"ndif-api-key": key} if key else {}
         self._versions = versions
         self._say = say

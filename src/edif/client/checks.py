@@ -4,11 +4,12 @@ import platform
 import re
 import warnings
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, cast, get_args
 
 from edif.client.api import Api
 from edif.core import errors
 from edif.core.errors import AuthRefused, EdifError, SetupError
+from edif.core.job import Rounding
 
 _COMPARED = ("nnsight", "torch", "transformers")
 _TRUST = (
@@ -33,6 +34,21 @@ def check_address(url: str) -> str:
             "Name it as your operator did, with http:// or https:// in front.",
         )
     return url.rstrip("/")
+
+
+def check_rounding(rounding: str | None) -> Rounding | None:
+    """
+    Raises:
+        SetupError: floats cannot be rounded to that.
+    """
+    known = get_args(Rounding)
+    if rounding is not None and rounding not in known:
+        raise SetupError(
+            errors.CONFIG_INVALID,
+            f"Saved values cannot be rounded to {rounding!r}.",
+            f"Call edif.connect(url, key, rounding=...) with one of {', '.join(map(repr, known))}, or without it.",
+        )
+    return cast("Rounding | None", rounding)
 
 
 def check_fabric(api: Api) -> None:

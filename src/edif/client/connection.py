@@ -18,12 +18,13 @@ from edif.client.backend import remote_backend
 from edif.client.download import PIECE_BYTES, Download
 from edif.client.job import Job
 from edif.client.kept import Kept
-from edif.client.notices import say
+from edif.client.line import Line
+from edif.client.notices import say, tell_rounding
 from edif.client.overrides import Overrides, steer_hub, steer_nnsight
 from edif.client.status_socket import StatusSocket
 from edif.core import errors
 from edif.core.errors import EdifError
-from edif.core.job import MAX_USED
+from edif.core.job import MAX_USED, Rounding
 from edif.wire.kept import opening
 
 _SOCKET_WAIT_S = 10.0
@@ -38,17 +39,20 @@ class Connection:
 
     Attributes:
         url: of the fabric.
+        rounding: the dtype as which wider floats travel; None for their own.
         user: whose key is used, as the fabric knows them.
         api: the fabric's routes.
         make_backend: what nnsight makes backends with while this connection is in use.
     """
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(self, url: str, key: str | None, rounding: Rounding | None) -> None:
         self.url = checks.check_address(url)
         self.key = key
+        self.rounding = rounding
         self.closed = False
         self.make_backend = remote_backend(self)
         self._holders = 0
+        self._line = Line()
         self.api = Api(self.url, key, checks.own_versions(), say)
         try:
             checks.check_fabric(self.api)
@@ -103,12 +107,17 @@ class Connection:
                 "Keep them in fewer traces, or first gather in one trace what is needed, with edif.keep.",
             )
         with self._socket.posting() as session:
-            envelope = {**request.model_dump(), "session_id": session, "edif": {"uses": uses}}
+            envelope = {**request.model_dump(), "session_id": session, "edif": self._extras(uses)}
             first, certain = self.api.submit(envelope, blob)
             job = Job(self, ResponseModel(**first))
             if not job.done:
                 self._socket.watch(job, session if certain else "")
         return job
+
+    def _extras(self, uses: Sequence[str]) -> dict[str, Any]:
+        """What the fabric may know of a client of its own: ``Extras`` in ``core/job.py``."""
+        speed = self._line.bytes_per_s
+        return {"packed": True, "rounding": self.rounding, "link_bytes_per_s": speed, "uses": uses}
 
     def job(self, job_id: str) -> Job:
         """
@@ -127,16 +136,19 @@ class Connection:
 
     def fetch(self, final: ResponseModel, *, show: bool) -> Any:
         """The saved values that a job's last status carries or points to."""
+        meta = final.meta or {}
+        tell_rounding(meta)
         with opening(lambda place: Kept(self, replace(place, job=final.id))):
             if isinstance(final.data, bytes | bytearray):
                 return results.load_pushed(bytes(final.data))
             if not final.data:
                 return None
-            meta = final.meta or {}
             total = int(meta["result_bytes"])
             renew = partial(self._fresh_link, final.id)
             with self._downloading("result", final.data, total, total if show else 0, renew) as download:
-                return results.load_download(download, meta.get("result_sha256"))
+                result = results.load_download(download, meta.get("result_sha256"))
+            self._line.note(total, download.taken_s)
+            return result
 
     def fetch_kept(self, job_id: str, parts: list[tuple[int, memoryview]]) -> None:
         """Fill these memories with the bytes that begin there, of what a job keeps.
@@ -195,10 +207,11 @@ class Connection:
         return str(status.data)
 
 
-def connect(url: str, key: str | None) -> Connection:
-    """A connection that is in use from now on: the one in use, if it is to the same fabric with the same key."""
-    if not _open or (_open[-1].url, _open[-1].key) != (url.rstrip("/"), key):
-        _open.append(Connection(url, key))
+def connect(url: str, key: str | None, rounding: str | None = None) -> Connection:
+    """A connection that is in use from now on: the one in use, if it is to the same fabric with the same key and rounding."""
+    checked = checks.check_rounding(rounding)
+    if not _open or (_open[-1].url, _open[-1].key, _open[-1].rounding) != (url.rstrip("/"), key, checked):
+        _open.append(Connection(url, key, checked))
     _open[-1].hold()
     _steer()
     return _open[-1]

@@ -2,9 +2,11 @@
 
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 
@@ -54,7 +56,16 @@ class Download:
         self._gone = False  # nothing was found behind a link, and nothing has come since
         self._lock = threading.Lock()
         self._arrived = 0
+        self._on_the_way = 0
+        self._since = 0.0
+        self._taken_s = 0.0
         self._stopped = threading.Event()
+
+    @property
+    def taken_s(self) -> float:
+        """How long any of it was on its way: not while nothing was asked for, for what was there had not been unpacked."""
+        with self._lock:
+            return self._taken_s
 
     def first(self) -> memoryview:
         """The beginning, which says what it is: all of it, if it is a small result."""
@@ -104,7 +115,8 @@ class Download:
         while True:
             link = self._link
             try:
-                with self._http.stream("GET", link, headers=_range(start + got, start + len(view))) as answer:
+                wanted = _range(start + got, start + len(view))
+                with self._timed(), self._http.stream("GET", link, headers=wanted) as answer:
                     if self._is_part(answer, link, start + got):
                         for chunk in answer.iter_raw():
                             view[got : got + len(chunk)] = chunk
@@ -118,6 +130,20 @@ class Download:
                 reason = told(error)
             if self._stopped.wait(self._patience.next_wait_s(reason)):
                 raise EdifError(errors.RESULT_DAMAGED, "Another piece of this result could not be had.")
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        with self._lock:
+            self._on_the_way += 1
+            if self._on_the_way == 1:
+                self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._on_the_way -= 1
+                if not self._on_the_way:
+                    self._taken_s += time.monotonic() - self._since
 
     def _count(self, size: int) -> None:
         with self._lock:

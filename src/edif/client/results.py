@@ -1,15 +1,19 @@
 """From what travels to what was saved: checked, unpacked and loaded, with one copy of it in memory."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import IO, Any, cast
 
 import zstandard
 
-from edif.client.download import Download
+from edif.client.download import Download, Place
 from edif.client.memory import Memory
+from edif.client.pieces import Pieces
+from edif.client.unpacking import unpack
 from edif.core import errors
 from edif.core.errors import EdifError
+from edif.wire import packed
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _HEADER_BYTES = 18  # the longest head of a zstd frame, which names the size of its content
@@ -18,12 +22,9 @@ _HEADER_BYTES = 18  # the longest head of a zstd frame, which names the size of 
 def load_pushed(content: bytes) -> Any:
     """A result that came with the status, on the status socket."""
     first = memoryview(content)
-    memory = Memory(_expanded_bytes(first) if _packed(first) else len(first))
+    memory = Memory(_expanded_bytes(first, len(first)))
     try:
-        if _packed(first):
-            _unpack(_Pieces(iter([first])), memory.view)
-        else:
-            memory.view[:] = first
+        _fill(memory.view, first, lambda _: iter(()))
         return memory.load()
     finally:
         memory.close()
@@ -39,17 +40,10 @@ def load_download(download: Download, sha256: str | None) -> Any:
         EdifError: it cannot be had, or is not what the fabric has on record.
     """
     first = download.first()
-    packed = _packed(first)
-    memory = Memory(_expanded_bytes(first) if packed else download.total)
+    memory = Memory(_expanded_bytes(first, download.total))
     try:
         digest = hashlib.sha256(first)
-        if packed:
-            rest = download.rest(lambda _, size: memoryview(bytearray(size)))
-            _unpack(_Pieces(_hashed(first, rest, digest)), memory.view)
-        else:
-            memory.view[: len(first)] = first
-            for piece in _hashed(None, download.rest(lambda at, size: memory.view[at : at + size]), digest):
-                piece.release()  # so that the mapping can go before the tensors' own is made
+        _fill(memory.view, first, lambda place: _hashed(download.rest(place), digest))
         if sha256 is not None and digest.hexdigest() != sha256:
             raise EdifError(
                 errors.RESULT_DAMAGED, "The result does not have the checksum that the fabric has on record."
@@ -59,20 +53,45 @@ def load_download(download: Download, sha256: str | None) -> Any:
         memory.close()
 
 
-def _hashed(first: memoryview | None, rest: Iterator[memoryview], digest: Any) -> Iterator[memoryview]:
-    """All pieces in order, each hashed while the next ones are on their way."""
-    if first is not None:
-        yield first
-    for piece in rest:
+def _hashed(pieces: Iterator[memoryview], digest: Any) -> Iterator[memoryview]:
+    """Each piece is hashed while the next ones are on their way."""
+    for piece in pieces:
         digest.update(piece)
         yield piece
 
 
-def _packed(first: memoryview) -> bool:
+def _fill(view: memoryview, first: memoryview, rest: Callable[[Place], Iterator[memoryview]]) -> None:
+    """Write a result's content into memory of its size.
+
+    Args:
+        rest: the pieces after the first one, each written into the place that is named for it.
+    """
+    if not (packed.is_packed(first) or _is_frame(first)):
+        view[: len(first)] = first
+        for piece in rest(lambda at, size: view[at : at + size]):
+            piece.release()  # so that the mapping can go before the tensors' own is made
+        return
+    pieces = Pieces(chain([first], rest(lambda _, size: memoryview(bytearray(size)))))
+    if packed.is_packed(first):
+        unpack(pieces, view)
+    else:
+        _decompress(pieces, view)
+
+
+def _is_frame(first: memoryview) -> bool:
     return bytes(first[: len(_ZSTD_MAGIC)]) == _ZSTD_MAGIC
 
 
-def _expanded_bytes(first: memoryview) -> int:
+def _expanded_bytes(first: memoryview, travelled: int) -> int:
+    if packed.is_packed(first):
+        try:
+            return packed.read_head(first, travelled)
+        except packed.Malformed as error:
+            raise EdifError(errors.RESULT_DAMAGED, f"The result cannot be unpacked: {error}.") from error
+    return _declared_bytes(first) if _is_frame(first) else travelled
+
+
+def _declared_bytes(first: memoryview) -> int:
     try:
         size = zstandard.frame_content_size(bytes(first[:_HEADER_BYTES]))
     except zstandard.ZstdError:
@@ -82,7 +101,7 @@ def _expanded_bytes(first: memoryview) -> int:
     return size
 
 
-def _unpack(pieces: "_Pieces", view: memoryview) -> None:
+def _decompress(pieces: Pieces, view: memoryview) -> None:
     try:
         with zstandard.ZstdDecompressor().stream_reader(cast("IO[bytes]", pieces)) as reader:
             at = 0
@@ -92,24 +111,5 @@ def _unpack(pieces: "_Pieces", view: memoryview) -> None:
         raise EdifError(errors.RESULT_DAMAGED, f"The result cannot be unpacked: {error}.") from error
     if at < len(view):
         raise EdifError(errors.RESULT_DAMAGED, f"The result ends after {at} of {len(view)} unpacked bytes.")
-    while pieces.read(_Pieces.STEP_BYTES):
+    while pieces.read(Pieces.STEP_BYTES):
         pass  # what belongs to the checksum and no more to the content
-
-
-class _Pieces:
-    """Pieces as a file that is read from its beginning to its end."""
-
-    STEP_BYTES = 2**17
-
-    def __init__(self, pieces: Iterator[memoryview]) -> None:
-        self._pieces = pieces
-        self._rest = memoryview(b"")
-
-    def read(self, size: int) -> bytes:
-        while not len(self._rest):
-            piece = next(self._pieces, None)
-            if piece is None:
-                return b""
-            self._rest = piece
-        part, self._rest = self._rest[:size], self._rest[size:]
-        return bytes(part)

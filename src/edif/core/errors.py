@@ -231,6 +231,7 @@ RESULT_GONE = _kind(
 KEPT_GONE = _kind(
     "kept_gone", 410, "They go with the result of the job that kept them; run that job again, with edif.keep."
 )
+RESULT_PACKED = _kind("result_packed", 406, "Call edif.connect(url, key), then edif.job(ID).result().")
 RANGE_OUTSIDE = _kind("range_outside", 416, "Ask with HEAD how long it is; what you have may be all of it.")
 ROUTE_UNKNOWN = _kind("route_unknown", 404, "See docs/protocol.md for the routes of a fabric.")
 STATE_CONFLICT = _kind("state_conflict", 409, "Look at its present state and try again.")

@@ -76,6 +76,10 @@ MAX_USED = 16
 """Of so many jobs one trace may use kept values."""
 
 
+Rounding = Literal["float16", "bfloat16", "float32"]
+"""The dtypes to which wider floats can be rounded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Extras:
     """What a client of eDIF's own asks for. The stock client asks for none of it.
@@ -88,7 +92,7 @@ class Extras:
     """
 
     packed: bool = False
-    rounding: Literal["float16", "bfloat16", "float32"] | None = None
+    rounding: Rounding | None = None
     link_bytes_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     uses: Annotated[tuple[UsedJob, ...], msgspec.Meta(max_length=MAX_USED)] = ()
 

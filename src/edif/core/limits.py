@@ -9,7 +9,7 @@ GIB = 1024 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of one job.
+    """The bounds of one job, and what its result meets on its way.
 
     Attributes:
         time_s: wall time of one attempt on a replica, in seconds.
@@ -19,6 +19,7 @@ class Limits:
         log_bytes: text printed by user code that is passed on, in bytes.
         memory_bytes: memory of a sealed job beyond the model's.
         scratch_bytes: a sealed job's scratch folder.
+        link_bytes_per_s: what the line of a client carries that says nothing of it: results are compressed accordingly.
     """
 
     time_s: float = 600.0
@@ -28,6 +29,7 @@ class Limits:
     log_bytes: int = 256 * 1024
     memory_bytes: int = 2 * GIB
     scratch_bytes: int = 256 * MIB
+    link_bytes_per_s: float = 125e6  # 1 Gbit/s: between the room next door and a home
 
 
 class Isolation(StrEnum):

@@ -3,22 +3,26 @@
 torch's writer hands each storage to its target as a view of the storage's own memory. The target here keeps that view
 in place of the bytes, and copies the little else. A tensor that shows part of its storage is written as that part:
 torch is given a stand-in of the right size, whose memory nobody touches, and the bytes are gathered from the tensor in
-pieces when they are wanted. What is small is copied: that costs less. ``docs/decisions/0013-results-in-one-pass.md`` says what this costs and saves.
+pieces when they are wanted. What is small is copied: that costs less. A numpy array is written as a tensor on the same memory, and a
+tensor that is to travel rounded as a narrower stand-in. ``docs/decisions/0013-results-in-one-pass.md`` says what this costs and saves.
 """
 
 import pickle
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 import torch
 
-from edif.core.limits import MIB
 from edif.executor.keeping import Keeping
+from edif.executor.parts import PIECE_BYTES, Part, Piece, plain
+from edif.wire.kept import Place
 
-PIECE_BYTES = 4 * MIB
+__all__ = ["PIECE_BYTES", "Archive", "lay_out"]
+
+
 _SMALL_BYTES = 64 * 1024
 _PROTOCOL = 2  # torch's own
 
@@ -28,83 +32,104 @@ class Archive:
 
     Attributes:
         size: all of it, in bytes.
+        rounded: how many tensors are in it as narrower floats than they are.
     """
 
-    def __init__(self, parts: "list[_Part]", size: int, storages: list[torch.UntypedStorage]) -> None:
+    def __init__(
+        self, parts: list[Part], size: int, rounded: int, storages: list[torch.UntypedStorage]
+    ) -> None:
         self._parts = parts
         self._storages = storages  # whose memory the parts are: torch's views of it do not hold it
         self.size = size
+        self.rounded = rounded
 
-    def sample(self, count: int, length: int) -> bytes:
-        """So many parts of about ``length`` bytes each, spread evenly."""
+    def samples(self, count: int, length: int) -> list[tuple[bytes, int]]:
+        """So many parts of about ``length`` bytes each, spread evenly, with the width of their elements."""
         wanted = [self.size * number // count for number in range(count)]
         found = []
         start = 0
         for part in self._parts:
-            end = start + _size(part)
-            for at in wanted:
-                if start <= at < end:
-                    found.append(bytes(_from(part, at - start)[:length]))
+            end = start + part.size
+            found += [(part.sample(at - start, length), part.width) for at in wanted if start <= at < end]
             start = end
-        return b"".join(found)
+        return found
 
-    def pieces(self) -> Iterator[memoryview]:
-        """The bytes in order, at most ``PIECE_BYTES`` at a time; each is good until the next is asked for."""
+    def pieces(self) -> Iterator[Piece]:
+        """The bytes in order, at most ``PIECE_BYTES`` at a time, each of one part."""
         for part in self._parts:
-            if isinstance(part, torch.Tensor):
-                yield from gathered(part)
-            else:
-                for start in range(0, len(part), PIECE_BYTES):
-                    yield part[start : start + PIECE_BYTES]
+            yield from part.pieces()
 
 
-_Part = memoryview | torch.Tensor
-
-
-def _size(part: _Part) -> int:
-    return part.numel() * part.element_size() if isinstance(part, torch.Tensor) else len(part)
-
-
-def _from(part: _Part, at: int) -> memoryview:
-    """What begins near ``at``, at most a piece of it."""
-    if isinstance(part, torch.Tensor):
-        return next(gathered(part[len(part) * at // _size(part) :]))
-    return part[at : at + PIECE_BYTES]
-
-
-def lay_out(saved: dict[str, Any], keeping: Keeping | None = None) -> Archive:
+def lay_out(
+    saved: dict[str, Any], rounding: torch.dtype | None = None, keeping: Keeping | None = None
+) -> Archive:
     """The archive that ``torch.load`` reads ``saved`` from. Whatever a value raises while it is pickled passes through.
 
     Args:
+        rounding: tensors of wider floats travel as this; what reads them has their own dtype again. Only plain tensors and
+            parameters: arrays, numbers and complex values stay as they are.
         keeping: what the job keeps; of such tensors the archive has their places.
     """
-    layout = _Layout(frozenset(), keeping)
+    layout = _Layout(frozenset(), rounding, keeping)
     layout.take(saved)
     if layout.bases_of_parts & layout.whole:
         # A tensor and a part of it: the part then refers to the tensor's bytes, which are there anyway.
-        layout = _Layout(frozenset(layout.whole), keeping)
+        layout = _Layout(frozenset(layout.whole), rounding, keeping)
         layout.take(saved)
-    return Archive(layout.parts(), layout.size, layout.storages())
+    return Archive(layout.parts(), layout.size, layout.rounded, layout.storages())
+
+
+class _Memory(NamedTuple):
+    """Where a storage lies. Two of one address are not the same if an array shows the beginning of a tensor."""
+
+    address: int
+    size: int
+
+
+class _WrittenAs(NamedTuple):
+    dtype: torch.dtype
+    rounded: bool
+
+
+class _Made(NamedTuple):
+    """Is pickled as what a function makes of these, for each place that refers to it the same one."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+# Methods, so that any torch reads them; taken now, for a job may put others in their place.
+_to, _as_strided, _detach = torch.Tensor.to, torch.Tensor.as_strided, torch.Tensor.detach
+_requires_grad_, _numpy = torch.Tensor.requires_grad_, torch.Tensor.numpy
 
 
 class _Layout:
     """The target of one ``torch.save``.
 
     Args:
-        written_whole: addresses of storages of which no part needs a copy of its own.
+        written_whole: storages of which no part needs a copy of its own.
+        rounding: what wider floats are written as.
     """
 
-    def __init__(self, written_whole: frozenset[int], keeping: Keeping | None) -> None:
+    def __init__(
+        self, written_whole: frozenset[_Memory], rounding: torch.dtype | None, keeping: Keeping | None
+    ) -> None:
         self.size = 0
-        self.whole: set[int] = set()
-        self.bases_of_parts: set[int] = set()
+        self.rounded = 0
+        self.whole: set[_Memory] = set()
+        self.bases_of_parts: set[_Memory] = set()
         self._written_whole = written_whole
+        self._rounding = rounding
         self._keeping = keeping
-        self._parts: list[_Part] = []
+        self._parts: list[Part] = []
         self._copied = bytearray()
-        self._storages: dict[int, torch.UntypedStorage] = {}
-        self._shown: dict[int, torch.Tensor] = {}
+        self._storages: dict[_Memory, torch.UntypedStorage] = {}
+        self._written_as: dict[int, _WrittenAs] = {}
+        self._shown: dict[_Memory, Part] = {}
         self._stand_ins: dict[Hashable, torch.Tensor] = {}
+        self._restored: dict[Hashable, _Made] = {}
+        self._arrays: dict[int, torch.Tensor] = {}
+        self._narrow: dict[int, torch.Tensor] = {}
 
     def take(self, saved: dict[str, Any]) -> None:
         token = _taking.set(self)
@@ -114,8 +139,8 @@ class _Layout:
         finally:
             _taking.reset(token)
 
-    def parts(self) -> list[_Part]:
-        return [*self._parts, memoryview(self._copied)]
+    def parts(self) -> list[Part]:
+        return [*self._parts, Part(memoryview(self._copied))]
 
     def storages(self) -> list[torch.UntypedStorage]:
         return list(self._storages.values())
@@ -128,50 +153,113 @@ class _Layout:
         if part is None:
             self._copied += view
         else:
-            self._parts += [memoryview(self._copied), part]
+            self._parts += [Part(memoryview(self._copied)), part]
             self._copied = bytearray()
         return len(view)
 
-    def _in_place(self, view: memoryview) -> "_Part | None":
+    def _in_place(self, view: memoryview) -> Part | None:
         """Where these bytes lie for longer than this call, None if nowhere."""
-        address = int(np.frombuffer(view, np.uint8).ctypes.data)
-        if address in self._shown:
-            return self._shown[address]
-        storage = self._storages.get(address)
-        return view if storage is not None and len(view) == storage.nbytes() else None
+        memory = _Memory(int(np.frombuffer(view, np.uint8).ctypes.data), len(view))
+        if memory in self._shown:
+            return self._shown[memory]
+        return Part(view, self._written_as[memory.address].dtype) if memory in self._storages else None
 
     def flush(self) -> None:
         """Nothing waits here."""
 
     def reduce(self, value: Any) -> Any:
         """How ``value`` is pickled, where that is not as it would be."""
-        if self._keeping is not None and isinstance(value, torch.Tensor):
-            place = self._keeping.place(value)
-            if place is not None:
-                return place.__reduce__()
-        if type(value) is not torch.Tensor or not _in_memory(value):
-            return NotImplemented
-        storage = value.untyped_storage()
-        address = storage.data_ptr()
-        self._storages[address] = storage  # held, so that nothing else comes to lie at its address
-        if address in self._written_whole or storage.nbytes() <= value.numel() * value.element_size():
-            self.whole.add(address)
-            return NotImplemented
-        self.bases_of_parts.add(address)
+        if type(value) is _Made:
+            return value.function, value.arguments
+        if type(value) is np.ndarray:
+            return self._reduce_array(value)
+        place = self._kept_at(value)
+        if place is not None:
+            return place.__reduce__()
+        if type(value) is torch.Tensor and _in_memory(value) and id(value) not in self._narrow:
+            return self._reduce_tensor(value)
+        return NotImplemented
+
+    def _kept_at(self, value: Any) -> Place | None:
         return (
-            self._stand_in(value).requires_grad_(value.requires_grad).__reduce_ex__(_PROTOCOL)  # type: ignore[no-untyped-call]
+            None
+            if self._keeping is None or not isinstance(value, torch.Tensor)
+            else self._keeping.place(value)
         )
 
-    def _stand_in(self, part: torch.Tensor) -> torch.Tensor:
-        """A tensor of its own, the same one for equal parts of one storage."""
-        shown = part.detach()
-        place = (shown.data_ptr(), shown.dtype, shown.shape, shown.stride(), shown.is_conj(), shown.is_neg())
+    def _reduce_array(self, array: "np.ndarray[Any, Any]") -> Any:
+        tensor = _tensor_of(array)
+        if tensor is None:
+            return NotImplemented
+        self._arrays[id(tensor)] = tensor
+        return _numpy, (tensor,)
+
+    def _reduce_tensor(self, value: torch.Tensor) -> Any:
+        memory = _memory_of(value)
+        self._storages[memory] = (
+            value.untyped_storage()
+        )  # held, so that nothing else comes to lie at its address
+        whole = memory in self._written_whole or memory.size <= value.numel() * value.element_size()
+        rounded = self._is_rounded(value)
+        if whole and self._may_be_written(memory, value.dtype, rounded=rounded):
+            self.whole.add(memory)
+            return self._reduce_rounded(value, whole=True) if rounded else NotImplemented
+        self.bases_of_parts.add(memory)
+        if rounded:
+            return self._reduce_rounded(value, whole=False)
+        stand_in = self._stand_in(value.detach(), value.dtype)
+        return stand_in.requires_grad_(value.requires_grad).__reduce_ex__(_PROTOCOL)  # type: ignore[no-untyped-call]
+
+    def _may_be_written(self, memory: _Memory, dtype: torch.dtype, *, rounded: bool) -> bool:
+        """torch writes what lies at one address as one dtype only; whatever shows it as another one gets a stand-in."""
+        wanted = _WrittenAs(dtype, rounded)
+        return memory.size == 0 or self._written_as.setdefault(memory.address, wanted) == wanted
+
+    def _is_rounded(self, value: torch.Tensor) -> bool:
+        return (
+            self._rounding is not None
+            and value.is_floating_point()
+            and value.element_size() > self._rounding.itemsize
+            and value.numel() > 0
+            and id(value) not in self._arrays
+        )
+
+    def _reduce_rounded(self, value: torch.Tensor, *, whole: bool) -> Any:
+        """Values that travel narrower, and are made wide again once for all tensors that show them."""
+        self.rounded += 1
+        if whole and not value.is_neg():
+            geometry = (tuple(value.shape), value.stride(), value.storage_offset())
+            made = _Made(_as_strided, (self._restore(_flat(value), whole=True), *geometry))
+        else:
+            made = _Made(_detach, (self._restore(value.detach(), whole=False),))
+        if value.requires_grad:
+            made = _Made(_requires_grad_, (made, True))
+        return made.function, made.arguments
+
+    def _restore(self, shown: torch.Tensor, *, whole: bool) -> _Made:
+        place = _place(shown)
+        if place not in self._restored:
+            assert self._rounding is not None
+            stand_in = self._stand_in(shown, self._rounding, whole=whole)
+            self._narrow[id(stand_in)] = stand_in
+            self._restored[place] = _Made(_to, (stand_in, shown.dtype))
+        return self._restored[place]
+
+    def _stand_in(self, shown: torch.Tensor, dtype: torch.dtype, *, whole: bool = False) -> torch.Tensor:
+        """A tensor of its own, the same one for equal parts of one storage.
+
+        Args:
+            whole: it is all of a storage and wider than ``dtype``: then the storage's beginning, which nobody reads either, will do.
+        """
+        place = (*_place(shown), dtype)
         if place not in self._stand_ins:
-            if shown.numel() * shown.element_size() > _SMALL_BYTES:
-                stand_in = torch.empty(shown.shape, dtype=shown.dtype, device="cpu")
-                self._shown[stand_in.data_ptr()] = shown
+            if shown.numel() * dtype.itemsize > _SMALL_BYTES:
+                stand_in = (
+                    _beginning(shown, dtype) if whole else torch.empty(shown.shape, dtype=dtype, device="cpu")
+                )
+                self._shown[_memory_of(stand_in)] = Part(shown, dtype)
             else:
-                stand_in = _plain(shown).clone()
+                stand_in = plain(shown, dtype).clone()
             self._stand_ins[place] = stand_in
         return self._stand_ins[place].detach()
 
@@ -180,29 +268,39 @@ def _in_memory(tensor: torch.Tensor) -> bool:
     return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 
-def gathered(tensor: torch.Tensor) -> Iterator[memoryview]:
-    """The tensor's values in order of its indices, at most ``PIECE_BYTES`` at a time."""
-    size = tensor.numel() * tensor.element_size()
-    if size <= PIECE_BYTES:
-        yield _bytes_of(tensor)
-        return
-    rows = max(1, len(tensor) * PIECE_BYTES // size)
-    for part in tensor.split(rows):  # type: ignore[no-untyped-call]
-        yield from gathered(part[0] if len(part) == 1 else part)
+def _place(shown: torch.Tensor) -> tuple[Hashable, ...]:
+    return (shown.data_ptr(), shown.dtype, shown.shape, shown.stride(), shown.is_conj(), shown.is_neg())
 
 
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """The values as they lie in memory, in order of their indices; a copy where they do not."""
-    return tensor.resolve_conj().resolve_neg().contiguous()
+def _memory_of(tensor: torch.Tensor) -> _Memory:
+    storage = tensor.untyped_storage()
+    return _Memory(storage.data_ptr(), storage.nbytes())
 
 
-def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    values = _plain(tensor)
-    size = values.element_size()
-    raw = torch.empty(0, dtype=torch.uint8, device="cpu").set_(
-        values.untyped_storage(), values.storage_offset() * size, (values.numel() * size,), (1,)
-    )
-    return memoryview(raw.numpy())  # type: ignore[arg-type]  # numpy's own stubs
+def _beginning(flat: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor with as many, narrower, elements on the same memory, whose storage ends with it."""
+    size = flat.numel() * dtype.itemsize
+    return torch.from_numpy(flat.view(torch.uint8).numpy()[:size]).view(dtype)
+
+
+def _flat(value: torch.Tensor) -> torch.Tensor:
+    """All of its storage."""
+    storage = value.untyped_storage()
+    count = storage.nbytes() // value.element_size()
+    return torch.empty(0, dtype=value.dtype, device="cpu").set_(storage, 0, (count,), (1,))
+
+
+def _tensor_of(array: "np.ndarray[Any, Any]") -> torch.Tensor | None:
+    """A tensor on the array's memory, None for one that is better pickled."""
+    writeable = array.flags.writeable  # torch has no tensors that are only read
+    if array.nbytes <= _SMALL_BYTES or not writeable or not array.dtype.isnative:
+        return None
+    try:
+        tensor = torch.from_numpy(array)
+    except (TypeError, ValueError):  # a dtype or strides that torch does not have
+        return None
+    shows_itself_twice = tensor.untyped_storage().nbytes() < array.nbytes
+    return None if shows_itself_twice else tensor
 
 
 class _Pickling:

@@ -96,16 +96,19 @@ def _serve_one(
             opened = Opened(dict(zip(request.extras.uses, kept_fds, strict=True)))
             saved = run_job(loaded, payload, request.env, opened)
         began = time.monotonic()
-        saving.write_result(
+        written = saving.write_result(
             saved,
             result_fd,
             request.compress,
             request.result_limit_bytes,
+            request.extras,
             on_large=lambda: pipe.send(sock, pipe.Saving()),
             keeping=keeping,
             room_for_kept=lambda: _room(sock),
         )
-        answer: pipe.Done | pipe.Failed = pipe.Done(time.monotonic() - began, loaded.tokens)
+        answer: pipe.Done | pipe.Failed = pipe.Done(
+            time.monotonic() - began, loaded.tokens, written.packed, written.rounded
+        )
     except EdifError as error:
         answer = _failed(error, loaded)
     except MemoryError as error:

@@ -1,7 +1,7 @@
 """Bytes in and out of an executor: the payload from its descriptor, the result into one, what is kept into another.
 
 The result is what the client reads: ``torch.save({name: value})``, as one zstd frame that records its content
-size when the request said ``compress``, else bare.
+size when the request said ``compress``, else bare; or packed (:mod:`edif.wire.packed`), for a client that reads that.
 """
 
 import errno
@@ -9,19 +9,34 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 import zstandard
 
 from edif.core import errors
 from edif.core.errors import JobFailed
+from edif.core.job import Extras, Rounding
 from edif.core.limits import MIB
-from edif.executor.archive import Archive, gathered, lay_out
-from edif.executor.compression import compressor_for
+from edif.executor.archive import Archive, lay_out
+from edif.executor.compression import Form, form_for
 from edif.executor.keeping import Keeping
+from edif.executor.packing import write_packed
+from edif.executor.parts import gathered
 
 _LARGE_BYTES = 8 * MIB
+
+
+class Written(NamedTuple):
+    """How a result was written.
+
+    Attributes:
+        packed: in the form that only clients of eDIF's own read.
+        rounded: how many tensors are in it as narrower floats than they are.
+    """
+
+    packed: bool
+    rounded: int
 
 
 def read_payload(fd: int, compress: bool, expanded_limit_bytes: int) -> bytes:
@@ -70,13 +85,15 @@ def write_result(
     fd: int,
     compress: bool,
     limit_bytes: int,
+    extras: Extras = Extras(),  # noqa: B008 - frozen
     on_large: Callable[[], None] = lambda: None,
     keeping: Keeping | None = None,
     room_for_kept: Callable[[], int] | None = None,
-) -> None:
+) -> Written:
     """Serialise the saved values into the descriptor, in one pass; ``on_large`` is called if that will take a while.
 
     Args:
+        extras: what the client asks for beyond the protocol: that wider floats are rounded, and a packed result where that pays.
         keeping: what of them stays on the fabric.
         room_for_kept: gives a descriptor for that, which is closed here. Called if there is any.
 
@@ -84,7 +101,7 @@ def write_result(
         JobFailed: a value cannot be pickled, the result or what is kept is too large, or the disk is full.
     """
     try:
-        archive = lay_out(saved, keeping)
+        archive = lay_out(saved, _dtype(extras.rounding), keeping)
     except MemoryError:
         raise
     except Exception as error:
@@ -94,11 +111,17 @@ def write_result(
     _check_size("kept values", kept_bytes, "a job may keep", limit_bytes)
     if archive.size + kept_bytes > _LARGE_BYTES:
         on_large()
+    form = form_for(archive, extras) if compress else None
     with _disk_full_told("result"), open(fd, "wb", closefd=False) as file:
-        _write(archive, file, compress)
+        _write(archive, file, form)
     if keeping is not None and kept_bytes and room_for_kept is not None:
         with _disk_full_told("kept values"), os.fdopen(room_for_kept(), "wb") as file:
             _write_kept(keeping, file)
+    return Written(form is not None and form.packed, archive.rounded)
+
+
+def _dtype(rounding: Rounding | None) -> torch.dtype | None:
+    return None if rounding is None else getattr(torch, rounding)
 
 
 def _check_size(what: str, size: int, allowed: str, limit_bytes: int) -> None:
@@ -125,17 +148,18 @@ def _write_kept(keeping: Keeping, file: BinaryIO) -> None:
     written = 0
     for start, tensor in keeping.tensors():
         written += file.write(bytes(start - written))
-        for piece in gathered(tensor):
+        for piece in gathered(tensor, tensor.dtype):
             written += file.write(piece)
 
 
-def _write(archive: Archive, file: BinaryIO, compress: bool) -> None:
+def _write(archive: Archive, file: BinaryIO, form: Form | None) -> None:
+    if form is not None and form.packed:
+        write_packed(archive, file, form.threads)
+        return
     # No context manager: leaving one after a failed write raises its own error in place of the disk's.
-    writer = (
-        compressor_for(archive).stream_writer(file, size=archive.size, closefd=False) if compress else None
-    )
+    writer = None if form is None else form.compressor().stream_writer(file, size=archive.size, closefd=False)
     for piece in archive.pieces():
-        (writer or file).write(piece)
+        (writer or file).write(piece.view)
     if writer is not None:
         writer.close()  # type: ignore[no-untyped-call]
 

@@ -129,6 +129,13 @@ class ActiveJob:
             "attempts": self.job.attempts,
         }
 
+    def _form(self, usage: link.Usage) -> dict[str, Any]:
+        """What sets the result apart from one that any client reads as it was saved."""
+        form: dict[str, Any] = {"packed": True} if usage.packed else {}
+        if usage.rounded_tensors:
+            form |= {"rounding": self.job.extras.rounding, "rounded_tensors": usage.rounded_tensors}
+        return form
+
     def ending(self, message: link.AttemptEnded) -> Ending:
         """How the job ends when this attempt brings its end."""
         meta = self.cost(message.usage)
@@ -137,6 +144,7 @@ class ActiveJob:
             meta["result_sha256"] = message.result_sha256
             if message.kept_bytes is not None:
                 meta["kept_bytes"] = message.kept_bytes
+            meta |= self._form(message.usage)
             return Ending(
                 JobState.COMPLETED,
                 meta=meta,

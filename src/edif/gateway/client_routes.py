@@ -17,7 +17,7 @@ from edif.blobs.store import payload_name
 from edif.core import errors
 from edif.core.errors import AuthRefused, OverLimit, Refused, StoreUnavailable
 from edif.core.ids import ModelId, new_job_id
-from edif.core.job import Job
+from edif.core.job import ClientStatus, Job
 from edif.core.limits import MIB
 from edif.core.users import Identity
 from edif.gateway.auth import KEY_HEADER
@@ -28,6 +28,7 @@ from edif.gateway.subscribers import Subscriber
 from edif.models.model_key import format_model_key
 from edif.wire import client_protocol
 from edif.wire.client_protocol import ZSTD_MAGIC, ClientVersions, Envelope, StatusFrame, encode_frame
+from edif.wire.packed import READS, READS_HEADER
 from edif.wire.zstd import declared_size
 
 _ENVELOPE_BYTES = MIB
@@ -183,11 +184,21 @@ async def _store_payload(edge: Edge, job: Job, blob: UploadFile, *, compressed: 
     await edge.blobs.put(payload_name(job.id), chunks(), limit_bytes=limits.payload_bytes)
 
 
+def _is_packed(frame: StatusFrame) -> bool:
+    return frame.status is ClientStatus.COMPLETED and bool((frame.meta or {}).get("packed"))
+
+
 async def response(request: Request) -> Response:
     edge = edge_of(request)
     identity = await edge.auth.identify(request)
     job = await edge.fabric.find(request.path_params["job_id"], identity)
-    return json_answer(encode_frame(await edge.fabric.status(job, base_url(request))))
+    frame = await edge.fabric.status(job, base_url(request))
+    if _is_packed(frame) and request.headers.get(READS_HEADER) != READS:
+        unread = Refused(
+            errors.RESULT_PACKED, "This job's result is packed, which nnsight's own client cannot read."
+        )
+        frame = StatusFrame(job.id, ClientStatus.ERROR, unread.detail, meta=frame.meta)
+    return json_answer(encode_frame(frame))
 
 
 async def status(request: Request) -> Response:
@@ -330,7 +341,12 @@ described = [
         "A job's last status.",
         Asks.KEY,
         (Answer("The status; `data` is a link to the result once there is one.", StatusFrame),),
-        fails=(errors.JOB_UNKNOWN, errors.RESULT_GONE, *errors.BLOBS_AWAY),
+        parameters=(
+            Parameter(
+                READS_HEADER, f"`{READS}`: the client reads packed results.", {"type": "string"}, "header"
+            ),
+        ),
+        fails=(errors.JOB_UNKNOWN, errors.RESULT_GONE, errors.RESULT_PACKED, *errors.BLOBS_AWAY),
     ),
     Operation(
         "GET",

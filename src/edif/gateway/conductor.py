@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from edif.blobs.store import kept_name, kept_of, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import EdifError, StoreUnavailable
 from edif.core.ids import JobId
-from edif.core.job import Attempt, AttemptOutcome, ClientStatus, Ending, Job, JobState
+from edif.core.job import Attempt, AttemptOutcome, ClientStatus, Ending, Extras, Job, JobState
 from edif.core.limits import Limits
 from edif.faults import Point
 from edif.gateway.active import ActiveJob, ActiveJobs
@@ -143,7 +144,7 @@ class Conductor:
                 cell=self._sealing.cell(self._catalogue[active.job.model], active.job.owner),
                 compress=active.job.compress,
                 env=active.job.env,
-                extras=active.job.extras,
+                extras=self._extras(active.job),
                 payload_url=await self._links.link(payload_name(action.job), valid_s),
                 result_url=self._signer.path("put", result_name(action.job, action.attempt), now + valid_s),
                 kept_url=self._signer.path("put", kept_name(action.job, action.attempt), now + valid_s),
@@ -165,6 +166,11 @@ class Conductor:
         job = await durably(partial(self._records.job, job_id))
         name = kept_name(job_id, 0) if job is None else kept_of(job)
         return link.KeptBlob(job_id, name, await self._links.link(name, valid_s))
+
+    def _extras(self, job: Job) -> Extras:
+        """With the speed of the site's lines, if the client has not said its own."""
+        speed = job.extras.link_bytes_per_s or self._limits.link_bytes_per_s
+        return replace(job.extras, link_bytes_per_s=speed)
 
     async def fail(
         self, job_id: JobId, error: EdifError, attempt: int | None, state: JobState = JobState.FAILED

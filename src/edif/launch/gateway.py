@@ -116,6 +116,7 @@ async def _serve(
                 log_bytes=int(settings.log_limit_bytes),
                 memory_bytes=int(settings.memory_limit_bytes),
                 scratch_bytes=int(settings.scratch_limit_bytes),
+                link_bytes_per_s=settings.link_mbit_s * 1e6 / 8,
             ),
             push_bytes=settings.push_bytes,
             lease_s=settings.lease_s,

@@ -62,7 +62,12 @@ class AttemptRef(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What one attempt used. Seconds are wall time, ``tokens`` counts input tokens of all forward passes."""
+    """What one attempt used. Seconds are wall time, ``tokens`` counts input tokens of all forward passes.
+
+    Attributes:
+        packed: its result is in the form that only clients of eDIF's own read.
+        rounded_tensors: so many tensors are in its result as narrower floats, as was asked for.
+    """
 
     load_s: float = 0.0
     run_s: float = 0.0
@@ -70,6 +75,8 @@ class Usage(msgspec.Struct, frozen=True):
     transfer_s: float = 0.0
     tokens: int = 0
     peak_memory_bytes: int = 0
+    packed: bool = False
+    rounded_tensors: int = 0
 
 
 class ReplicaReport(msgspec.Struct, frozen=True):

@@ -124,10 +124,15 @@ class Keep(_Message, frozen=True):
 
 
 class Done(_Message, frozen=True):
-    """The result is written. ``save_s``, wall seconds, and ``tokens`` are hearsay, and nobody is charged by them."""
+    """The result is written. ``save_s``, wall seconds, and ``tokens`` are hearsay, and nobody is charged by them.
+
+    So are ``packed``, that it is in the form of :mod:`edif.wire.packed`, and how many tensors were ``rounded``.
+    """
 
     save_s: Seconds
     tokens: Count
+    packed: bool = False
+    rounded: Count = 0
 
 
 class Failed(_Message, frozen=True):

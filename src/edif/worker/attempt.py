@@ -233,7 +233,13 @@ class _Progress:
     def done(self, said: pipe.Done) -> None:
         whole = self.usage.run_s
         save_s = min(max(said.save_s, 0.0), whole)
-        self._use(run_s=whole - save_s, save_s=save_s, tokens=said.tokens)
+        self._use(
+            run_s=whole - save_s,
+            save_s=save_s,
+            tokens=said.tokens,
+            packed=said.packed,
+            rounded_tensors=said.rounded,
+        )
 
     def failed(self, said: pipe.Failed) -> None:
         self._use(tokens=said.tokens)

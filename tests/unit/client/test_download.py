@@ -83,6 +83,19 @@ def fetch(url: str, renewed: list[str]) -> bytes:
         return first + b"".join(download.rest(lambda _, size: memoryview(bytearray(size))))
 
 
+def test_only_what_is_on_its_way_takes_time() -> None:
+    with serving() as url, httpx.Client(trust_env=False) as http:
+        download = Download(http, url, len(CONTENT), lambda: url, say=lambda _: None, progress=lambda _: None)
+        assert download.taken_s == 0
+        download.first()
+        taken = download.taken_s
+        assert taken > 0
+        assert download.taken_s == taken, "nothing is asked for"
+        pieces = list(download.rest(lambda _, size: memoryview(bytearray(size))))
+        assert download.taken_s > taken
+        assert sum(map(len, pieces)) == len(CONTENT) - FIRST_BYTES
+
+
 @pytest.mark.parametrize(
     "faults",
     [

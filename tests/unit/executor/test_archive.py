@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from edif.executor.archive import PIECE_BYTES, lay_out
+from edif.executor.archive import PIECE_BYTES, Archive, lay_out
 from edif.walls.memory import memory_of, reset_peak
 from tests.sizes import SIZES
 
@@ -16,8 +16,11 @@ MIB = 2**20
 
 
 def content(saved: dict[str, Any]) -> bytes:
-    archive = lay_out(saved)
-    pieces = [bytes(piece) for piece in archive.pieces()]
+    return content_of(lay_out(saved))
+
+
+def content_of(archive: Archive) -> bytes:
+    pieces = [bytes(piece.view) for piece in archive.pieces()]
     assert max(map(len, pieces)) <= PIECE_BYTES
     joined = b"".join(pieces)
     assert len(joined) == archive.size
@@ -25,7 +28,11 @@ def content(saved: dict[str, Any]) -> bytes:
 
 
 def loaded(saved: dict[str, Any]) -> Any:
-    return torch.load(io.BytesIO(content(saved)), weights_only=False)
+    return loaded_from(lay_out(saved))
+
+
+def loaded_from(archive: Archive) -> Any:
+    return torch.load(io.BytesIO(content_of(archive)), weights_only=False)
 
 
 def bits(tensor: torch.Tensor) -> bytes:
@@ -166,6 +173,8 @@ def test_memory_beside_the_tensor_is_small(shown: str) -> None:
     before = memory_of().own
     archive = lay_out({"value": value})
     assert archive.size >= value.numel() * 4
-    assert sum(map(len, archive.pieces())) == archive.size
-    assert 7000 < len(archive.sample(8, 1000)) <= 8000
+    assert sum(len(piece.view) for piece in archive.pieces()) == archive.size
+    samples = archive.samples(8, 1000)
+    assert 7000 < sum(len(content) for content, _ in samples) <= 8000
+    assert [width for _, width in samples][1:] == [4] * 7
     assert memory_of().most_own - before < 64 * MIB

@@ -4,11 +4,16 @@ from random import Random
 
 import pytest
 
-from fuzz import client_envelope, pipe_messages, worker_link
+from fuzz import client_envelope, packed_results, pipe_messages, worker_link
 from fuzz.target import Target, damaged
 from tests.sizes import SIZES
 
-TARGETS = {**pipe_messages.TARGETS, **client_envelope.TARGETS, **worker_link.TARGETS}
+TARGETS = {
+    **pipe_messages.TARGETS,
+    **client_envelope.TARGETS,
+    **worker_link.TARGETS,
+    **packed_results.TARGETS,
+}
 
 # What once broke a law: the target, and the bytes of the file that the fuzzer left.
 LANGUAGE_MODEL = b"nnsight.modeling.language.LanguageModel:"
