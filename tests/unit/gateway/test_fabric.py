@@ -64,8 +64,8 @@ async def agent(fabric: Fabric, blobs: FileBlobs) -> AsyncIterator[AgentStub]:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def accept(fabric: Fabric, owner: UserName = ANONYMOUS) -> JobId:
-    job = Job(new_job_id(), owner, ONE, "key", False, {}, 1, time.time())
+async def accept(fabric: Fabric, owner: UserName = ANONYMOUS, **fields: Any) -> JobId:
+    job = Job(new_job_id(), owner, ONE, "key", False, {}, 1, time.time(), **fields)
     await fabric.accept(job, subscriber=None, base_url="", received=time.monotonic())
     return job.id
 
@@ -88,6 +88,43 @@ async def test_job_runs_and_its_end_is_recorded(
     agent.ended(job, 1, "completed")
     await agent.hears(link.OutcomeRecorded)
     assert await state(records, job) is JobState.COMPLETED
+
+
+async def test_the_line_is_the_sites_unless_the_client_says_its_own(agent: AgentStub, fabric: Fabric) -> None:
+    agent.join()
+    for extras in (Extras(), Extras(packed=True, link_bytes_per_s=3e6)):
+        await accept(fabric, extras=extras)
+    replica = (await agent.hears(link.StartReplica)).replica
+    agent.say(link.ReplicaReady(replica, 1.0, 10))
+    first = await agent.hears(link.RunAttempt)
+    assert first.extras == Extras(link_bytes_per_s=fabric.config.limits.link_bytes_per_s)
+    agent.ended(first.job, 1, "completed")
+    assert (await agent.hears(link.RunAttempt, 2)).extras == Extras(packed=True, link_bytes_per_s=3e6)
+
+
+async def test_how_a_result_travels_is_told(
+    agent: AgentStub, fabric: Fabric, records: SqlRecordStore
+) -> None:
+    agent.join()
+    forms = (link.Usage(), link.Usage(packed=True), link.Usage(rounded_tensors=3))
+    jobs = [await accept(fabric, extras=Extras(rounding="bfloat16")) for _ in forms]
+    replica = (await agent.hears(link.StartReplica)).replica
+    agent.say(link.ReplicaReady(replica, 1.0, 10))
+    told = []
+    for number, (job, usage) in enumerate(zip(jobs, forms, strict=True), start=1):
+        await agent.hears(link.RunAttempt, number)
+        (agent.blobs.folder / result_name(job, 1)).write_bytes(b"result")
+        done = AttemptOutcome.COMPLETED
+        agent.say(link.AttemptEnded(job, 1, done, None, "", "", usage, 6, "0" * 64))
+        await agent.hears(link.OutcomeRecorded, number)
+        found = await records.job(job)
+        assert found is not None
+        told.append({name: found.meta.get(name) for name in ("packed", "rounding", "rounded_tensors")})
+    assert [list(each.values()) for each in told] == [
+        [None, None, None],
+        [True, None, None],
+        [None, "bfloat16", 3],
+    ]
 
 
 def _told(subscriber: Subscriber) -> list[dict[str, Any]]:
