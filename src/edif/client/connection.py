@@ -168,6 +168,7 @@ class Connection:
             "kept value", found["url"], found["size_bytes"], shown, lambda: str(ask()["url"])
         ) as download:
             download.ranges(parts)
+        self._line.note(wanted, download.taken_s)
 
     @contextmanager
     def _downloading(

@@ -86,8 +86,10 @@ class _Memory(NamedTuple):
     size: int
 
 
-class _WrittenAs(NamedTuple):
-    dtype: torch.dtype
+class _Written(NamedTuple):
+    """A storage, in one of the two ways in which it can be written."""
+
+    memory: _Memory
     rounded: bool
 
 
@@ -112,19 +114,19 @@ class _Layout:
     """
 
     def __init__(
-        self, written_whole: frozenset[_Memory], rounding: torch.dtype | None, keeping: Keeping | None
+        self, written_whole: frozenset[_Written], rounding: torch.dtype | None, keeping: Keeping | None
     ) -> None:
         self.size = 0
         self.rounded = 0
-        self.whole: set[_Memory] = set()
-        self.bases_of_parts: set[_Memory] = set()
+        self.whole: set[_Written] = set()
+        self.bases_of_parts: set[_Written] = set()
         self._written_whole = written_whole
         self._rounding = rounding
         self._keeping = keeping
         self._parts: list[Part] = []
         self._copied = bytearray()
         self._storages: dict[_Memory, torch.UntypedStorage] = {}
-        self._written_as: dict[int, _WrittenAs] = {}
+        self._dtypes: dict[int, torch.dtype] = {}
         self._shown: dict[_Memory, Part] = {}
         self._stand_ins: dict[Hashable, torch.Tensor] = {}
         self._restored: dict[Hashable, _Made] = {}
@@ -162,7 +164,7 @@ class _Layout:
         memory = _Memory(int(np.frombuffer(view, np.uint8).ctypes.data), len(view))
         if memory in self._shown:
             return self._shown[memory]
-        return Part(view, self._written_as[memory.address].dtype) if memory in self._storages else None
+        return Part(view, self._dtypes.get(memory.address)) if memory in self._storages else None
 
     def flush(self) -> None:
         """Nothing waits here."""
@@ -196,24 +198,24 @@ class _Layout:
 
     def _reduce_tensor(self, value: torch.Tensor) -> Any:
         memory = _memory_of(value)
-        self._storages[memory] = (
-            value.untyped_storage()
-        )  # held, so that nothing else comes to lie at its address
-        whole = memory in self._written_whole or memory.size <= value.numel() * value.element_size()
-        rounded = self._is_rounded(value)
-        if whole and self._may_be_written(memory, value.dtype, rounded=rounded):
-            self.whole.add(memory)
-            return self._reduce_rounded(value, whole=True) if rounded else NotImplemented
-        self.bases_of_parts.add(memory)
-        if rounded:
-            return self._reduce_rounded(value, whole=False)
+        # Held, so that nothing else comes to lie at its address.
+        self._storages[memory] = value.untyped_storage()
+        written = _Written(memory, self._is_rounded(value))
+        whole = written in self._written_whole or memory.size <= value.numel() * value.element_size()
+        if written.rounded:
+            whole = whole and not value.is_neg()
+            (self.whole if whole else self.bases_of_parts).add(written)
+            return self._reduce_rounded(value, whole=whole)
+        if whole and self._is_first_dtype(memory, value.dtype):
+            self.whole.add(written)
+            return NotImplemented
+        self.bases_of_parts.add(written)
         stand_in = self._stand_in(value.detach(), value.dtype)
         return stand_in.requires_grad_(value.requires_grad).__reduce_ex__(_PROTOCOL)  # type: ignore[no-untyped-call]
 
-    def _may_be_written(self, memory: _Memory, dtype: torch.dtype, *, rounded: bool) -> bool:
-        """torch writes what lies at one address as one dtype only; whatever shows it as another one gets a stand-in."""
-        wanted = _WrittenAs(dtype, rounded)
-        return memory.size == 0 or self._written_as.setdefault(memory.address, wanted) == wanted
+    def _is_first_dtype(self, memory: _Memory, dtype: torch.dtype) -> bool:
+        """torch writes what lies at one address as one dtype only; what shows it as another one gets a stand-in."""
+        return memory.size == 0 or self._dtypes.setdefault(memory.address, dtype) == dtype
 
     def _is_rounded(self, value: torch.Tensor) -> bool:
         return (
@@ -227,7 +229,7 @@ class _Layout:
     def _reduce_rounded(self, value: torch.Tensor, *, whole: bool) -> Any:
         """Values that travel narrower, and are made wide again once for all tensors that show them."""
         self.rounded += 1
-        if whole and not value.is_neg():
+        if whole:
             geometry = (tuple(value.shape), value.stride(), value.storage_offset())
             made = _Made(_as_strided, (self._restore(_flat(value), whole=True), *geometry))
         else:
@@ -249,13 +251,13 @@ class _Layout:
         """A tensor of its own, the same one for equal parts of one storage.
 
         Args:
-            whole: it is all of a storage and wider than ``dtype``: then the storage's beginning, which nobody reads either, will do.
+            whole: it is all of a storage and wider than ``dtype``: then memory of its own will do, which nobody reads either.
         """
         place = (*_place(shown), dtype)
         if place not in self._stand_ins:
             if shown.numel() * dtype.itemsize > _SMALL_BYTES:
                 stand_in = (
-                    _beginning(shown, dtype) if whole else torch.empty(shown.shape, dtype=dtype, device="cpu")
+                    _within(shown, dtype) if whole else torch.empty(shown.shape, dtype=dtype, device="cpu")
                 )
                 self._shown[_memory_of(stand_in)] = Part(shown, dtype)
             else:
@@ -277,10 +279,10 @@ def _memory_of(tensor: torch.Tensor) -> _Memory:
     return _Memory(storage.data_ptr(), storage.nbytes())
 
 
-def _beginning(flat: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A tensor with as many, narrower, elements on the same memory, whose storage ends with it."""
+def _within(flat: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor with as many, narrower, elements, within the same memory: from its second byte on, where nothing else begins."""
     size = flat.numel() * dtype.itemsize
-    return torch.from_numpy(flat.view(torch.uint8).numpy()[:size]).view(dtype)
+    return torch.from_numpy(flat.view(torch.uint8).numpy()[1 : 1 + size]).view(dtype)
 
 
 def _flat(value: torch.Tensor) -> torch.Tensor:

@@ -154,6 +154,20 @@ class Moody:
         return bytes, (b"x" * 100_000 * Moody.count,)
 
 
+class Special(torch.Tensor):
+    pass
+
+
+def test_a_tensor_of_another_class_beside_a_part_of_it() -> None:
+    base = torch.randn(300, 300)
+    read = loaded({"part": base[::2], "special": base.as_subclass(Special), "base": base})
+    assert type(read["special"]) is Special
+    assert torch.equal(read["special"], base)
+    assert torch.equal(read["part"], base[::2])
+    read = loaded({"part": base[::2], "special": base.as_subclass(Special)})
+    assert torch.equal(read["special"], base)
+
+
 def test_a_value_is_pickled_once() -> None:
     assert len(loaded({"big": torch.zeros(4_000_000), "moody": Moody()})["moody"]) == 100_000
     assert Moody.count == 1

@@ -20,6 +20,10 @@ TARGETS = (torch.bfloat16, torch.float16, torch.float32)
 WIDE = (torch.float32, torch.float64)
 
 
+class Special(torch.Tensor):
+    pass
+
+
 def address_space() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
 
@@ -194,3 +198,20 @@ def test_arrays_on_the_memory_of_a_rounded_tensor_are_not_rounded(target: torch.
     assert torch.equal(read["doubles"].nan_to_num(), values["doubles"].to(target).double().nan_to_num())
     for name in ("array", "halves", "ints"):
         assert bytes(memoryview(np.asarray(read[name]))) == bytes(memoryview(np.asarray(values[name]))), name
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_tensors_of_other_classes_are_left_as_they_are(order: int) -> None:
+    tensor = torch.randn(400, 400)
+    values = {
+        "tensor": tensor,
+        "special": tensor.as_subclass(Special),
+        "part": tensor[::2],
+        "array": tensor.numpy(),
+    }
+    read = rounded(dict(list(values.items())[::order]))
+    assert type(read["special"]) is Special
+    assert torch.equal(read["special"], tensor)
+    for name in ("tensor", "part"):
+        assert torch.equal(read[name], values[name].to(BF16).float())
+    assert np.array_equal(read["array"], values["array"])
