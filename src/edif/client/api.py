@@ -27,8 +27,8 @@ class Api:
     def __init__(self, url: str, key: str | None, versions: dict[str, str], say: Say) -> None:
         self.url = url
         self.tls = httpx.create_ssl_context()  # takes 20 ms: made once, for all connections
-        self.http = httpx.Client(verify=self.tls, timeout=_TIMEOUT, headers={READS_HEADER: READS})
-        self._headers = {"ndif-api-key": key} if key else {}
+        self.http = httpx.Client(verify=self.tls, timeout=_TIMEOUT)
+        self._headers = {READS_HEADER: READS, **({"ndif-api-key": key} if key else {})}
         self._versions = versions
         self._say = say
 
