@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from edif.client import checks, results
 from edif.client.api import Api
 from edif.client.backend import remote_backend
-from edif.client.download import PIECE_BYTES, Download
+from edif.client.download import Download
 from edif.client.job import Job
 from edif.client.kept import Kept
 from edif.client.notices import say
@@ -24,9 +24,11 @@ from edif.client.status_socket import StatusSocket
 from edif.core import errors
 from edif.core.errors import EdifError
 from edif.core.job import MAX_USED
+from edif.core.limits import MIB
 from edif.wire.kept import opening
 
 _SOCKET_WAIT_S = 10.0
+_SHOWN_BYTES = 8 * MIB  # what comes sooner needs no bar
 
 _open: list["Connection"] = []  # the last one is in use, those before it come back when it is left
 _overrides = Overrides()
@@ -171,10 +173,10 @@ class Connection:
             unit="B",
             unit_scale=True,
             desc=f"Downloading the {what}",
-            disable=shown <= PIECE_BYTES,
+            disable=shown <= _SHOWN_BYTES,
         ) as bar:
             yield Download(
-                self.api.http,
+                self.api.lines,
                 link,
                 total,
                 renew=renew,
