@@ -180,7 +180,7 @@ def _drawn_noise(dtype: str, mib: int) -> torch.Tensor:
 def _on_a_line_of(connection: edif.Connection, bytes_per_s: float) -> None:
     """As if the last downloads had been so fast."""
     for _ in range(9):
-        connection._line.note(2 * MIB, 2 * MIB / bytes_per_s)
+        connection._link_speed.note(2 * MIB, 2 * MIB / bytes_per_s)
 
 
 def packed_results_are_those_that_are_not(here: Here) -> None:

@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
 from edif.client.download import Download
+from edif.client.lines import Lines
 from tests.servers.radosgw import RadosGateway
 from tests.support.fabric import EDIF, PATIENCE_S, Fabric, start_fabric
 from tests.support.kept import check_kept_values
@@ -97,9 +99,9 @@ async def test_connected_client_fetches_in_checked_pieces_and_asks_anew_when_the
         return link
 
     def fetched() -> bytes:
-        with httpx.Client() as http:
+        with httpx.Client() as http, closing(Lines(http, httpx.create_ssl_context())) as lines:
             whole = bytearray(meta["result_bytes"])
-            download = Download(http, ended, len(whole), renew, lambda _: None, lambda _: None)
+            download = Download(lines, ended, len(whole), renew, lambda _: None, lambda _: None)
             first = download.first()
             whole[: len(first)] = first
             for _ in download.rest(lambda at, size: memoryview(whole)[at : at + size]):
@@ -136,9 +138,9 @@ async def test_presigned_links_are_revoked_while_one_downloads_and_results_delet
         httpx.post(path, headers=client.headers).raise_for_status()
 
     def fetched() -> bytes:
-        with httpx.Client() as http:
+        with httpx.Client() as http, closing(Lines(http, httpx.create_ssl_context())) as lines:
             whole = bytearray(meta["result_bytes"])
-            download = Download(http, first, len(whole), fresh, lambda _: None, lambda _: None)
+            download = Download(lines, first, len(whole), fresh, lambda _: None, lambda _: None)
             begun = download.first()
             whole[: len(begun)] = begun
             revoke()

@@ -6,6 +6,7 @@ from uuid import uuid4
 import httpx
 import msgspec
 
+from edif.client.lines import Lines
 from edif.client.retrying import Patience, Say, told
 from edif.core import errors
 from edif.core.errors import EdifError
@@ -28,12 +29,14 @@ class Api:
         self.url = url
         self.tls = httpx.create_ssl_context()  # takes 20 ms: made once, for all connections
         self.http = httpx.Client(verify=self.tls, timeout=_TIMEOUT)
+        self.lines = Lines(self.http, self.tls)
         self._headers = {READS_HEADER: READS, **({"ndif-api-key": key} if key else {})}
         self._versions = versions
         self._say = say
 
     def close(self) -> None:
         self.http.close()
+        self.lines.close()
 
     def check_open(self) -> None:
         """

@@ -15,19 +15,21 @@ from tqdm.auto import tqdm
 from edif.client import checks, results
 from edif.client.api import Api
 from edif.client.backend import remote_backend
-from edif.client.download import PIECE_BYTES, Download
+from edif.client.download import Download
 from edif.client.job import Job
 from edif.client.kept import Kept
-from edif.client.line import Line
+from edif.client.link_speed import LinkSpeed
 from edif.client.notices import say, tell_rounding
 from edif.client.overrides import Overrides, steer_hub, steer_nnsight
 from edif.client.status_socket import StatusSocket
 from edif.core import errors
 from edif.core.errors import EdifError
 from edif.core.job import MAX_USED, Rounding
+from edif.core.limits import MIB
 from edif.wire.kept import opening
 
 _SOCKET_WAIT_S = 10.0
+_SHOWN_BYTES = 8 * MIB  # what comes sooner needs no bar
 
 _open: list["Connection"] = []  # the last one is in use, those before it come back when it is left
 _overrides = Overrides()
@@ -52,7 +54,7 @@ class Connection:
         self.closed = False
         self.make_backend = remote_backend(self)
         self._holders = 0
-        self._line = Line()
+        self._link_speed = LinkSpeed()
         self.api = Api(self.url, key, checks.own_versions(), say)
         try:
             checks.check_fabric(self.api)
@@ -116,7 +118,7 @@ class Connection:
 
     def _extras(self, uses: Sequence[str]) -> dict[str, Any]:
         """What the fabric may know of a client of its own: ``Extras`` in ``core/job.py``."""
-        speed = self._line.bytes_per_s
+        speed = self._link_speed.bytes_per_s
         return {"packed": True, "rounding": self.rounding, "link_bytes_per_s": speed, "uses": uses}
 
     def job(self, job_id: str) -> Job:
@@ -147,7 +149,7 @@ class Connection:
             renew = partial(self._fresh_link, final.id)
             with self._downloading("result", final.data, total, total if show else 0, renew) as download:
                 result = results.load_download(download, meta.get("result_sha256"))
-            self._line.note(total, download.taken_s)
+            self._link_speed.note(total, download.taken_s)
             return result
 
     def fetch_kept(self, job_id: str, parts: list[tuple[int, memoryview]]) -> None:
@@ -168,7 +170,7 @@ class Connection:
             "kept value", found["url"], found["size_bytes"], shown, lambda: str(ask()["url"])
         ) as download:
             download.ranges(parts)
-        self._line.note(wanted, download.taken_s)
+        self._link_speed.note(wanted, download.taken_s)
 
     @contextmanager
     def _downloading(
@@ -184,10 +186,10 @@ class Connection:
             unit="B",
             unit_scale=True,
             desc=f"Downloading the {what}",
-            disable=shown <= PIECE_BYTES,
+            disable=shown <= _SHOWN_BYTES,
         ) as bar:
             yield Download(
-                self.api.http,
+                self.api.lines,
                 link,
                 total,
                 renew=renew,

@@ -5,20 +5,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from http import HTTPStatus
+from operator import itemgetter
+from urllib.parse import urlsplit
 
-import httpx
-
-from edif.client.retrying import Patience, Say, told
+from edif.client.lines import LineBroke, Lines, Part
+from edif.client.retrying import Patience, Say
 from edif.core import errors
 from edif.core.errors import EdifError
 from edif.core.limits import MIB
 
-PIECE_BYTES = 8 * MIB
+PIECE_BYTES = 16 * MIB  # at most; of what is smaller all connections get some
 FIRST_BYTES = MIB
 CONNECTIONS = 4
-_AHEAD = 6  # pieces that are asked for and not yet taken: bounds memory when they are unpacked on the way
+_AHEAD_AT_FIRST = 2  # pieces that are asked for and not yet taken: one connection fills what the other one's request leaves idle
+_AHEAD = 5  # of them at most, and one more whenever one is waited for: bounds memory when they are unpacked on the way
+_GAP_BYTES = 16 * 1024  # what lies between two parts costs less than a request of its own
 _PATIENCE_S = 600.0
 _TICK_S = 0.1
 
@@ -38,14 +42,14 @@ class Download:
 
     def __init__(
         self,
-        http: httpx.Client,
+        lines: Lines,
         link: str,
         total: int,
         renew: Callable[[], str],
         say: Say,
         progress: Callable[[int], None],
     ) -> None:
-        self._http = http
+        self._lines = lines
         self._link = link
         self.total = total
         self._renew = renew
@@ -69,67 +73,76 @@ class Download:
 
     def first(self) -> memoryview:
         """The beginning, which says what it is: all of it, if it is a small result."""
-        return self._piece(0, memoryview(bytearray(min(FIRST_BYTES, self.total))))
+        view = memoryview(bytearray(min(FIRST_BYTES, self.total)))
+        self._fill(_Piece([(0, view)]))
+        return view
 
     def rest(self, place: Place) -> Iterator[memoryview]:
         """All further pieces, in order."""
-        starts = range(FIRST_BYTES, self.total, PIECE_BYTES)
-        return self._in_order((start, place(start, min(PIECE_BYTES, self.total - start))) for start in starts)
+        step = _piece_bytes(self.total)
+        sizes = ((start, min(step, self.total - start)) for start in range(FIRST_BYTES, self.total, step))
+        for piece in self._filled(_Piece([(start, place(start, size))]) for start, size in sizes):
+            yield piece.parts[0][1]
 
     def ranges(self, parts: Iterable[tuple[int, memoryview]]) -> None:
-        """Fill each of these memories with the bytes that begin there."""
-        pieces = (
-            (start + at, memory[at : at + PIECE_BYTES])
-            for start, memory in parts
-            for at in range(0, len(memory), PIECE_BYTES)
-        )
-        for _ in self._in_order(pieces):
+        """Fill each memory with the bytes from its start on; together they may be any parts of the whole, in any order."""
+        for _ in self._filled(_pieces(list(parts))):
             pass
 
-    def _in_order(self, pieces: Iterator[tuple[int, memoryview]]) -> Iterator[memoryview]:
-        waiting: deque[Future[memoryview]] = deque()
+    def _filled(self, pieces: Iterable["_Piece"]) -> Iterator["_Piece"]:
+        """Each when it is complete, in order."""
+        pieces = iter(pieces)
+        waiting: deque[tuple[_Piece, Future[None]]] = deque()
+        ahead = _AHEAD_AT_FIRST
         pool = ThreadPoolExecutor(CONNECTIONS, "edif download")
         try:
             while True:
-                while len(waiting) < _AHEAD and (piece := next(pieces, None)) is not None:
-                    waiting.append(pool.submit(self._piece, *piece))
+                while len(waiting) < ahead and (piece := next(pieces, None)) is not None:
+                    waiting.append((piece, pool.submit(self._fill, piece)))
                 if not waiting:
                     return
-                yield self._taken(waiting.popleft())
+                if self._is_done(waiting[0][1]):
+                    yield waiting.popleft()[0]
+                else:
+                    ahead = min(ahead + 1, _AHEAD)
         finally:
             self._stopped.set()
             pool.shutdown(cancel_futures=True)
+            self._stopped.clear()
 
-    def _taken(self, piece: Future[memoryview]) -> memoryview:
-        while True:
-            try:
-                return piece.result(timeout=_TICK_S)
-            except TimeoutError:
-                if piece.done():
-                    raise
-                self._progress(self._arrived)
+    def _is_done(self, piece: Future[None]) -> bool:
+        """Whether it is, after a moment at the latest; raises what kept it from that."""
+        done, _ = wait([piece], timeout=_TICK_S)
+        self._progress(self._arrived)
+        if done:
+            piece.result()
+        return bool(done)
 
-    def _piece(self, start: int, view: memoryview) -> memoryview:
-        """Fill this memory with the bytes from ``start``."""
-        got = 0
+    def _fill(self, piece: "_Piece") -> None:
         while True:
             link = self._link
             try:
-                wanted = _range(start + got, start + len(view))
-                with self._timed(), self._http.stream("GET", link, headers=wanted) as answer:
-                    if self._is_part(answer, link, start + got):
-                        for chunk in answer.iter_raw():
-                            view[got : got + len(chunk)] = chunk
-                            got += len(chunk)
-                            self._count(len(chunk))
-                            self._patience.progress()
-                        if got == len(view):
-                            return view
-                reason = "it broke off" if answer.is_success else f"HTTP {answer.status_code}"
-            except httpx.TransportError as error:
-                reason = told(error)
+                with self._timed(), self._lines.part(link, piece.at, piece.end) as answer:
+                    if self._is_part(answer, link, piece.at):
+                        self._read(answer, piece)
+                        if piece.at == piece.end:
+                            return
+                reason = (
+                    "it broke off" if answer.status == HTTPStatus.PARTIAL_CONTENT else f"HTTP {answer.status}"
+                )
+            except LineBroke as error:
+                reason = str(error)
             if self._stopped.wait(self._patience.next_wait_s(reason)):
-                raise EdifError(errors.RESULT_DAMAGED, "Another piece of this result could not be had.")
+                raise _another_failed()
+
+    def _read(self, answer: Part, piece: "_Piece") -> None:
+        """As much as comes."""
+        while piece.at < piece.end and (size := answer.read_into(piece.room())):
+            piece.at += size
+            self._count(size)
+            self._patience.progress()
+            if self._stopped.is_set():
+                raise _another_failed()
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -150,25 +163,25 @@ class Download:
             self._arrived += size
             self._gone = False
 
-    def _is_part(self, answer: httpx.Response, link: str, start: int) -> bool:
+    def _is_part(self, answer: Part, link: str, start: int) -> bool:
         """Whether it is what was asked for; else it is to be asked for again.
 
         Raises:
             EdifError: it will not be answered otherwise.
         """
-        if answer.status_code in (429, 500, 502, 503, 504):
+        if answer.status in (429, 500, 502, 503, 504):
             return False
-        if answer.status_code == httpx.codes.FORBIDDEN:
+        if answer.status == HTTPStatus.FORBIDDEN:
             self._fresh_link(link)
             return False
-        if answer.status_code in (404, 410):
+        if answer.status in (404, 410):
             self._link_after_none(link)
             return False
-        told_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("content-range", ""))
+        told_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.header("content-range"))
         if told_range is None or (int(told_range[1]), int(told_range[2])) != (start, self.total):
             raise EdifError(
                 errors.RESULT_DAMAGED,
-                f"{answer.url.host} answered HTTP {answer.status_code} to a part of the result, and not with that part.",
+                f"{urlsplit(link).hostname} answered HTTP {answer.status} to a part of the result, and not with that part.",
                 "If a proxy stands between you and the fabric, let it pass ranges; else tell your operator.",
             )
         return True
@@ -188,5 +201,59 @@ class Download:
             self._gone, self._link = True, self._renew()
 
 
-def _range(start: int, end: int) -> dict[str, str]:
-    return {"range": f"bytes={start}-{end - 1}", "accept-encoding": "identity"}
+class _Piece:
+    """Bytes that are asked for at once, and where they go.
+
+    Attributes:
+        parts: starts and memories, in order; what lies between two is thrown away.
+        at: which byte is next.
+        end: which byte is no longer wanted.
+    """
+
+    def __init__(self, parts: list[tuple[int, memoryview]]) -> None:
+        self.parts = parts
+        self.at = parts[0][0]
+        self.end = parts[-1][0] + len(parts[-1][1])
+        self._part = 0
+
+    def room(self) -> memoryview:
+        """Where the next bytes go."""
+        start, view = self.parts[self._part]
+        while self.at >= start + len(view):
+            self._part += 1
+            start, view = self.parts[self._part]
+        if self.at < start:
+            return memoryview(bytearray(start - self.at))
+        return view[self.at - start :]
+
+
+def _pieces(parts: list[tuple[int, memoryview]]) -> Iterator[_Piece]:
+    """Large parts cut, neighbours joined."""
+    step = _piece_bytes(sum(len(view) for _, view in parts))
+    joined: list[tuple[int, memoryview]] = []
+    for start, view in _cut(sorted(parts, key=itemgetter(0)), step):
+        if joined and not _fits(joined, start, start + len(view), step):
+            yield _Piece(joined)
+            joined = []
+        joined.append((start, view))
+    if joined:
+        yield _Piece(joined)
+
+
+def _cut(parts: list[tuple[int, memoryview]], step: int) -> Iterator[tuple[int, memoryview]]:
+    for start, view in parts:
+        for at in range(0, len(view), step):
+            yield start + at, view[at : at + step]
+
+
+def _fits(joined: list[tuple[int, memoryview]], start: int, end: int, step: int) -> bool:
+    last, view = joined[-1]
+    return 0 <= start - (last + len(view)) <= _GAP_BYTES and end - joined[0][0] <= step
+
+
+def _piece_bytes(total: int) -> int:
+    return min(PIECE_BYTES, max(MIB, total // (2 * CONNECTIONS)))
+
+
+def _another_failed() -> EdifError:
+    return EdifError(errors.RESULT_DAMAGED, "Another piece of this result could not be had.")

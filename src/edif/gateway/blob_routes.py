@@ -2,10 +2,12 @@
 
 import re
 import time
+from pathlib import Path
 
 import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.store import KINDS
@@ -14,6 +16,7 @@ from edif.core.errors import AuthRefused, NotFound, OverLimit, Refused
 from edif.core.limits import MIB
 from edif.gateway.description import BYTES, Answer, Asks, Operation, Parameter
 from edif.gateway.edge import Edge, bounded_body, edge_of, json_answer
+from edif.gateway.sending import EXTENSION
 
 router = APIRouter(prefix="/edif/v1/blobs")
 
@@ -39,9 +42,45 @@ async def get_blob(request: Request, kind: str, blob_id: str) -> Response:
 
 
 class _Blob(FileResponse):
-    """Read in pieces that cost little beside what they carry: each is a turn of the loop and one of a thread."""
+    """Sent by the kernel where the connection allows it; else read in pieces that cost little beside what they carry: each is a turn of the loop and one of a
+    thread.
+    """
 
     chunk_size = MIB
+    _by_kernel = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._by_kernel = EXTENSION in scope.get("extensions", {})
+        await super().__call__(scope, receive, send)
+
+    async def _handle_simple(self, send: Send, send_header_only: bool, send_pathsend: bool) -> None:
+        if send_header_only or not self._by_kernel:
+            await super()._handle_simple(send, send_header_only, send_pathsend)
+        else:
+            await self._send_part(send, 0, int(self.headers["content-length"]), {})
+
+    async def _handle_single_range(
+        self, send: Send, start: int, end: int, file_size: int, send_header_only: bool
+    ) -> None:
+        if send_header_only or not self._by_kernel:
+            await super()._handle_single_range(send, start, end, file_size, send_header_only)
+        else:
+            self.status_code = 206
+            told = {
+                "content-range": f"bytes {start}-{end - 1}/{file_size}",
+                "content-length": str(end - start),
+            }
+            await self._send_part(send, start, end, told)
+
+    async def _send_part(self, send: Send, start: int, end: int, told: dict[str, str]) -> None:
+        self.headers.update(told)
+        with Path(self.path).open("rb", buffering=0) as file:  # noqa: ASYNC230 - to open it waits for no disk
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            await send(
+                {"type": EXTENSION, "file": file, "offset": start, "count": end - start, "more_body": False}
+            )
 
 
 def _tags(request: Request) -> set[str]:

@@ -21,6 +21,7 @@ from edif.core import errors
 from edif.core.addresses import Network, neighbourhood, parse_address
 from edif.core.errors import EdifError, OverLimit, Refused
 from edif.gateway.rates import Pace
+from edif.gateway.sending import Sender
 from edif.telemetry.metrics import CONNECTIONS, REFUSED
 from edif.wire.client_protocol import error_body
 
@@ -110,11 +111,12 @@ class Door:
 
 
 class GuardedConfig(uvicorn.Config):
-    """uvicorn's configuration with the door that every connection passes."""
+    """uvicorn's configuration with the door that every connection passes, and who sends files on them."""
 
     def __init__(self, app: Any, door: Door, **options: Any) -> None:
         super().__init__(app, http=GuardedHttp, ws=GuardedSocket, **options)
         self.door = door
+        self.sender = Sender()
 
 
 class _Phase(Enum):
@@ -139,6 +141,7 @@ class GuardedHttp(HttpToolsProtocol):
         super().__init__(config, *args, **kwargs)
         self.logger = _log
         self._door = config.door
+        self._sender = config.sender
         self._limits = config.door.limits
         self._inside = False
         self._phase = _Phase.HEAD
@@ -322,7 +325,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, self._sender.offered(app, cycle))
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

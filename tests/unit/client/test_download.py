@@ -11,9 +11,12 @@ import httpx
 import pytest
 
 from edif.client.download import FIRST_BYTES, PIECE_BYTES, Download
+from edif.client.lines import Lines
 from edif.core import errors
 from edif.core.errors import EdifError, ErrorCode
+from edif.core.limits import MIB
 
+TLS = httpx.create_ssl_context()
 CONTENT = bytes(range(256)) * ((FIRST_BYTES + 2 * PIECE_BYTES) // 256 + 1)
 
 
@@ -72,15 +75,22 @@ def serving(*faults: Callable[[Server], None]) -> Iterator[str]:
             thread.join()
 
 
+@contextmanager
+def download(url: str, renew: Callable[[], str] = str) -> Iterator[Download]:
+    with httpx.Client(trust_env=False) as http:
+        lines = Lines(http, TLS)
+        yield Download(lines, url, len(CONTENT), renew, say=lambda _: None, progress=lambda _: None)
+        lines.close()
+
+
 def fetch(url: str, renewed: list[str]) -> bytes:
     def renew() -> str:
         renewed.append(f"{url}/{len(renewed) + 1}")
         return renewed[-1]
 
-    with httpx.Client(trust_env=False) as http:
-        download = Download(http, url, len(CONTENT), renew, say=lambda _: None, progress=lambda _: None)
-        first = bytes(download.first())
-        return first + b"".join(download.rest(lambda _, size: memoryview(bytearray(size))))
+    with download(url, renew) as it:
+        first = bytes(it.first())
+        return first + b"".join(it.rest(lambda _, size: memoryview(bytearray(size))))
 
 
 def test_only_what_is_on_its_way_takes_time() -> None:
@@ -164,3 +174,59 @@ def test_what_will_not_get_better_is_told(
     with serving(*([Server.part] if later else []), fault) as url, pytest.raises(EdifError) as caught:
         fetch(url, [])
     assert caught.value.kind is kind
+
+
+RANGES = [
+    (30 * MIB, 3 * MIB),
+    (7, 1),
+    (0, 5),
+    (8, 20),  # next to another
+    (2000, 1000),  # and near
+    (2500, 1000),  # over another
+    (MIB, 0),
+    (2 * MIB, 20 * MIB),  # larger than a piece
+    (len(CONTENT) - 1, 1),
+]
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [],
+        [lambda server: server.part(shorter_by=3)] * 6,
+        [lambda server: server.refuse(503), lambda server: server.part(), lambda server: server.refuse(503)],
+    ],
+    ids=["well", "cut short", "busy"],
+)
+def test_any_ranges_are_had_at_once(faults: list[Callable[[Server], None]]) -> None:
+    parts = [(start, memoryview(bytearray(size))) for start, size in RANGES]
+    with serving(*faults) as url, download(url) as it:
+        it.ranges(parts)
+        it.ranges(parts[:1])
+        it.ranges([])
+    for start, view in parts:
+        assert view == CONTENT[start : start + len(view)]
+
+
+def test_ranges_that_are_near_are_one_request() -> None:
+    asked: list[str] = []
+
+    def note(server: Server) -> None:
+        asked.append(server.headers["range"])
+        server.part()
+
+    parts = [(start, memoryview(bytearray(10))) for start in range(0, 100_000, 1000)]
+    with serving(*[note] * 100) as url, download(url) as it:
+        it.ranges(parts)
+    assert asked == ["bytes=0-99009"]
+    assert all(view == CONTENT[start : start + 10] for start, view in parts)
+
+
+def test_ranges_that_cannot_be_had_are_told() -> None:
+    parts = [(0, memoryview(bytearray(20 * MIB)))]
+    with serving(lambda server: server.refuse(416)) as url, download(url) as it:
+        with pytest.raises(EdifError) as caught:
+            it.ranges(parts)
+        assert caught.value.kind is errors.RESULT_DAMAGED
+        it.ranges(parts)
+    assert parts[0][1] == CONTENT[: 20 * MIB]

@@ -10,8 +10,8 @@ _LEAST_BYTES = MIB  # of less, most of the time is the way there and back
 _REMEMBERED = 5
 
 
-class Line:
-    """The way from a fabric to this program: its speed is the median of the last few downloads', so that one stall does not count."""
+class LinkSpeed:
+    """Of the way from a fabric to this program: the median of the last few downloads, so that one stall does not count."""
 
     def __init__(self) -> None:
         self._speeds: deque[float] = deque(maxlen=_REMEMBERED)
