@@ -23,7 +23,7 @@ from pydantic_settings import (
 from edif.core import errors
 from edif.core.addresses import parse_networks
 from edif.core.errors import SetupError
-from edif.core.limits import GIB, MIB, Isolation
+from edif.core.limits import GIB, MIB, Isolation, SendFiles
 from edif.faults import parse as parse_fault
 
 _DAY_S = 24 * 3600.0
@@ -197,6 +197,11 @@ class Settings(BaseSettings):
         gt=0,
         allow_inf_nan=False,
         description="What clients' lines carry, in Mbit/s: how hard results are compressed. A connected client measures its own.",
+    )
+    send_files: SendFiles = Field(
+        default=SendFiles.AUTO,
+        description="Whether the kernel sends results without copying them through the gateway (not with TLS): to other "
+        "machines (`auto`), to all, to none.",
     )
     retention_s: float = Field(
         default=7 * _DAY_S,

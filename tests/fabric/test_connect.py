@@ -30,6 +30,7 @@ def outcomes(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
         EDIF_RESULT_LIMIT_BYTES=str(2 * SIZES.cut_download_bytes),
         EDIF_MEMORY_LIMIT_BYTES=str(8 * SIZES.cut_download_bytes + 2**30),
         EDIF_MIN_FREE_BYTES="0",
+        EDIF_SEND_FILES="always",  # as to readers elsewhere
     )
     try:
         fabric.wait_metadata(GPT2_ID)

@@ -34,6 +34,7 @@ def fabric(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         *("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--isolation", "sealed"),
         *("--job-memory-limit", str(SIZE + 1024 * MIB), "--result-limit", str(SIZE + MIB)),
         EDIF_PUSH_BYTES="1000",
+        EDIF_SEND_FILES="always",  # as to readers elsewhere
     )
     running.wait_running(GPT2_ID)
     yield running

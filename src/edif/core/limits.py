@@ -40,4 +40,12 @@ class Isolation(StrEnum):
     SHARED = "shared"
 
 
+class SendFiles(StrEnum):
+    """Whether the kernel sends results without their bytes passing through the gateway: to other machines, to all, to none."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 DEFAULT_LIMITS = Limits()

@@ -20,6 +20,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from edif.core import errors
 from edif.core.addresses import Network, neighbourhood, parse_address
 from edif.core.errors import EdifError, OverLimit, Refused
+from edif.core.limits import SendFiles
 from edif.gateway.rates import Pace
 from edif.gateway.sending import Sender
 from edif.telemetry.metrics import CONNECTIONS, REFUSED
@@ -113,10 +114,10 @@ class Door:
 class GuardedConfig(uvicorn.Config):
     """uvicorn's configuration with the door that every connection passes, and who sends files on them."""
 
-    def __init__(self, app: Any, door: Door, **options: Any) -> None:
+    def __init__(self, app: Any, door: Door, send_files: SendFiles = SendFiles.AUTO, **options: Any) -> None:
         super().__init__(app, http=GuardedHttp, ws=GuardedSocket, **options)
         self.door = door
-        self.sender = Sender()
+        self.sender = Sender(send_files)
 
 
 class _Phase(Enum):

@@ -117,6 +117,7 @@ def make_server(
     config = GuardedConfig(
         app,
         door,
+        settings.send_files,
         log_config=None,
         access_log=False,
         lifespan="off",

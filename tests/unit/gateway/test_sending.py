@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from uvicorn.server import ServerState
 
-from edif.core.limits import MIB
+from edif.core.limits import MIB, SendFiles
 from edif.gateway.connections import ConnectionLimits, Door, GuardedConfig, GuardedHttp
 from edif.gateway.rates import Pace
-from edif.gateway.sending import EXTENSION
+from edif.gateway.sending import EXTENSION, Sender
 
 CONTENT = os.urandom(MIB) * 16  # more than the kernel holds of a connection
 PATIENCE_S = 30.0
@@ -62,7 +62,14 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         connections=100,
         connections_per_address=100,
     )
-    config = GuardedConfig(app, Door(limits, Pace(1e6)), log_config=None, lifespan="off", access_log=False)
+    config = GuardedConfig(
+        app,
+        Door(limits, Pace(1e6)),
+        SendFiles.ALWAYS,
+        log_config=None,
+        lifespan="off",
+        access_log=False,
+    )
     config.load()
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
@@ -177,3 +184,24 @@ async def test_an_answer_that_is_cut_short_by_the_gateways_end_ends_its_connecti
             await reader.readexactly(len(CONTENT))
     writer.close()
     await served.idle()
+
+
+@pytest.mark.parametrize(
+    ("to", "scheme", "reader", "offered"),
+    [
+        (SendFiles.AUTO, "http", "192.0.2.7", True),
+        (SendFiles.AUTO, "http", "2001:db8::7", True),
+        (SendFiles.AUTO, "http", "127.0.0.1", False),
+        (SendFiles.AUTO, "http", "::1", False),
+        (SendFiles.ALWAYS, "http", "127.0.0.1", True),
+        (SendFiles.ALWAYS, "https", "192.0.2.7", False),
+        (SendFiles.NEVER, "http", "192.0.2.7", False),
+    ],
+)
+def test_it_is_offered_to_those_whom_it_serves(
+    to: SendFiles, scheme: str, reader: str, offered: bool
+) -> None:
+    def app() -> None: ...
+
+    cycle: Any = SimpleNamespace(scope={"scheme": scheme, "client": (reader, 1)})
+    assert (Sender(to).offered(app, cycle) is not app) == offered
