@@ -278,7 +278,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "log_limit_bytes": SIZES_ABOVE_ZERO,
     "push_bytes": st.integers(0, 2**50),
     "link_mbit_s": SECONDS,
-    "send_files": "never",
+    "send_files": st.sampled_from(["auto", "always", "never"]),
     "retention_s": SECONDS,
     "record_retention_s": SECONDS,
     "log_retention_s": SECONDS,
