@@ -12,7 +12,7 @@ from hypothesis import settings as with_settings
 from edif import settings as settings_module
 from edif.core import errors
 from edif.core.errors import SetupError
-from edif.core.limits import Isolation
+from edif.core.limits import Isolation, SendFiles
 from edif.settings import DeploymentSettings, Settings, environment, load
 from tests.unit.docs import plain, rows
 
@@ -278,7 +278,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "log_limit_bytes": SIZES_ABOVE_ZERO,
     "push_bytes": st.integers(0, 2**50),
     "link_mbit_s": SECONDS,
-    "send_files": st.sampled_from(["auto", "always", "never"]),
+    "send_files": st.sampled_from(SendFiles),
     "retention_s": SECONDS,
     "record_retention_s": SECONDS,
     "log_retention_s": SECONDS,
