@@ -1,7 +1,7 @@
 """What nnsight runs a trace with when it says ``remote=True``."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
 from nnsight.modeling.mixins.remotable import Remotable
@@ -13,10 +13,17 @@ from edif.client.job import Job
 from edif.client.kept import noting_uses
 from edif.core.errors import EdifError
 
-if TYPE_CHECKING:
-    from edif.client.connection import Connection
-
 _stock: Callable[..., Any] = Remotable._remote_backend  # noqa: SLF001 - nnsight's one place where backends are made
+
+
+class Way(Protocol):
+    """To the fabric: its :class:`~edif.client.connection.Connection`."""
+
+    url: str
+
+    def submit(self, request: RequestModel, blob: bytes, uses: Sequence[str]) -> Job: ...
+
+    def job(self, job_id: str) -> Job: ...
 
 
 class ConnectedBackend(RemoteBackend):  # type: ignore[misc]  # nnsight has no types
@@ -26,7 +33,7 @@ class ConnectedBackend(RemoteBackend):  # type: ignore[misc]  # nnsight has no t
         job: what the trace became; None before it was sent.
     """
 
-    def __init__(self, connection: "Connection", *args: Any, **kwargs: Any) -> None:
+    def __init__(self, connection: Way, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._connection = connection
         self.job: Job | None = None
@@ -82,7 +89,7 @@ class ConnectedBackend(RemoteBackend):  # type: ignore[misc]  # nnsight has no t
             self.meta = None if self.job.cost is None else self.job.cost.meta
 
 
-def remote_backend(connection: "Connection") -> Callable[..., Any]:
+def remote_backend(connection: Way) -> Callable[..., Any]:
     """In place of ``Remotable._remote_backend``: other hosts and ``remote="local"`` stay nnsight's own."""
 
     def make(model: Any, remote: bool | str, blocking: bool, job_id: str | None, verbose: bool) -> Any:

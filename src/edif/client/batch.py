@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, Token
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from nnsight.schema.config import CONFIG
 from nnsight.tracing.util import push
@@ -13,16 +13,23 @@ from tqdm.auto import tqdm
 
 from edif.client.job import Job
 
-if TYPE_CHECKING:
-    from edif.client.backend import ConnectedBackend
-
 _SENDERS = 4  # so that a slow way to the fabric is not waited out once for each trace
 
 _open: ContextVar["Batch | None"] = ContextVar("open batch", default=None)
 
 
+class Traced(Protocol):
+    """A trace that is to be sent: its :class:`~edif.client.backend.ConnectedBackend`."""
+
+    display: Any
+
+    def send_once(self, blob: bytes) -> Job: ...
+
+    def result(self) -> Any: ...
+
+
 class _Member(NamedTuple):
-    backend: "ConnectedBackend"
+    backend: Traced
     sent: Future[Job]
 
 
@@ -50,7 +57,7 @@ class Batch:
         """The jobs of the traces until now, in order; waits until they are sent."""
         return [member.sent.result() for member in self._members]
 
-    def add(self, backend: "ConnectedBackend", tracer: Any, blob: bytes) -> None:
+    def add(self, backend: Traced, tracer: Any, blob: bytes) -> None:
         """A trace has ended and is to be sent."""
         backend.display.enabled = False  # there is one bar for all
         self._frames.append(tracer.info.frame)

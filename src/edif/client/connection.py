@@ -140,7 +140,7 @@ class Connection:
         """The saved values that a job's last status carries or points to."""
         meta = final.meta or {}
         tell_rounding(meta)
-        with opening(lambda place: Kept(self, replace(place, job=final.id))):
+        with opening(lambda place: Kept(self.fetch_kept, replace(place, job=final.id))):
             if isinstance(final.data, bytes | bytearray):
                 return results.load_pushed(bytes(final.data))
             if not final.data:

@@ -6,18 +6,16 @@ import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from nnsight.intervention.backends.display import StatusDisplay
 from nnsight.intervention.backends.remote import RemoteError
 from nnsight.schema.config import CONFIG
 from nnsight.schema.response import ResponseModel, Status
 
+from edif.client.api import Api
 from edif.core import errors
 from edif.core.errors import EdifError
-
-if TYPE_CHECKING:
-    from edif.client.connection import Connection
 
 _REFRESH_S = 0.1
 _FINAL = (Status.COMPLETED, Status.ERROR)
@@ -38,6 +36,17 @@ class Cost:
     meta: dict[str, Any]
 
 
+class Source(Protocol):
+    """Where a job is asked for: the :class:`~edif.client.connection.Connection` that it came by."""
+
+    api: Api
+    closed: bool
+
+    def fetch(self, final: ResponseModel, *, show: bool) -> Any:
+        """The saved values that a job's last status carries or points to."""
+        ...
+
+
 class Job:
     """Made by :func:`edif.jobs`, :func:`edif.job`, and every trace that goes through a connection.
 
@@ -46,7 +55,7 @@ class Job:
         description: the last thing that was said of it: its place in the queue, its traceback.
     """
 
-    def __init__(self, connection: "Connection", first: ResponseModel) -> None:
+    def __init__(self, connection: Source, first: ResponseModel) -> None:
         self._connection = connection
         self.id = first.id
         self.description = first.description

@@ -1,19 +1,19 @@
 """Handles of values that stay on the fabric: sliced, they bring the slice; used in a trace, nothing travels."""
 
 import asyncio
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import prod
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
 
 from edif.client.slices import Slice, slice_of
 from edif.wire.kept import Place
 
-if TYPE_CHECKING:
-    from edif.client.connection import Connection
+Fetch = Callable[[str, list[tuple[int, memoryview]]], None]
+"""Fills each memory with the bytes that begin there, of what a job keeps."""
 
 _used: ContextVar[set[str] | None] = ContextVar("jobs whose kept values are being sent", default=None)
 
@@ -41,8 +41,8 @@ class Kept:
         dtype: of the tensor.
     """
 
-    def __init__(self, connection: "Connection", place: Place) -> None:
-        self._connection = connection
+    def __init__(self, fetch: Fetch, place: Place) -> None:
+        self._ask = fetch
         self._place = place
         self.job = place.job
         self.shape = torch.Size(place.shape)
@@ -104,7 +104,7 @@ class Kept:
                 copies.append((target, around.as_strided(*wanted.inner)))
                 target = around
             parts.append((self._place.start + first * self.dtype.itemsize, _memory(target)))
-        self._connection.fetch_kept(self.job, parts)
+        self._ask(self.job, parts)
         for target, shown in copies:
             target.copy_(shown)
         return found
