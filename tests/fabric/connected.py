@@ -6,10 +6,13 @@ a traceback. Several real clients would take minutes: all scenarios run here, on
 """
 
 import asyncio
+import copy
+import dataclasses
 import inspect
 import io
 import json
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -725,8 +728,38 @@ def a_kept_value_is_used_without_travelling(here: Here) -> None:
         with model.trace(PROMPT, remote=True):
             changed = edif.keep(kept * 2)
         assert torch.equal(changed.tensor(), plain * 2)
-        with pytest.raises(TypeError, match="add would need a value that is kept"):
-            torch.add(kept, 1)
+        for wrong in (lambda: torch.add(kept, 1), lambda: kept + 1, lambda: bool(kept), lambda: kept < 2):
+            with pytest.raises(TypeError, match="would need a value that is kept"):
+                wrong()
+        with model.trace(PROMPT, remote=True):
+            nothing = edif.keep(model.transformer.h[0].output[:0])
+        with model.trace(PROMPT, remote=True):
+            one = (nothing.sum() + 1).save()
+        assert one == 1
+
+
+def a_handle_goes_through_copies_files_and_connections(here: Here) -> None:
+    model = here.model
+    with here.connect():
+        kept = keep_numbers(here, 100)
+    copies = [copy.deepcopy({"a": kept})["a"], pickle.loads(pickle.dumps(kept)), kept]
+    for each in copies[:2]:
+        with told(errors.NOT_CONNECTED):
+            each.tensor()
+    with here.connect():
+        for each in copies:
+            assert torch.equal(each.tensor(), numbered(100))
+            with model.trace(PROMPT, remote=True):
+                doubled = (each * 2).save()
+            assert torch.equal(doubled, 2 * numbered(100))
+    bare = None
+    with model.trace(PROMPT, remote=True):  # the stock client's
+        bare = edif.keep(torch.arange(3.0))
+    place = dataclasses.replace(bare, job=here.jobs()[0]["id"])
+    with here.connect():
+        with model.trace(PROMPT, remote=True):
+            doubled = (place * 2).save()
+        assert doubled.tolist() == [0, 2, 4]
 
 
 def kept_values_count_and_belong_to_whom_they_belong(here: Here) -> None:
@@ -763,7 +796,10 @@ def what_cannot_be_kept_is_told(here: Here) -> None:
             for _ in range(17):
                 keep_numbers(here, 10)
         many = [result["kept"] for result in batch.results]
-        with pytest.raises(RemoteError, match="values that 17 jobs keep"), model.trace(PROMPT, remote=True):
+        with (
+            pytest.raises(RemoteError, match="values that 17 jobs keep, in lists too"),
+            model.trace(PROMPT, remote=True),
+        ):
             sum(many).save()
         kept = keep_numbers(here, 10)
         for blob in (here.data / "blobs" / "kept").glob(f"{kept.job}-*"):

@@ -10,8 +10,8 @@ from nnsight.schema.response import Status
 
 from edif.client.batch import open_batch
 from edif.client.job import Job
-from edif.client.kept import noting_uses
 from edif.core.errors import EdifError
+from edif.wire.kept import noting_uses
 
 _stock: Callable[..., Any] = Remotable._remote_backend  # noqa: SLF001 - nnsight's one place where backends are made
 

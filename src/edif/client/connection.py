@@ -17,7 +17,7 @@ from edif.client.api import Api
 from edif.client.backend import remote_backend
 from edif.client.download import Download
 from edif.client.job import Job
-from edif.client.kept import Kept
+from edif.client.kept import Kept, fetch_with
 from edif.client.link_speed import LinkSpeed
 from edif.client.notices import say, tell_rounding
 from edif.client.overrides import Overrides, steer_hub, steer_nnsight
@@ -105,7 +105,7 @@ class Connection:
         if len(uses) > MAX_USED:
             raise EdifError(
                 errors.REQUEST_INVALID,
-                f"The trace uses values that {len(uses)} jobs keep; it may use those of {MAX_USED}.",
+                f"The trace refers to values that {len(uses)} jobs keep, in lists too; it may use those of {MAX_USED}.",
                 "Keep them in fewer traces, or first gather in one trace what is needed, with edif.keep.",
             )
         with self._socket.posting() as session:
@@ -140,7 +140,7 @@ class Connection:
         """The saved values that a job's last status carries or points to."""
         meta = final.meta or {}
         tell_rounding(meta)
-        with opening(lambda place: Kept(self.fetch_kept, replace(place, job=final.id))):
+        with opening(lambda place: Kept(partial(_fetch_kept, self), replace(place, job=final.id))):
             if isinstance(final.data, bytes | bytearray):
                 return results.load_pushed(bytes(final.data))
             if not final.data:
@@ -237,3 +237,13 @@ def current() -> Connection:
     if not _open:
         raise EdifError(errors.NOT_CONNECTED, "This program is not connected to a fabric.")
     return _open[-1]
+
+
+def _fetch_kept(connection: Connection, job_id: str, parts: list[tuple[int, memoryview]]) -> None:
+    """By this connection, or one to the same fabric with the same key that has come after it."""
+    if connection.closed and _open and (_open[-1].url, _open[-1].key) == (connection.url, connection.key):
+        connection = _open[-1]
+    connection.fetch_kept(job_id, parts)
+
+
+fetch_with(lambda job_id, parts: current().fetch_kept(job_id, parts))

@@ -12,6 +12,7 @@ from operator import itemgetter
 from urllib.parse import urlsplit
 
 from edif.client.lines import LineBroke, Lines, Part
+from edif.client.link_speed import REQUEST_BYTES
 from edif.client.retrying import Patience, Say
 from edif.core import errors
 from edif.core.errors import EdifError
@@ -22,7 +23,6 @@ FIRST_BYTES = MIB
 CONNECTIONS = 4
 _AHEAD_AT_FIRST = 2  # pieces that are asked for and not yet taken: one connection fills what the other one's request leaves idle
 _AHEAD = 5  # of them at most, and one more whenever one is waited for: bounds memory when they are unpacked on the way
-_GAP_BYTES = 16 * 1024  # what lies between two parts costs less than a request of its own
 _PATIENCE_S = 600.0
 _TICK_S = 0.1
 
@@ -86,14 +86,14 @@ class Download:
 
     def ranges(self, parts: Iterable[tuple[int, memoryview]]) -> None:
         """Fill each memory with the bytes from its start on; together they may be any parts of the whole, in any order."""
-        for _ in self._filled(_pieces(list(parts))):
+        # Their memory is there already, and they may be small: all connections are used from the start.
+        for _ in self._filled(_pieces(list(parts)), ahead=2 * CONNECTIONS):
             pass
 
-    def _filled(self, pieces: Iterable["_Piece"]) -> Iterator["_Piece"]:
+    def _filled(self, pieces: Iterable["_Piece"], ahead: int = _AHEAD_AT_FIRST) -> Iterator["_Piece"]:
         """Each when it is complete, in order."""
         pieces = iter(pieces)
         waiting: deque[tuple[_Piece, Future[None]]] = deque()
-        ahead = _AHEAD_AT_FIRST
         pool = ThreadPoolExecutor(CONNECTIONS, "edif download")
         try:
             while True:
@@ -104,7 +104,7 @@ class Download:
                 if self._is_done(waiting[0][1]):
                     yield waiting.popleft()[0]
                 else:
-                    ahead = min(ahead + 1, _AHEAD)
+                    ahead = max(ahead, min(ahead + 1, _AHEAD))
         finally:
             self._stopped.set()
             pool.shutdown(cancel_futures=True)
@@ -248,7 +248,7 @@ def _cut(parts: list[tuple[int, memoryview]], step: int) -> Iterator[tuple[int, 
 
 def _fits(joined: list[tuple[int, memoryview]], start: int, end: int, step: int) -> bool:
     last, view = joined[-1]
-    return 0 <= start - (last + len(view)) <= _GAP_BYTES and end - joined[0][0] <= step
+    return 0 <= start - (last + len(view)) <= REQUEST_BYTES and end - joined[0][0] <= step
 
 
 def _piece_bytes(total: int) -> int:

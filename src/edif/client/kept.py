@@ -1,32 +1,30 @@
 """Handles of values that stay on the fabric: sliced, they bring the slice; used in a trace, nothing travels."""
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Generator
+from dataclasses import astuple
 from math import prod
 from typing import Any, NoReturn
 
 import torch
 
 from edif.client.slices import Slice, slice_of
-from edif.wire.kept import Place
+from edif.wire.kept import Place, being_sent
 
 Fetch = Callable[[str, list[tuple[int, memoryview]]], None]
 """Fills each memory with the bytes that begin there, of what a job keeps."""
 
-_used: ContextVar[set[str] | None] = ContextVar("jobs whose kept values are being sent", default=None)
+_anywhere: list[Fetch] = []  # one: how a handle that was pickled fetches
 
 
-@contextmanager
-def noting_uses() -> Iterator[set[str]]:
-    """While a trace is serialised in the block: the jobs of whose kept values it makes use."""
-    used: set[str] = set()
-    token = _used.set(used)
-    try:
-        yield used
-    finally:
-        _used.reset(token)
+def fetch_with(fetch: Fetch) -> None:
+    """From now on handles that come out of a pickle fetch so."""
+    _anywhere[:] = [fetch]
+
+
+def handle(place: tuple[str, int, tuple[int, ...], str]) -> "Kept":
+    """What a pickled handle becomes again: it asks the fabric that the program is connected with then."""
+    return Kept(_anywhere[0], Place(*place))
 
 
 class Kept:
@@ -110,10 +108,9 @@ class Kept:
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        used = _used.get()
-        if used is not None:
-            used.add(self.job)
-        return self._place.__reduce__()
+        if being_sent():
+            return self._place.__reduce__()
+        return handle, (astuple(self._place),)
 
     @classmethod
     def __torch_function__(cls, func: Any, *_: Any, **__: Any) -> NoReturn:
@@ -122,8 +119,22 @@ class Kept:
             "Fetch it with .tensor() or a slice, or compute with it in a trace with remote=True."
         )
 
+    def __bool__(self) -> bool:
+        self.__torch_function__("bool")
+
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
         self.__torch_function__("numpy")
+
+
+def _refuses(name: str) -> Any:
+    return lambda self, *_: self.__torch_function__(name)
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
+    setattr(Kept, f"__{_name}__", _refuses(_name))
+    setattr(Kept, f"__r{_name}__", _refuses(_name))
+for _name in ("neg", "abs", "invert", "lt", "le", "gt", "ge", "float", "int"):
+    setattr(Kept, f"__{_name}__", _refuses(_name))
 
 
 def _memory(tensor: torch.Tensor) -> memoryview:

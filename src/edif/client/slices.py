@@ -1,6 +1,8 @@
 """Which bytes of a tensor that lies elsewhere a slice of it needs."""
 
+import operator
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -9,8 +11,7 @@ from typing import Any
 
 import torch
 
-_REQUEST_BYTES = 16 * 1024
-"""What another request costs, in bytes that could be fetched in its time: on a fast line and on a slow one about as much."""
+from edif.client.link_speed import REQUEST_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +67,28 @@ def slice_of(shape: tuple[int, ...], itemsize: int, index: Any) -> Slice:
         TypeError: the index has more than integers, slices, ``...`` and None.
         IndexError: it lies outside, as torch has it.
     """
-    for each in index if isinstance(index, tuple) else (index,):
-        if isinstance(each, bool) or not (each is None or isinstance(each, int | slice | EllipsisType)):
-            raise TypeError(
-                "A kept value is indexed with integers, slices, `...` and None. "
-                "For other indices fetch what they need with .tensor() or a slice, or index it in a trace."
-            )
-    shown = torch.empty(shape, dtype=torch.uint8, device="meta")[index]
+    plain = tuple(map(_plain, index)) if isinstance(index, tuple) else _plain(index)
+    shown = torch.empty(shape, dtype=torch.uint8, device="meta")[plain]
     found, strides, offset = tuple(shown.shape), tuple(shown.stride()), int(shown.storage_offset())
 
     def cost(split: int) -> int:
-        return prod(found[:split]) * (_REQUEST_BYTES + itemsize * _extent(found[split:], strides[split:]))
+        return prod(found[:split]) * (REQUEST_BYTES + itemsize * _extent(found[split:], strides[split:]))
 
     return Slice(found, strides, offset, min(range(len(found) + 1), key=cost))
+
+
+def _plain(each: Any) -> Any:
+    """One part of an index; whatever stands for an integer becomes one."""
+    if each is None or isinstance(each, slice | EllipsisType):
+        return each
+    truth = isinstance(each, bool) or str(getattr(each, "dtype", "")) in ("bool", "torch.bool")
+    if not truth and getattr(each, "ndim", 0) == 0:
+        with suppress(TypeError):
+            return operator.index(each)
+    raise TypeError(
+        "A kept value is indexed with integers, slices, `...` and None. "
+        "For other indices fetch what they need with .tensor() or a slice, or index it in a trace."
+    )
 
 
 def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:

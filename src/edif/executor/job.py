@@ -105,14 +105,14 @@ def run_job(loaded: LoadedModel, payload: bytes, env: dict[str, Any], opened: Op
     except (JobFailed, MemoryError):
         raise
     except BaseException as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise MemoryError from error
         raise JobFailed(errors.USER_CODE, user_traceback(error)) from None
     finally:
         tracing.dec()
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     # torch's allocator for the CPU has no exception of its own; its text is all that there is.
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
 
@@ -120,7 +120,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _read(payload: bytes, objects: dict[str, Any]) -> Any:
     try:
         return RequestModel.deserialize(payload, objects, compress=False)
-    except JobFailed:
+    except (JobFailed, MemoryError):
         raise
     except UnknownPersistentIdError as error:
         raise JobFailed(

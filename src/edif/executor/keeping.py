@@ -3,6 +3,7 @@
 The client has this file too, for :func:`keep` is named in its code; it runs only where the trace runs.
 """
 
+import errno
 import mmap
 import os
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from nnsight.tracing.tracer import save
+from torch._subclasses.fake_tensor import FakeTensor
 
 from edif.core import errors
 from edif.core.errors import JobFailed
@@ -62,15 +64,20 @@ def keep(value: Any) -> Any:
 
 def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
-        if value.layout is not torch.strided or value.dtype not in DTYPES.values():
+        if value.layout is not torch.strided or value.dtype not in DTYPES.values() or not _has_values(value):
             raise TypeError(
-                f"edif.keep keeps dense tensors of ordinary dtypes; this one is {value.dtype}, {value.layout}."
+                "edif.keep keeps dense tensors of ordinary dtypes; "
+                f"this one is a {type(value).__name__}, {value.dtype}, {value.layout}, on {value.device}."
             )
         yield value
         return
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     for each in parts:
         yield from _tensors_in(each)
+
+
+def _has_values(tensor: torch.Tensor) -> bool:
+    return not tensor.is_meta and not isinstance(tensor, FakeTensor)
 
 
 class Keeping:
@@ -99,6 +106,11 @@ class Keeping:
             placed = self._placed[id(tensor)] = Place("", start, tuple(tensor.shape), dtype)
         return placed
 
+    @property
+    def anything(self) -> bool:
+        """Whether any tensor has a place by now. It may be an empty one."""
+        return bool(self._placed)
+
     def tensors(self) -> Iterator[tuple[int, torch.Tensor]]:
         """Those that have a place, and where they begin, in order."""
         for key, place in self._placed.items():
@@ -120,13 +132,14 @@ class Opened:
 
     def __init__(self, files: dict[str, int]) -> None:
         self._files = files
-        self._maps: dict[str, mmap.mmap] = {}
+        self._maps: dict[Place, mmap.mmap] = {}
 
     def tensor(self, place: Place) -> torch.Tensor:
         """The tensor at this place, in memory of its own as soon as it is written to.
 
         Raises:
             JobFailed: there is no such place. What a client sends may say anything.
+        MemoryError: the job may not have so much.
         """
         dtype = DTYPES.get(place.dtype)
         if place.job not in self._files or dtype is None or not _is_plain(place):
@@ -137,10 +150,23 @@ class Opened:
             raise _no_such(place)
         if count == 0:
             return torch.empty(place.shape, dtype=dtype)
-        if place.job not in self._maps:
-            self._maps[place.job] = mmap.mmap(self._files[place.job], size, access=mmap.ACCESS_COPY)
-        values = torch.frombuffer(self._maps[place.job], dtype=dtype, count=count, offset=place.start)
+        if place not in self._maps:
+            self._maps[place] = self._mapped(place, count * dtype.itemsize)
+        offset = place.start % mmap.ALLOCATIONGRANULARITY
+        values = torch.frombuffer(self._maps[place], dtype=dtype, count=count, offset=offset)
         return values.view(place.shape)
+
+    def _mapped(self, place: Place, size: int) -> mmap.mmap:
+        """Its bytes and no others, for they count against what the job may have: from the beginning of the page that it begins in."""
+        before = place.start % mmap.ALLOCATIONGRANULARITY
+        try:
+            return mmap.mmap(
+                self._files[place.job], before + size, access=mmap.ACCESS_COPY, offset=place.start - before
+            )
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            raise MemoryError(f"cannot allocate {size} bytes") from error
 
 
 def _is_plain(place: Place) -> bool:

@@ -20,6 +20,7 @@ from edif.core.job import Extras, Rounding
 from edif.core.limits import MIB
 from edif.executor.archive import Archive, lay_out
 from edif.executor.compression import Form, form_for
+from edif.executor.job import is_out_of_memory
 from edif.executor.keeping import Keeping
 from edif.executor.packing import write_packed
 from edif.executor.parts import gathered
@@ -112,10 +113,11 @@ def write_result(
     if archive.size + kept_bytes > _LARGE_BYTES:
         on_large()
     form = form_for(archive, extras) if compress else None
-    with _disk_full_told("result"), open(fd, "wb", closefd=False) as file:
+    with _failure_told("result"), open(fd, "wb", closefd=False) as file:
         _write(archive, file, form)
-    if keeping is not None and kept_bytes and room_for_kept is not None:
-        with _disk_full_told("kept values"), os.fdopen(room_for_kept(), "wb") as file:
+    if keeping is not None and keeping.anything and room_for_kept is not None:
+        room = room_for_kept()
+        with _failure_told("kept values"), os.fdopen(room, "wb") as file:
             _write_kept(keeping, file)
     return Written(form is not None and form.packed, archive.rounded)
 
@@ -133,7 +135,8 @@ def _check_size(what: str, size: int, allowed: str, limit_bytes: int) -> None:
 
 
 @contextmanager
-def _disk_full_told(what: str) -> Iterator[None]:
+def _failure_told(what: str) -> Iterator[None]:
+    """What stands in the way of writing is the job's end, never its process's."""
     try:
         yield
     except OSError as error:
@@ -142,6 +145,14 @@ def _disk_full_told(what: str) -> Iterator[None]:
                 errors.STORAGE_FULL, f"The node's disk is full; the {what} could not be written."
             ) from None
         raise
+    except (JobFailed, MemoryError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        raise JobFailed(
+            errors.RESULT_UNPICKLABLE, f"The {what} cannot be read: {type(error).__name__}: {error}."
+        ) from error
 
 
 def _write_kept(keeping: Keeping, file: BinaryIO) -> None:

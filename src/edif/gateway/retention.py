@@ -25,6 +25,7 @@ from edif.records.store import RecordStore
 log = structlog.get_logger()
 
 _EVERY_S = 60.0
+_AT_ONCE = 100
 _HALF_WRITTEN_S = 24 * 3600.0
 
 
@@ -74,10 +75,12 @@ async def retire_some(
     records: RecordStore, blobs: BlobStore, retention: Retention, retired: Callable[[Job], None], now: float
 ) -> Deleted:
     """Delete some of what is due at ``now`` (Unix seconds). If there was any, more may be left."""
-    expired = await records.expired_blobs(now - retention.results_s)
+    expired = await records.expired_blobs(now - retention.results_s, _AT_ONCE)
     if any(job.kept_bytes is not None for job in expired):
         used = {used for job in await records.unfinished_jobs() for used in job.extras.uses}
-        expired = [job for job in expired if job.id not in used]  # else a job that was accepted could not run
+        if used:  # they stay, else a job that was accepted could not run; so many more are looked at, that others go all the same
+            expired = await records.expired_blobs(now - retention.results_s, _AT_ONCE + len(used))
+            expired = [job for job in expired if job.id not in used][:_AT_ONCE]
     for job in expired:
         await delete_blobs(blobs, job)
     marked = await records.mark_blobs_deleted(expired) if expired else set()

@@ -32,12 +32,19 @@ class Place:
     dtype: str
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """As a call of :func:`at`; who notes uses meanwhile hears of this one."""
+        used = _used.get()
+        if used is not None:
+            used.add(self.job)
         return at, (self.job, self.start, self.shape, self.dtype)
 
 
 Opener = Callable[[Place], Any]
 
 _opener: ContextVar[Opener | None] = ContextVar("opener of kept values", default=None)
+
+
+_used: ContextVar[set[str] | None] = ContextVar("jobs whose kept values are being sent", default=None)
 
 
 def at(job: str, start: int, shape: tuple[int, ...], dtype: str) -> Any:
@@ -55,3 +62,19 @@ def opening(opener: Opener) -> Iterator[None]:
         yield
     finally:
         _opener.reset(token)
+
+
+@contextmanager
+def noting_uses() -> Iterator[set[str]]:
+    """While a trace is serialised in the block: the jobs of whose kept values it makes use."""
+    used: set[str] = set()
+    token = _used.set(used)
+    try:
+        yield used
+    finally:
+        _used.reset(token)
+
+
+def being_sent() -> bool:
+    """Whether what is pickled now is a trace."""
+    return _used.get() is not None

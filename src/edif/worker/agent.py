@@ -26,7 +26,7 @@ from edif.core.errors import BlobsUnavailable, SetupError
 from edif.faults import Point
 from edif.walls.host import survey_apart
 from edif.wire import link
-from edif.worker.attempt import cannot_seal, run_attempt
+from edif.worker.attempt import cancelled, cannot_seal, run_attempt
 from edif.worker.model_files import send_metadata, sources
 from edif.worker.node import PYTHON_VERSION, installed_packages
 from edif.worker.replica import Replica, ReplicaCallbacks
@@ -92,6 +92,8 @@ class Agent:
         self._replicas: dict[str, Replica] = {}
         self._attempts: dict[AttemptId, asyncio.Task[None]] = {}
         self._unconfirmed: dict[AttemptId, link.AttemptEnded] = {}
+        self._unwanted: dict[AttemptId, link.RunAttempt | None] = {}
+        """What is being ended because no gateway knows of it, and under the same name what is to be begun after it."""
         self._outbox: asyncio.Queue[link.ToGateway] = asyncio.Queue()
         self._connected = False
         self._http = self._client({"authorization": f"Bearer {config.token}"})
@@ -252,8 +254,7 @@ class Agent:
     async def _welcome(self, welcome: link.Welcome) -> None:
         self._transfer = await self._choose_transfer(welcome.store)
         for unwanted in welcome.unwanted:
-            self._unconfirmed.pop((unwanted.job, unwanted.attempt), None)
-            self._cancel((unwanted.job, unwanted.attempt))
+            self._give_up((unwanted.job, unwanted.attempt))
         for message in self._unconfirmed.values():
             self._outbox.put_nowait(message)
         log.info("agent.connected", gateway=str(self._http.base_url), transfer=type(self._transfer).__name__)
@@ -287,9 +288,7 @@ class Agent:
             case link.SendMetadata(model=spec):
                 self._spawn(self._send_metadata(spec))
             case link.RunAttempt():
-                attempt = (message.job, message.attempt)
-                if attempt not in self._attempts and attempt not in self._unconfirmed:
-                    self._attempts[attempt] = self._spawn(self._attempt(message))
+                self._begin(message)
             case link.CancelAttempt(job=job, attempt=number):
                 self._cancel((job, number))
             case link.OutcomeRecorded(job=job, attempt=number):
@@ -365,21 +364,54 @@ class Agent:
                 await asyncio.sleep(pause)
 
     # -- attempts --------------------------------------------------------------------------------------
+    def _begin(self, message: link.RunAttempt) -> None:
+        attempt = (message.job, message.attempt)
+        if attempt in self._unwanted:
+            self._unwanted[attempt] = message
+        elif attempt not in self._attempts and attempt not in self._unconfirmed:
+            task = self._attempts[attempt] = self._spawn(self._attempt(message))
+            task.add_done_callback(partial(self._done, message))
+
+    def _give_up(self, attempt: AttemptId) -> None:
+        """End it without a word: a gateway that died before it had recorded this attempt is followed by one that begins the job's
+        next try under the same number, and how this one ended is not how that one does.
+        """
+        self._unconfirmed.pop(attempt, None)
+        if attempt in self._attempts:
+            self._unwanted.setdefault(attempt, None)
+            self._attempts[attempt].cancel()
+
     def _cancel(self, attempt: AttemptId) -> None:
-        task = self._attempts.get(attempt)
-        if task is not None:
-            task.cancel()
+        awaited = self._unwanted.get(attempt)
+        if awaited is not None:
+            self._unwanted[attempt] = None
+            self._tell_end(cancelled(awaited))
+        elif attempt in self._attempts:
+            self._attempts[attempt].cancel()
 
     async def _attempt(self, message: link.RunAttempt) -> None:
+        if message.cell is not None and (lacking := await self._lacking_walls()):
+            ended = cannot_seal(message, lacking)
+        else:
+            replica = self._replicas.get(message.replica)
+            ended = await run_attempt(message, replica, self._transfer, self._say)
+        self._over(message, ended)
+
+    def _done(self, message: link.RunAttempt, task: asyncio.Task[None]) -> None:
+        """Of a task that was cancelled before its first step nobody has heard."""
+        if self._attempts.get((message.job, message.attempt)) is task:
+            self._over(message, cancelled(message))
+
+    def _over(self, message: link.RunAttempt, ended: link.AttemptEnded) -> None:
         key = (message.job, message.attempt)
-        try:
-            if message.cell is not None and (lacking := await self._lacking_walls()):
-                ended = cannot_seal(message, lacking)
-            else:
-                replica = self._replicas.get(message.replica)
-                ended = await run_attempt(message, replica, self._transfer, self._say)
-        finally:
-            self._attempts.pop(key, None)
-        if not self._stopping:
-            self._unconfirmed[key] = ended
-            self._say(ended)
+        del self._attempts[key]
+        if self._stopping:
+            return
+        if key not in self._unwanted:
+            self._tell_end(ended)
+        elif (awaited := self._unwanted.pop(key)) is not None:
+            self._begin(awaited)
+
+    def _tell_end(self, ended: link.AttemptEnded) -> None:
+        self._unconfirmed[ended.job, ended.attempt] = ended
+        self._say(ended)

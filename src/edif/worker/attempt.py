@@ -44,8 +44,12 @@ async def run_attempt(
     try:
         ended = await _try(message, replica, transfer, progress)
     except asyncio.CancelledError:
-        ended = _ended(message, AttemptOutcome.CANCELLED, errors.CANCELLED, "The job was cancelled.")
+        ended = cancelled(message)
     return msgspec.structs.replace(ended, usage=progress.usage)
+
+
+def cancelled(message: link.RunAttempt) -> link.AttemptEnded:
+    return _ended(message, AttemptOutcome.CANCELLED, errors.CANCELLED, "The job was cancelled.")
 
 
 def cannot_seal(message: link.RunAttempt, reason: str) -> link.AttemptEnded:

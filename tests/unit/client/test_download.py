@@ -95,7 +95,10 @@ def fetch(url: str, renewed: list[str]) -> bytes:
 
 def test_only_what_is_on_its_way_takes_time() -> None:
     with serving() as url, httpx.Client(trust_env=False) as http:
-        download = Download(http, url, len(CONTENT), lambda: url, say=lambda _: None, progress=lambda _: None)
+        lines = Lines(http, TLS)
+        download = Download(
+            lines, url, len(CONTENT), lambda: url, say=lambda _: None, progress=lambda _: None
+        )
         assert download.taken_s == 0
         download.first()
         taken = download.taken_s

@@ -3,6 +3,7 @@
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -71,7 +72,27 @@ def test_large_shapes_cost_nothing_to_think_about() -> None:
     assert asked((10**6, 10**4, 10**4), (999_999, 5, slice(0, 16))) == (1, 64)
 
 
-@pytest.mark.parametrize("index", [[0, 1], torch.tensor([0]), True, (0, True), "x", 1.0, (slice(None), [1])])
+def test_whatever_stands_for_an_integer_is_one() -> None:
+    for one in (np.int64(1), np.uint8(1), torch.tensor(1)):
+        assert slice_of((3, 4), 4, one) == slice_of((3, 4), 4, 1)
+        assert slice_of((3, 4), 4, (one, slice(one, None))) == slice_of((3, 4), 4, (1, slice(1, None)))
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        [0, 1],
+        np.array([0]),
+        np.bool_(1),
+        torch.tensor(True),
+        torch.tensor([0]),
+        True,
+        (0, True),
+        "x",
+        1.0,
+        (slice(None), [1]),
+    ],
+)
 def test_other_indices_are_refused_with_what_to_do(index: Any) -> None:
     with pytest.raises(TypeError, match="integers, slices"):
         slice_of((3, 4), 4, index)

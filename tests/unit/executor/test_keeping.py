@@ -112,7 +112,7 @@ def test_too_much_is_refused_before_it_is_written(keeping: Keeping, tmp_path: Pa
 
 @pytest.mark.parametrize(
     "value",
-    [3, None, "x", [], {"a": 1}, torch.eye(2).to_sparse(), torch.nn.ReLU()],
+    [3, None, "x", [], {"a": 1}, torch.eye(2).to_sparse(), torch.nn.ReLU(), torch.empty(3, device="meta")],
     ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_be_kept_is_told_where_it_is_said(value: Any, keeping: Keeping) -> None:
@@ -177,3 +177,23 @@ def test_a_place_is_unpickled_as_its_reader_says() -> None:
     with opening(lambda found: ("opened", found)):
         assert pickle.loads(data) == ("opened", place)
     assert pickle.loads(data) == place
+
+
+def test_a_used_value_takes_its_own_size_and_not_the_whole_blobs(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"")
+    os.truncate(tmp_path / "kept", 64 * MIB)
+    fd = os.open(tmp_path / "kept", os.O_RDONLY)
+    try:
+        before = int(Path("/proc/self/statm").read_text().split()[0])
+        held = [Opened({"j1": fd}).tensor(Place("j1", 32 * MIB + 64, (16,), "float32")) for _ in range(64)]
+        after = int(Path("/proc/self/statm").read_text().split()[0])
+        assert len(held) == 64
+        assert (after - before) * 4096 < 64 * MIB
+    finally:
+        os.close(fd)
+
+
+def test_an_empty_tensor_can_be_kept_and_used(keeping: Keeping, tmp_path: Path) -> None:
+    place = written({"x": keep(torch.empty(0, 3))}, keeping, tmp_path)["x"]
+    assert (tmp_path / "kept").stat().st_size == 0
+    assert opened(place, tmp_path).shape == (0, 3)

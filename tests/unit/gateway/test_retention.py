@@ -150,6 +150,24 @@ async def test_what_a_job_keeps_outlives_the_wait_of_those_that_use_it(
     assert await blobs.names() == []
 
 
+async def test_kept_values_in_use_keep_no_other_result(records: SqlRecordStore, blobs: FileBlobs) -> None:
+    """However many they are, and though they are the oldest."""
+    ended = {"attempt": None, "outcome": None}
+    keepers = [f"j-keeps-{number:03}" for number in range(120)]
+    for number, name in enumerate([*keepers, "j-other"]):
+        await records.add_job(_job(name))
+        ending = Ending(JobState.COMPLETED, result_bytes=1, kept_bytes=1)
+        await records.end_job(JobId(name), ending, now=100.0 + number, **ended)  # type: ignore[arg-type]
+    for start in range(0, len(keepers), 16):
+        uses = Extras(uses=tuple(keepers[start : start + 16]))
+        await records.add_job(replace(_job(f"j-uses-{start}"), extras=uses))
+    periods = Retention(results_s=50.0, records_s=10_000.0)
+    told: list[str] = []
+    while await retire_some(records, blobs, periods, lambda job: told.append(job.id), 1000.0):
+        pass
+    assert told == ["j-other"]
+
+
 async def test_a_record_is_never_forgotten_before_its_result(
     records: SqlRecordStore, blobs: FileBlobs
 ) -> None:
