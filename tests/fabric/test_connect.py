@@ -15,7 +15,11 @@ from tests.support.fabric import Fabric, start_fabric
 from tests.support.models import GPT2_ID
 
 PROGRAM = Path(__file__).with_name("connected.py")
-SCENARIOS = re.findall(r"^def (\w+)\(here: Here\)", PROGRAM.read_text(), re.MULTILINE)
+SCENARIOS = [
+    name
+    for file in (PROGRAM, PROGRAM.with_name("connected_values.py"))
+    for name in re.findall(r"^def (\w+)\(here: Here\)", file.read_text(), re.MULTILINE)
+]
 CLIENT_TIMEOUT_S = 550
 
 
