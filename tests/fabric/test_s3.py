@@ -17,7 +17,7 @@ from edif.client.download import Download
 from edif.client.lines import Lines
 from tests.servers.radosgw import RadosGateway
 from tests.support.fabric import EDIF, PATIENCE_S, Fabric, start_fabric
-from tests.support.kept import check_kept_values
+from tests.support.kept import check_kept_values, keep
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
 from tests.support.waiting import eventually
@@ -247,13 +247,15 @@ async def test_result_that_the_store_lost_is_said_to_be_gone(
 async def test_retention_and_erasure_delete_in_the_bucket(
     fabric: Fabric, client: Replayer, radosgw: RadosGateway, bucket: str
 ) -> None:
-    outcome = await client.run("hello")
-    assert f"{outcome.id}-1" in names(radosgw, bucket, "result")
+    outcome = await keep(client)
+    for kind in ("result", "kept"):
+        assert f"{outcome.id}-1" in names(radosgw, bucket, kind)
     brief = Fabric(
         fabric.process, fabric.data, fabric.url, {**fabric.environment, "EDIF_RETENTION_S": "0.001"}
     )
     assert brief.edif("retention", "run")["retired"] >= 1
-    assert f"{outcome.id}-1" not in names(radosgw, bucket, "result")
+    for kind in ("result", "kept"):
+        assert f"{outcome.id}-1" not in names(radosgw, bucket, kind)
     assert (await client.get(f"/response/{outcome.id}")).json()["status"] == "ERROR"
 
 

@@ -238,8 +238,10 @@ async def test_everything_about_a_person_is_exported_and_erased(
     fabric.edif("users", "add", "tom", "--email", "tom@example.org")
     key = fabric.edif("keys", "create", "--user", "tom")["key"]
     async with Replayer(fabric.url, blobs, key=key) as tom:
-        job = await tom.submit("hello")
+        job = await tom.submit("keeps")
         end = await tom.poll(job)
+        kept = (await tom.get(f"/edif/v1/jobs/{job}/kept")).json()["url"]
+        assert (await tom._http.get(kept)).status_code == 200
         exported = fabric.edif("users", "export", "tom")
         assert [each["id"] for each in exported["jobs"]] == [job]
         assert exported["user"]["email"] == "tom@example.org"
@@ -247,8 +249,8 @@ async def test_everything_about_a_person_is_exported_and_erased(
         pseudonym = fabric.edif("users", "erase", "tom", "--yes")["pseudonym"]
         assert (await tom.post("hello")).json()["code"] in (errors.KEY_UNKNOWN.code, errors.KEY_REVOKED.code)
         assert (await people["ada"].get("/edif/v1/health")).status_code == 200
-        answer = await tom._http.get(end["data"])
-        assert answer.json()["code"] == errors.RESULT_GONE.code
+        for link in (end["data"], kept):
+            assert (await tom._http.get(link)).json()["code"] == errors.RESULT_GONE.code
     shown = fabric.edif("jobs", "show", job)
     assert shown["owner"] == pseudonym
     assert "tom" not in json.dumps(fabric.edif("usage"))

@@ -197,3 +197,19 @@ def test_an_empty_tensor_can_be_kept_and_used(keeping: Keeping, tmp_path: Path) 
     place = written({"x": keep(torch.empty(0, 3))}, keeping, tmp_path)["x"]
     assert (tmp_path / "kept").stat().st_size == 0
     assert opened(place, tmp_path).shape == (0, 3)
+
+
+def test_a_full_disk_is_told_for_what_is_kept(keeping: Keeping, tmp_path: Path) -> None:
+    with (
+        (tmp_path / "result").open("wb") as file,
+        pytest.raises(JobFailed, match="the kept values could") as failed,
+    ):
+        write_result(
+            {"x": keep(torch.rand(MIB))},
+            file.fileno(),
+            False,
+            LIMIT,
+            keeping=keeping,
+            room_for_kept=lambda: os.open("/dev/full", os.O_WRONLY),
+        )
+    assert failed.value.kind is errors.STORAGE_FULL

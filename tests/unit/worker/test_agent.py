@@ -92,54 +92,42 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-async def _welcome_that_knows_nothing(agent: Agent) -> None:
-    await agent._welcome(link.Welcome("edif", "store", [link.AttemptRef(RUN.job, RUN.attempt)]))
-
-
-async def test_a_try_that_a_dead_gateway_did_not_record_is_begun_again_under_its_number(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """How the first one ends is nobody's business: believed, it would cancel a job that nobody wants cancelled."""
+@pytest.fixture
+async def unwanted(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> _Attempts:
+    """One is being ended, for the gateway that the agent has just come to knows nothing of it."""
     attempts = _Attempts()
     monkeypatch.setattr(agent_module, "run_attempt", attempts.run)
     agent._hear(RUN)
     await _settle()
-    await _welcome_that_knows_nothing(agent)
+    await agent._welcome(link.Welcome("edif", "store", [link.AttemptRef(RUN.job, RUN.attempt)]))
+    return attempts
+
+
+async def test_a_try_that_a_dead_gateway_did_not_record_is_begun_again_under_its_number(
+    agent: Agent, unwanted: _Attempts
+) -> None:
+    """How the first one ends is nobody's business: believed, it would cancel a job that nobody wants cancelled."""
     agent._hear(RUN)
     await _settle()
-    assert len(attempts.begun) == 1, "the first one is still being ended"
-    attempts.cleaned.set()
+    assert len(unwanted.begun) == 1, "the first one is still being ended"
+    unwanted.cleaned.set()
     await _settle()
-    assert (len(attempts.begun), _ends(agent)) == (2, [])
-    attempts.end.set()
+    assert (len(unwanted.begun), _ends(agent)) == (2, [])
+    unwanted.end.set()
     await _settle()
     assert _ends(agent) == [AttemptOutcome.COMPLETED]
 
 
-async def test_the_try_that_waits_for_it_can_be_cancelled(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attempts = _Attempts()
-    monkeypatch.setattr(agent_module, "run_attempt", attempts.run)
-    agent._hear(RUN)
-    await _settle()
-    await _welcome_that_knows_nothing(agent)
+async def test_the_try_that_waits_for_it_can_be_cancelled(agent: Agent, unwanted: _Attempts) -> None:
     agent._hear(RUN)
     agent._hear(link.CancelAttempt(RUN.job, RUN.attempt))
-    attempts.cleaned.set()
+    unwanted.cleaned.set()
     await _settle()
-    assert (len(attempts.begun), _ends(agent)) == (1, [AttemptOutcome.CANCELLED])
+    assert (len(unwanted.begun), _ends(agent)) == (1, [AttemptOutcome.CANCELLED])
 
 
-async def test_what_no_gateway_wants_ends_without_a_word(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attempts = _Attempts()
-    monkeypatch.setattr(agent_module, "run_attempt", attempts.run)
-    agent._hear(RUN)
-    await _settle()
-    await _welcome_that_knows_nothing(agent)
-    attempts.cleaned.set()
+async def test_what_no_gateway_wants_ends_without_a_word(agent: Agent, unwanted: _Attempts) -> None:
+    unwanted.cleaned.set()
     await _settle()
     assert _ends(agent) == []
     assert (agent._attempts, agent._unwanted, agent._unconfirmed) == ({}, {}, {})
