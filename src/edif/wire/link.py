@@ -11,7 +11,7 @@ import msgspec
 
 from edif.core.job import AttemptOutcome, Extras
 
-LINK_VERSION = 3
+LINK_VERSION = 4
 UPLOAD_HEADER = "x-edif-upload"
 """Names one upload of a repository's metadata, so that two at the same time do not mix."""
 
@@ -56,6 +56,25 @@ class CellLimits(msgspec.Struct, frozen=True):
     cpu_s: int
 
 
+class Merging(msgspec.Struct, frozen=True):
+    """How traces of several jobs are merged into one forward pass.
+
+    Attributes:
+        rows: at most in one pass.
+        tokens: at most in one pass, padding included.
+        tolerance: by how much a value may differ from that of the job's own pass, in units in the last place of the
+            model's dtype at the largest value of its kind. Where a model exceeds it, nothing is merged.
+        alone_at_once: passes that sealed jobs run by themselves at the same time.
+        always: every trace that can be merged takes part in a shared pass, even in one of its own, and waits a while for others.
+    """
+
+    rows: int
+    tokens: int
+    tolerance: float
+    alone_at_once: int
+    always: bool = False
+
+
 class AttemptRef(msgspec.Struct, frozen=True):
     job: str
     attempt: int
@@ -67,6 +86,9 @@ class Usage(msgspec.Struct, frozen=True):
     Attributes:
         packed: its result is in the form that only clients of eDIF's own read.
         rounded_tensors: so many tensors are in its result as narrower floats, as was asked for.
+        shared_passes: how many of its forward passes it shared with other jobs.
+        shared_rows: rows of the largest of them, its own included.
+        charged_s: what it is charged: ``run_s`` less the part of shared passes that others have to bear.
     """
 
     load_s: float = 0.0
@@ -77,6 +99,9 @@ class Usage(msgspec.Struct, frozen=True):
     peak_memory_bytes: int = 0
     packed: bool = False
     rounded_tensors: int = 0
+    shared_passes: int = 0
+    shared_rows: int = 0
+    charged_s: float = 0.0
 
 
 class ReplicaReport(msgspec.Struct, frozen=True):
@@ -200,11 +225,15 @@ class Welcome(_ToAgent, frozen=True):
 
 
 class StartReplica(_ToAgent, frozen=True):
-    """``cell`` is that of the jobs to come, so that their processes can be made ahead of need; None for shared ones."""
+    """``cell`` is that of the jobs to come, so that their processes can be made ahead of need; None for shared ones.
+
+    ``merging`` None: nothing will ever be merged on this replica.
+    """
 
     replica: str
     model: ModelSpec
     cell: CellLimits | None
+    merging: Merging | None
 
 
 class StopReplica(_ToAgent, frozen=True):
@@ -221,13 +250,14 @@ class RunAttempt(_ToAgent, frozen=True):
     """Run one attempt, sealed in its ``cell`` or, without one, in the process that jobs share.
 
     The URLs are paths below the gateway, signed, for an agent that does not share the blob folder. ``kept`` is in the
-    order of ``extras.uses``.
+    order of ``extras.uses``. Without ``merge`` it shares no forward pass with others.
     """
 
     job: str
     attempt: int
     replica: str
     cell: CellLimits | None
+    merge: bool
     compress: bool
     env: dict[str, Any]
     extras: Extras

@@ -1,9 +1,13 @@
 """The executor pipe: what the node agent says to a replica's processes, and what they say back.
 
-A replica is a process family. The *zygote* holds the model and forks; the *runner*, its child, runs user
-code. Each has a ``SOCK_SEQPACKET`` socket pair to the agent, on which one packet is one message and file
-descriptors may ride along. Nothing is pickled; unknown kinds and packets over :data:`MAX_PACKET` are refused,
-for the runner executes strangers' code and everything it says is hearsay.
+A replica is a process family. The *zygote* holds the model and forks; *runners*, its children, run user code; the
+*driver*, another child, runs forward passes for several sealed runners together and never user code. Each has a
+``SOCK_SEQPACKET`` socket pair to the agent, on which one packet is one message and file descriptors may ride along.
+Nothing is pickled; unknown kinds and packets over :data:`MAX_PACKET` are refused, for a runner executes strangers' code
+and everything it says is hearsay.
+
+A *sealed* runner serves one job, on its own socket. A *shared* one is handed a socket for each job that it is to run
+(:class:`Enter`), several at once if traces may be merged; on its own socket it says how it is itself.
 """
 
 import array
@@ -14,7 +18,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from edif.core.job import MAX_USED, Extras
-from edif.wire.link import CellLimits, ModelSpec
+from edif.wire.link import CellLimits, Merging, ModelSpec
 
 MAX_PACKET = 64 * 1024
 MAX_TEXT = 24 * 1024
@@ -32,26 +36,34 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 # -- agent to zygote -----------------------------------------------------------------------------------
 class Load(_Message, frozen=True):
-    """Said once, first: what to load."""
+    """Said once, first: what to load, and how its traces will be merged, if they will."""
 
     model: ModelSpec
+    merging: Merging | None
 
 
 class ForkRunner(_Message, frozen=True):
-    """Fork a runner; one descriptor rides along, its socket.
+    """Fork a runner; its socket rides along.
 
-    With a ``cell`` it is closed in, in the empty folder ``scratch``, and serves one job.
+    With a ``cell`` it is closed in, in the empty folder ``scratch``, and serves one job. Then a second descriptor may ride
+    along, its seat: the other end goes to the driver with :class:`Admit`.
     """
 
     cell: CellLimits | None
     scratch: str
 
 
+class ForkDriver(_Message, frozen=True):
+    """Fork the driver, of which there is one; its socket rides along."""
+
+    merging: Merging
+
+
 class KillChild(_Message, frozen=True):
     pid: int
 
 
-ToZygote = Load | ForkRunner | KillChild
+ToZygote = Load | ForkRunner | ForkDriver | KillChild
 
 
 # -- zygote to agent -----------------------------------------------------------------------------------
@@ -62,6 +74,20 @@ class Loading(_Message, frozen=True):
 class Loaded(_Message, frozen=True):
     load_s: float
     weight_bytes: int
+
+
+class Mergeable(_Message, frozen=True):
+    """Said before :class:`Loaded`, if traces may be merged at all: how shared passes of this model compare with a job's own.
+
+    Attributes:
+        difference: the largest at equal lengths, as :class:`~edif.wire.link.Merging` measures its tolerance.
+        padded_difference: the same where shorter prompts were padded; None if they cannot be.
+        why_not: why none of its traces will be merged; empty if they will.
+    """
+
+    difference: Annotated[float, msgspec.Meta(ge=0)]
+    padded_difference: Annotated[float, msgspec.Meta(ge=0)] | None
+    why_not: str
 
 
 class LoadFailed(_Message, frozen=True):
@@ -79,15 +105,29 @@ class ChildExited(_Message, frozen=True):
     status: int
 
 
-FromZygote = Loading | Loaded | LoadFailed | Forked | ChildExited
+FromZygote = Loading | Mergeable | Loaded | LoadFailed | Forked | ChildExited
 
 
-# -- agent to runner -----------------------------------------------------------------------------------
+# -- agent to runner and driver ------------------------------------------------------------------------
+class Enter(_Message, frozen=True):
+    """To a shared runner: one more job; its socket rides along, on which :class:`RunJob` and all about it is said."""
+
+
+class Admit(_Message, frozen=True):
+    """To the driver: a job begins; its seat rides along. The seat is left when its other end closes.
+
+    Attributes:
+        seat: a number of its own, by which the driver speaks of it.
+    """
+
+    seat: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class RunJob(_Message, frozen=True):
     """Run one job.
 
     Descriptors ride along: of the payload (read only), of the result (write), and of what each job in ``extras.uses`` keeps
-    (read only), in that order.
+    (read only), in that order. With ``merge`` its traces may share forward passes.
     """
 
     env: dict[str, Any]
@@ -96,13 +136,15 @@ class RunJob(_Message, frozen=True):
     result_limit_bytes: int
     expanded_limit_bytes: int
     log_limit_bytes: int
+    merge: bool
 
 
 class Room(_Message, frozen=True):
     """The answer to :class:`Keep`; one descriptor rides along, to which what is kept is written."""
 
 
-ToRunner = RunJob | Room
+ToRunner = RunJob | Room | Enter
+ToDriver = Admit
 
 
 # -- runner to agent -----------------------------------------------------------------------------------
@@ -144,8 +186,38 @@ class Failed(_Message, frozen=True):
     tokens: Count
 
 
+class Begun(_Message, frozen=True):
+    """Of a job in a shared runner: its turn has come, and its time runs from now on."""
+
+
+class RunAlone(_Message, frozen=True):
+    """The job met something that a shared pass does not offer. It has ended without a result, and is to be run again from its
+    beginning, without ``merge``: nothing of this try counts but what it printed. ``reason`` is for the log.
+    """
+
+    reason: str
+
+
+class Shared(_Message, frozen=True):
+    """A forward pass with rows of several jobs is over, and one of them had its part in it.
+
+    Attributes:
+        seat: whose; 0 on a job's own socket.
+        rows: of all of them.
+        own_rows: of this one.
+        seconds: wall time of the pass.
+        waited_s: wall time since this one asked for it, the pass included.
+    """
+
+    seat: Count
+    rows: Count
+    own_rows: Count
+    seconds: Seconds
+    waited_s: Seconds
+
+
 class Ready(_Message, frozen=True):
-    """The runner is clean and can take a job."""
+    """The runner is clean and can take a job; the driver has begun."""
 
 
 class Tainted(_Message, frozen=True):
@@ -154,13 +226,16 @@ class Tainted(_Message, frozen=True):
     reason: str
 
 
-FromRunner = Log | Saving | Keep | Done | Failed | Ready | Tainted
+FromRunner = Log | Saving | Keep | Done | Failed | Ready | Tainted | Begun | RunAlone | Shared
+FromDriver = Ready | Shared
 
 _encoder = msgspec.msgpack.Encoder()
 to_zygote: msgspec.msgpack.Decoder[ToZygote] = msgspec.msgpack.Decoder(ToZygote)
 from_zygote: msgspec.msgpack.Decoder[FromZygote] = msgspec.msgpack.Decoder(FromZygote)
 to_runner: msgspec.msgpack.Decoder[ToRunner] = msgspec.msgpack.Decoder(ToRunner)
 from_runner: msgspec.msgpack.Decoder[FromRunner] = msgspec.msgpack.Decoder(FromRunner)
+to_driver: msgspec.msgpack.Decoder[ToDriver] = msgspec.msgpack.Decoder(ToDriver)
+from_driver: msgspec.msgpack.Decoder[FromDriver] = msgspec.msgpack.Decoder(FromDriver)
 
 M = TypeVar("M")
 
