@@ -134,10 +134,14 @@ class Visit(_Message, frozen=True):
 
 
 class Over(_Message, frozen=True):
-    """The pass is over. If it ``failed`` this job's part in it is void."""
+    """The pass is over, or the job's part in it. If that ``failed`` it is void.
+
+    ``tokens`` are input tokens of the model's calls, of the job's rows.
+    """
 
     failed: bool
     reason: str = ""
+    tokens: Size = 0
 
 
 ToJob = Memory | Alone | Visit | Over

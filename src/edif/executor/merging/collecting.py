@@ -1,0 +1,145 @@
+"""Who runs a pass next, and when: a pure function of what sealed jobs ask for and of the time.
+
+A job that wants a pass while others are about to, waits for them a little; one that is by itself runs at once, alone, with no
+more ado than if there were no merging. While a pass runs, what comes is collected without any waiting, so the busier
+the model, the fuller its passes.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from edif.executor.merging.grouping import chosen
+from edif.executor.merging.request import Request
+from edif.wire.link import Merging
+
+_LONGEST_WAIT_S = 0.025
+"""For company that is about to come."""
+_SHARE_OF_PASS = 0.5
+"""Nor longer than this part of what a pass has taken lately."""
+_FORCED_WAIT_S = 0.5
+"""For company when every trace is to be merged."""
+_NEWEST = 0.25  # the weight of the newest pass in the moving average
+
+S = TypeVar("S", bound=Hashable)
+
+
+class Together(NamedTuple, Generic[S]):
+    """Run a pass for these."""
+
+    seats: list[S]
+
+
+class ByItself(NamedTuple, Generic[S]):
+    """Have this one run its pass itself."""
+
+    seat: S
+
+
+@dataclass(slots=True)
+class _Seat:
+    admitted: float
+    decided: bool = False
+    request: Request | None = None
+    asks_alone: bool = False
+    since: float = 0.0
+    alone_since: float | None = None
+
+
+@dataclass(slots=True)
+class Collector(Generic[S]):
+    """Times are monotonic seconds.
+
+    Attributes:
+        merging: the bounds of passes.
+    """
+
+    merging: Merging
+    _seats: dict[S, _Seat] = field(default_factory=dict)
+    _pass_s: float = 0.01
+
+    # -- what happens ----------------------------------------------------------------------------------
+    def admitted(self, seat: S, now: float) -> None:
+        self._seats[seat] = _Seat(now)
+
+    def joins(self, seat: S, request: Request, now: float) -> None:
+        each = self._seats[seat]
+        each.decided, each.request, each.since = True, request, now
+
+    def asks_alone(self, seat: S, now: float) -> None:
+        each = self._seats[seat]
+        each.decided, each.asks_alone, each.since = True, True, now
+
+    def alone_over(self, seat: S, now: float) -> None:
+        each = self._seats[seat]
+        if each.alone_since is not None:
+            self._observe(now - each.alone_since)
+            each.alone_since = None
+
+    def passed(self, seats: list[S], seconds: float) -> None:
+        """A pass for these is over."""
+        self._observe(seconds)
+        for seat in seats:
+            if seat in self._seats:
+                self._seats[seat].request = None
+
+    def left(self, seat: S) -> None:
+        self._seats.pop(seat, None)
+
+    # -- what follows ----------------------------------------------------------------------------------
+    def next(self, now: float) -> Together[S] | ByItself[S] | None:
+        """What is to be done now; asked again until there is nothing. What it says is taken as done."""
+        alone = sum(each.alone_since is not None for each in self._seats.values())
+        if alone < self.merging.alone_at_once:
+            asking = [seat for seat, each in self._in_order() if each.asks_alone]
+            if asking:
+                return self._alone(asking[0], now)
+        waiting = [(seat, each.request) for seat, each in self._in_order() if each.request is not None]
+        if not waiting or now < self._due(waiting, alone):
+            return None
+        group = chosen(waiting, self.merging.rows, self.merging.tokens)
+        if len(group) > 1 or self.merging.always:
+            return Together(group)
+        return self._alone(group[0], now) if alone < self.merging.alone_at_once else None
+
+    def due_in(self, now: float) -> float | None:
+        """Seconds until :meth:`next` may have something to say although nothing happens; None if it will not."""
+        waiting = [(seat, each.request) for seat, each in self._in_order() if each.request is not None]
+        if not waiting:
+            return None
+        alone = sum(each.alone_since is not None for each in self._seats.values())
+        due = self._due(waiting, alone)
+        return max(due - now, 0.0) if due > now else None
+
+    def _due(self, waiting: list[tuple[S, Request]], alone: int) -> float:
+        """When the one that has waited longest has waited long enough for others like it."""
+        since = self._seats[waiting[0][0]].since
+        group = chosen(waiting, self.merging.rows, self.merging.tokens)
+        full = len(group) < len(waiting) or sum(self._rows(each) for each in group) >= self.merging.rows
+        if full:
+            return since
+        if self.merging.always:
+            undecided = any(not each.decided for each in self._seats.values())
+            return since + (_FORCED_WAIT_S if undecided or len(group) == 1 else 0.0)
+        wait = min(_LONGEST_WAIT_S, _SHARE_OF_PASS * self._pass_s)
+        coming = any(not each.decided and each.admitted > since - 4 * wait for each in self._seats.values())
+        if coming:
+            return since + wait
+        if alone and len(group) == 1:
+            return since + self._pass_s  # somebody's own pass is under way: others will come in its course
+        return since
+
+    def _rows(self, seat: S) -> int:
+        request = self._seats[seat].request
+        return 0 if request is None else request.rows
+
+    def _in_order(self) -> list[tuple[S, _Seat]]:
+        return sorted(self._seats.items(), key=lambda item: item[1].since)
+
+    def _alone(self, seat: S, now: float) -> ByItself[S]:
+        each = self._seats[seat]
+        each.request, each.asks_alone, each.alone_since = None, False, now
+        return ByItself(seat)
+
+    def _observe(self, seconds: float) -> None:
+        self._pass_s += _NEWEST * (seconds - self._pass_s)

@@ -1,0 +1,92 @@
+"""What a module takes or returns, taken apart: containers are its form, tensors its leaves.
+
+A form travels as a number, since both sides of a shared pass have seen the same ones when the model was loaded; leaves travel
+as bytes. Nobody builds an object from what another process says.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
+
+import torch
+from transformers.utils import ModelOutput
+
+from edif.executor.merging.misfit import Elsewhere
+
+_SCALARS = (bool, int, float, str, type(None))
+
+Form = tuple[Any, ...]
+"""Nested tuples: what kind of node, its class, its keys, its children. Equal ones are built alike."""
+
+_TENSOR: Form = ("tensor",)
+_SCALAR: Form = ("scalar",)
+_OPAQUE: Form = ("opaque",)
+
+
+@dataclass(slots=True)
+class Parts:
+    """A value taken apart, each kind of part in the order in which it stands in the value."""
+
+    form: Form = ()
+    leaves: list[torch.Tensor] = field(default_factory=list)
+    scalars: list[bool | int | float | str | None] = field(default_factory=list)
+    opaque: list[Any] = field(default_factory=list)
+
+
+def take_apart(value: Any) -> Parts:
+    """Containers to any depth; what is neither container, tensor nor scalar stays whole, as something opaque."""
+    parts = Parts()
+    parts.form = _form(value, parts)
+    return parts
+
+
+def _form(value: Any, parts: Parts) -> Form:
+    if isinstance(value, torch.Tensor):
+        parts.leaves.append(value)
+        return _TENSOR
+    if isinstance(value, _SCALARS):
+        parts.scalars.append(value)
+        return _SCALAR
+    if isinstance(value, dict):
+        children = tuple(_form(each, parts) for each in value.values())
+        return ("dict", type(value), tuple(value), children)
+    if isinstance(value, tuple | list):
+        return ("sequence", type(value), tuple(_form(each, parts) for each in value))
+    parts.opaque.append(value)
+    return _OPAQUE
+
+
+def put_together(
+    form: Form, leaves: Sequence[torch.Tensor], scalars: Sequence[Any], opaque: Sequence[Any] | None = None
+) -> Any:
+    """The value of this form. Without ``opaque`` something that cannot be used stands for each such part."""
+    standing_in = (Elsewhere() for _ in repeat(None))
+    return _build(form, iter(leaves), iter(scalars), standing_in if opaque is None else iter(opaque))
+
+
+def _build(form: Form, leaves: Iterator[Any], scalars: Iterator[Any], opaque: Iterator[Any]) -> Any:
+    match form:
+        case ("tensor",):
+            return next(leaves)
+        case ("scalar",):
+            return next(scalars)
+        case ("opaque",):
+            return next(opaque)
+        case ("dict", kind, keys, children):
+            values = [_build(each, leaves, scalars, opaque) for each in children]
+            return _mapping(kind, dict(zip(keys, values, strict=True)))
+        case ("sequence", kind, children):
+            values = [_build(each, leaves, scalars, opaque) for each in children]
+            return kind(*values) if hasattr(kind, "_fields") else kind(values)
+    raise AssertionError(form)
+
+
+def _mapping(kind: Any, items: dict[str, Any]) -> Any:
+    if not issubclass(kind, ModelOutput):
+        return items if kind is dict else kind(items)
+    # Its constructor looks at what it is given, which is no use of it.
+    made = kind(**{name: object() if isinstance(item, Elsewhere) else item for name, item in items.items()})
+    for name, item in items.items():
+        made[name] = item
+    return made

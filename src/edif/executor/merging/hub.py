@@ -1,0 +1,184 @@
+"""Shared jobs, several at once in one process: each runs until it wants a forward pass, and those that are alike get one together.
+
+They take strict turns, on greenlets of one thread, as nnsight's own workers do. What nnsight and Python keep per process
+(blocks by file name, saved ids, the interleaver's workers) is each job's own and changes hands with the turn.
+"""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from greenlet import greenlet
+from nnsight.intervention.interleaver import EarlyStopException
+
+from edif.executor.merging import traces
+from edif.executor.merging.grouping import chosen
+from edif.executor.merging.guest import Guest, Reply, Wanted
+from edif.executor.merging.joint_pass import JointPass, Left
+from edif.executor.merging.layout import Layout
+from edif.executor.merging.misfit import Misfit
+from edif.executor.merging.request import Request
+from edif.executor.merging.turn import Turn
+from edif.wire.link import Merging
+
+DEBUG = True
+_PATIENCE_S = 0.5
+"""So long a job's code may run at a stretch while others wait for it; then it is run alone instead."""
+
+
+class _TooSlow(BaseException):
+    pass
+
+
+class Tenant:
+    """One job in the hub: as its company, and as a party of passes.
+
+    Args:
+        run: runs the job to its end; what it raises ends the process.
+    """
+
+    def __init__(self, hub: "Hub", run: Callable[["Tenant"], None]) -> None:
+        self.module = hub.model._module  # noqa: SLF001 - nnsight's own name
+        self.layout = hub.layout
+        self.misfits: list[str] = []
+        self.shared_passes = 0
+        self.tokens = 0
+        self.passes: list[tuple[int, int, float, float]] = []
+        self._hub = hub
+        self.turn = Turn(hub.model.interleaver, hub.fresh_interleaver())
+        self._greenlet = greenlet(lambda *_: run(self))
+        self._request: Request | None = None
+        self._guest: Guest | None = None
+        self._outcome: BaseException | None = None
+        self._offered: tuple[Any, ...] = ()
+
+    # -- as company ------------------------------------------------------------------------------------
+    def join(self, request: Request, guest: Guest) -> bool:
+        self._request, self._guest, self._outcome = request, guest, None
+        shared = self._greenlet.parent.switch()
+        self._request = self._guest = None
+        if self._outcome is not None:
+            raise self._outcome
+        return bool(shared)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        yield  # nobody else runs meanwhile
+
+    # -- as the hub sees it ----------------------------------------------------------------------------
+    @property
+    def waits(self) -> bool:
+        return self._request is not None
+
+    def go_on(self, shared: bool = False) -> None:
+        """Run it until it wants a pass, or to its end."""
+        with self._hub.turn_of(self):
+            try:
+                self._greenlet.switch(shared)
+            except _TooSlow:
+                self.misfits.append("its code took long while others waited")
+                self._greenlet.throw(Misfit("its code took long while others waited"))
+
+    @property
+    def over(self) -> bool:
+        return self._greenlet.dead
+
+    # -- as a party ------------------------------------------------------------------------------------
+    @property
+    def request(self) -> Request:
+        assert self._request is not None
+        return self._request
+
+    def begin(self, counts: Sequence[int]) -> Wanted:
+        assert self._guest is not None
+        with self._hub.turn_of(self):
+            self._guest.begin(counts)
+            return self._guest.wanted()
+
+    def offer(
+        self, location: int, occurrence: int, form: int, tensors: Sequence[torch.Tensor], scalars: Sequence[Any]
+    ) -> None:
+        self._offered = (location, form, tensors, scalars)
+
+    def answer(self) -> tuple[Reply, Wanted]:
+        assert self._guest is not None
+        with self._hub.turn_of(self):
+            try:
+                return self._guest.serve(*self._offered), self._guest.wanted()
+            except _TooSlow:
+                self._outcome = Misfit("its code took long while others waited")
+            except (EarlyStopException, Exception, Misfit) as outcome:
+                self._outcome = outcome
+        raise Left
+
+    def drop(self, reason: str) -> None:
+        self._outcome = Misfit(reason)
+
+
+class Hub:
+    """
+    Args:
+        model: the nnsight wrapper of the loaded model.
+        layout: the model's.
+        merging: the bounds of shared passes.
+    """
+
+    def __init__(self, model: Any, layout: Layout, merging: Merging) -> None:
+        self.model = model
+        self.layout = layout
+        self._merging = merging
+        self._own = vars(model.interleaver)
+        self._tenants: list[Tenant] = []
+        traces.install()
+        signal.signal(signal.SIGALRM, self._too_slow)
+
+    def fresh_interleaver(self) -> dict[str, Any]:
+        """The interleaver's state as it is before any trace."""
+        fresh = vars(type(self.model.interleaver)())
+        return {**fresh, "envoys": self._own["envoys"], "fragments": self._own["fragments"]}
+
+    def run(self, jobs: Sequence[Callable[[Tenant], None]]) -> None:
+        """Run these jobs to their ends."""
+        self._tenants = [Tenant(self, job) for job in jobs]
+        for tenant in self._tenants:
+            tenant.go_on()
+        while waiting := [(each, each.request) for each in self._tenants if each.waits]:
+            self._run_pass(chosen(waiting, self._merging.rows, self._merging.tokens))
+
+    def _run_pass(self, tenants: list[Tenant]) -> None:
+        if len(tenants) == 1 and not self._merging.always:
+            tenants[0].go_on(shared=False)
+            return
+        joint = JointPass(self.model, self.layout, tenants)
+        try:
+            joint.run()
+        except Exception as error:  # noqa: BLE001 - what a model raises on all rows together says nothing of one job
+            if DEBUG: import traceback; traceback.print_exc()
+            for tenant in tenants:
+                tenant.drop(f"the shared pass failed: {type(error).__name__}")
+        for tenant, tokens in zip(tenants, joint.tokens, strict=True):
+            tenant.shared_passes += 1
+            tenant.tokens += tokens
+            tenant.passes.append((joint.rows, tenant.request.rows, joint.seconds, joint.seconds))
+        for tenant in tenants:
+            tenant.go_on(shared=True)
+
+    @contextmanager
+    def turn_of(self, tenant: Tenant) -> Iterator[None]:
+        """Within the block the process's state is this job's, and its code does not keep the others waiting for long."""
+        others = any(each.waits for each in self._tenants if each is not tenant)
+        tenant.turn.change()
+        traces.enter(tenant)
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE_S if others else 0.0)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            traces.enter(None)
+            tenant.turn.change()
+
+    @staticmethod
+    def _too_slow(*_: Any) -> None:
+        raise _TooSlow

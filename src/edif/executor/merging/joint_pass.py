@@ -1,0 +1,271 @@
+"""One forward pass with the rows of several jobs.
+
+The model runs once, on all rows. At a location for which some job waits, each of those gets the part of the value that is
+its own, all at the same time, and what they change is put back before the model goes on. What a job does is checked here as
+if it were hostile, for it may be: by its shape and dtype, and by the rows that it was given.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from edif.executor.merging.forms import Parts, put_together, take_apart
+from edif.executor.merging.guest import Reply, Wanted
+from edif.executor.merging.layout import FormLayout, Kind, LeafLayout, Layout, Unservable, handled_by
+from edif.executor.merging.request import Request
+
+
+class Left(Exception):
+    """A job takes no further part in the pass: it has stopped, failed, died, or answers too slowly."""
+
+
+class Party(Protocol):
+    """A job that takes part in a pass."""
+
+    @property
+    def request(self) -> Request: ...
+
+    def begin(self, counts: Sequence[int]) -> Wanted:
+        """The pass begins; ``counts`` is kept up to date while it lasts. Returns what the job waits for."""
+
+    def offer(
+        self, location: int, occurrence: int, form: int, tensors: Sequence[torch.Tensor], scalars: Sequence[Any]
+    ) -> None:
+        """Show it a visit. Its tensors are its own rows."""
+
+    def answer(self) -> tuple[Reply, Wanted]:
+        """What it did with the visit that was offered last, and what it waits for now.
+
+        Raises:
+            Left: it is no longer there.
+        """
+
+    def drop(self, reason: str) -> None:
+        """It cannot be served any further, and is to run alone."""
+
+
+class _Over(BaseException):
+    """Nobody waits for anything any more: the rest of the pass would be for nobody."""
+
+
+class JointPass:
+    """
+    Args:
+        model: the nnsight wrapper of the loaded model.
+        layout: the model's.
+        parties: whose requests are of one kind.
+
+    Attributes:
+        rows: of all parties together.
+        tokens: input tokens of the model's calls, of each party's own rows.
+        seconds: wall time of the whole.
+    """
+
+    def __init__(self, model: Any, layout: Layout, parties: Sequence[Party]) -> None:
+        self._model = model
+        self._layout = layout
+        self._parties = list(parties)
+        self._request = _joined([each.request for each in parties])
+        self._first_row: dict[int, int] = {}
+        self._counts = [0] * len(layout.locations)
+        self._wanted: dict[int, Wanted] = {}
+        self._awaited: dict[int, set[int]] = {}
+        """Of each location, the parties that wait for some visit of it."""
+        self._finished: dict[int, int] = {}
+        """Parties all of whose rows have ended their generation, and after how many tokens."""
+        self._root = f"{model.path}.input"
+        self.tokens = [0] * len(self._parties)
+        row = 0
+        for number, party in enumerate(self._parties):
+            self._first_row[number] = row
+            row += party.request.rows
+        self.rows = row
+        self.seconds = 0.0
+
+    def run(self) -> None:
+        """Run it. Each party has taken its part, or left, when this returns.
+
+        Raises:
+            Exception: whatever the model raised.
+        """
+        began = time.monotonic()
+        for number, party in enumerate(self._parties):
+            self._note(number, party.begin(self._counts))
+        try:
+            with torch.no_grad(), handled_by(self._model.interleaver, self._handle):
+                self._look_for_an_end()
+                self._handle("result", self._call())
+        except _Over:
+            pass
+        finally:
+            self.seconds = time.monotonic() - began
+
+    def _call(self) -> Any:
+        inputs = self._request.inputs()
+        if not self._request.generates:
+            return self._model._call(**inputs)  # noqa: SLF001 - what nnsight's own traces call
+        ends = _Ends(self._model, self._request, self._note_ends)
+        return self._model.generate(**inputs, **dict(self._request.options), stopping_criteria=[ends])
+
+    # -- who waits for what ----------------------------------------------------------------------------
+    def _note(self, number: int, wanted: Wanted | None) -> None:
+        earlier = self._wanted.pop(number, None)
+        if earlier is not None:
+            for location in _locations(earlier):
+                self._awaited[location].discard(number)
+        if wanted is not None:
+            self._wanted[number] = wanted
+            for location in _locations(wanted):
+                self._awaited.setdefault(location, set()).add(number)
+
+    def _look_for_an_end(self) -> None:
+        if not any(wanted.visits or wanted.watched for wanted in self._wanted.values()):
+            raise _Over
+
+    def _waiting(self, location: int) -> list[int]:
+        occurrence = self._counts[location]
+        return [
+            number
+            for number in sorted(self._awaited.get(location, ()))
+            if location in self._wanted[number].watched
+            or (location, occurrence) in self._wanted[number].visits
+        ]
+
+    def _note_ends(self, ended: Sequence[bool], tokens: int) -> None:
+        for number, party in enumerate(self._parties):
+            first = self._first_row[number]
+            if number not in self._finished and all(ended[first : first + party.request.rows]):
+                self._finished[number] = tokens
+
+    # -- visits ----------------------------------------------------------------------------------------
+    def _handle(self, name: str, value: Any) -> Any:
+        location = self._layout.number(name)
+        if location is None:
+            self._unheard_of(name)
+            return value
+        if name == self._root:
+            self._count_tokens(value)
+        waiting = self._waiting(location) if self._awaited.get(location) else []
+        if self._finished:
+            waiting = self._still_running(waiting, name)
+        if waiting:
+            value = self._visit(location, waiting, value)
+            self._look_for_an_end()
+        self._counts[location] += 1
+        return value
+
+    def _unheard_of(self, name: str) -> None:
+        """A module that the model did not come by when it was loaded. Who caches everything would miss it."""
+        if not name.endswith(".skip"):
+            for number in [each for each, wanted in self._wanted.items() if wanted.watched]:
+                self._drop(number, f"the pass came by {name}, which it did not when the model was loaded")
+
+    def _count_tokens(self, value: Any) -> None:
+        _, kwargs = value
+        for number, party in enumerate(self._parties):
+            if number not in self._finished:
+                self.tokens[number] += party.request.rows * kwargs["input_ids"].shape[1]
+
+    def _still_running(self, waiting: list[int], name: str) -> list[int]:
+        """Whose generation has ended is served nothing more but what it generated."""
+        if name == "result" or name.startswith(f"{self._model.generator.path}.") and ".streamer" not in name:
+            return waiting
+        return [each for each in waiting if each not in self._finished]
+
+    def _visit(self, location: int, waiting: Iterable[int], value: Any) -> Any:
+        parts = take_apart(value)
+        place = self._layout.locations[location]
+        known = place.known(parts.form, self._request.generates)
+        offered = []
+        for number in waiting:
+            if known is not None and self._offer(number, location, known, place.forms[known], parts):
+                offered.append(number)
+            elif known is None:
+                self._drop(number, f"the value at {place.name} is of a form that it had not when the model was loaded")
+        replies = {}
+        for number in offered:
+            reply = self._answer(number, place.forms[known or 0], parts)
+            if reply is not None:
+                replies[number] = reply
+        if not self._put_back(replies, place.forms[known or 0], parts):
+            return value
+        return put_together(parts.form, parts.leaves, parts.scalars, parts.opaque)
+
+    def _own(self, number: int, leaf: LeafLayout, tensor: torch.Tensor) -> torch.Tensor:
+        rows = leaf.rows(tensor, self._first_row[number], self._parties[number].request.rows, self.rows)
+        length = self._finished.get(number)
+        if length is not None and leaf.kind is Kind.ROWS and rows.dim() == 2 and rows.shape[1] > length:
+            return rows[:, :length]  # what was generated for others after it had ended
+        return rows
+
+    def _offer(self, number: int, location: int, known: int, form: FormLayout, parts: Parts) -> bool:
+        try:
+            own = [self._own(number, leaf, tensor) for leaf, tensor in zip(form.leaves, parts.leaves, strict=True)]
+        except Unservable:
+            self._drop(number, f"the rows of the value at {self._layout.locations[location].name} cannot be told apart")
+            return False
+        self._parties[number].offer(location, self._counts[location], known, own, parts.scalars)
+        return True
+
+    def _answer(self, number: int, form: FormLayout, parts: Parts) -> Reply | None:
+        try:
+            reply, wanted = self._parties[number].answer()
+        except Left:
+            self._note(number, None)
+            return None
+        if all(self._may_change(form.leaves[each], parts.leaves[each]) for each in (*reply.edited, *reply.replaced)):
+            self._note(number, wanted)
+            return reply
+        self._drop(number, "it changes a value that all rows share")
+        return None
+
+    def _put_back(self, replies: Mapping[int, Reply], form: FormLayout, parts: Parts) -> bool:
+        """Write what the parties changed where it belongs. Returns whether the value has other tensors than before."""
+        for number, reply in replies.items():
+            for index, rows in reply.edited.items():
+                self._own(number, form.leaves[index], parts.leaves[index]).copy_(rows)
+        fresh = set()
+        for number, reply in replies.items():
+            for index, rows in reply.replaced.items():
+                if index not in fresh:  # the model may hold on to the tensor that it gave: that one stays as it is
+                    fresh.add(index)
+                    parts.leaves[index] = parts.leaves[index].clone()
+                self._own(number, form.leaves[index], parts.leaves[index]).copy_(rows)
+        return bool(fresh)
+
+    def _may_change(self, leaf: LeafLayout, tensor: torch.Tensor) -> bool:
+        return leaf.kind is not Kind.WHOLE and (tensor.stride(leaf.dim) != 0 or self.rows == 1)
+
+    def _drop(self, number: int, reason: str) -> None:
+        self._note(number, None)
+        self._parties[number].drop(reason)
+
+
+def _locations(wanted: Wanted) -> set[int]:
+    return {location for location, _ in wanted.visits} | set(wanted.watched)
+
+
+def _joined(requests: Sequence[Request]) -> Request:
+    first = requests[0]
+    mask = None if first.mask is None else torch.cat([each.inputs()["attention_mask"] for each in requests])
+    positions = None if first.positions is None else torch.cat([each.inputs()["position_ids"] for each in requests])
+    return Request(first.generates, torch.cat([each.ids for each in requests]), mask, positions, first.options)
+
+
+class _Ends:
+    """Watches a generation for rows that end: a batch goes on until the last of them has. It stops nothing itself."""
+
+    def __init__(self, model: Any, request: Request, note: Any) -> None:
+        ends = dict(request.options).get("eos_token_id")
+        if ends is None:
+            ends = getattr(model._module.generation_config, "eos_token_id", None)  # noqa: SLF001
+        self._ends = torch.tensor(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        self._ended = torch.zeros(request.rows, dtype=torch.bool)
+        self._note = note
+
+    def __call__(self, ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        self._ended |= torch.isin(ids[:, -1], self._ends)
+        self._note(self._ended.tolist(), ids.shape[1])
+        return torch.zeros(len(ids), dtype=torch.bool)

@@ -1,0 +1,244 @@
+"""Where in each of a model's values the rows of a prompt lie, found out by running it.
+
+A value of a batch is a tensor with a dimension for its rows, or with rows and tokens in one, or the same for all rows. Which
+of them it is cannot be told from one pass: with sixteen rows of sixteen tokens everything looks alike, and a wrong guess shows one
+user the activations of another. So the freshly loaded model runs two small batches of different size, and what grew
+with the rows, and only that, is cut by rows. What cannot be told apart is never served in a shared pass.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+import torch
+
+from edif.executor.merging.forms import Form, Parts, take_apart
+
+_FIRST, _SECOND = (2, 3), (3, 4)
+"""Rows and tokens of the two batches. No size, nor rows times tokens, means the same in both."""
+_NEW_TOKENS = 2
+_TOKEN = 7
+"""What ids begin at: far from the special tokens that most tokenizers put first."""
+
+
+class Kind(Enum):
+    """
+    Attributes:
+        ROWS: one dimension counts the rows.
+        FLAT: one dimension counts rows times tokens, row by row.
+        WHOLE: the same for all rows.
+        UNKNOWN: cannot be told apart; such a value is never served.
+    """
+
+    ROWS = auto()
+    FLAT = auto()
+    WHOLE = auto()
+    UNKNOWN = auto()
+
+
+@dataclass(slots=True)
+class LeafLayout:
+    """Of one tensor of a form. ``dim`` is the dimension of the rows, ``tracked`` whether gradients flow through it in a job's own pass."""
+
+    kind: Kind
+    dim: int
+    tracked: bool
+
+    def rows(self, tensor: torch.Tensor, start: int, size: int, total: int) -> torch.Tensor:
+        """The part that belongs to ``size`` rows from ``start`` on, of ``total``; a view.
+
+        Raises:
+            Unservable: the tensor has not the size that a batch of so many rows gives it.
+        """
+        if self.kind is Kind.WHOLE:
+            return tensor
+        if self.kind is Kind.UNKNOWN or tensor.dim() <= self.dim:
+            raise Unservable
+        length = tensor.shape[self.dim]
+        each = length // total if self.kind is Kind.FLAT else 1
+        if length != each * total or each == 0:
+            raise Unservable
+        return tensor.narrow(self.dim, start * each, size * each)
+
+
+class Unservable(Exception):
+    """A value that is not as it was when the model was loaded."""
+
+
+@dataclass(slots=True)
+class FormLayout:
+    generates: bool
+    form: Form
+    leaves: list[LeafLayout]
+
+
+@dataclass(slots=True)
+class Location:
+    """What is true in a single pass need not be so while generating; its forms are numbered over both."""
+
+    name: str
+    forms: list[FormLayout] = field(default_factory=list)
+
+    def known(self, form: Form, generates: bool) -> int | None:
+        """The number of this form, if it was seen when the model was loaded."""
+        for number, each in enumerate(self.forms):
+            if each.generates is generates and each.form == form:
+                return number
+        return None
+
+
+@contextmanager
+def handled_by(interleaver: Any, handle: Any) -> Iterator[None]:
+    """Within the block the model's modules hand their values to ``handle``, as they else do to nnsight's own."""
+    interleaver.handle = handle
+    interleaver.interleaving = interleaver.busy = True
+    try:
+        yield
+    finally:
+        del interleaver.handle
+        interleaver.interleaving = interleaver.busy = False
+
+
+class Layout:
+    """Every location of a model, numbered, with the forms and rows of its values.
+
+    Made by :meth:`learn` in the process that forks, so all of its children have the same.
+
+    Attributes:
+        locations: in the order of their numbers.
+        difference: the largest of any value between a batch and a pass of one row, see :class:`~edif.wire.link.Merging`.
+    """
+
+    def __init__(self) -> None:
+        self.locations: list[Location] = []
+        self.difference = 0.0
+        self._numbers: dict[str, int] = {}
+
+    def number(self, name: str) -> int | None:
+        return self._numbers.get(name)
+
+    @classmethod
+    def learn(cls, model: Any) -> "Layout":
+        """Run the model on a few tokens. What it raises is raised: then it cannot be called with token ids alone.
+
+        Args:
+            model: the nnsight wrapper of the loaded model.
+        """
+        layout = cls()
+        for generates in (False, True):
+            first, second = (_record(model, *sizes, generates) for sizes in (_FIRST, _SECOND))
+            layout._note(first, second, generates)
+            layout._measure(second, _record(model, 1, _SECOND[1], generates, first_row=1), generates)
+        return layout
+
+    def _note(self, first: "_Recorded", second: "_Recorded", generates: bool) -> None:
+        for (name, ones), (other, twos) in zip(first.items(), second.items(), strict=True):
+            if name != other or len(ones) != len(twos):
+                raise Unservable
+            for one, two in zip(ones, twos, strict=True):
+                self._note_value(name, one, two, generates)
+
+    def _note_value(self, name: str, one: Parts, two: Parts, generates: bool) -> None:
+        if one.form != two.form:
+            return  # depends on the sizes: never served
+        number = self._numbers.setdefault(name, len(self.locations))
+        if number == len(self.locations):
+            self.locations.append(Location(name))
+        location = self.locations[number]
+        leaves = [_compare(*pair) for pair in zip(one.leaves, two.leaves, strict=True)]
+        known = location.known(one.form, generates)
+        if known is None:
+            location.forms.append(FormLayout(generates, one.form, leaves))
+            return
+        for earlier, now in zip(location.forms[known].leaves, leaves, strict=True):
+            earlier.kind = _both(earlier, now)
+            earlier.tracked = earlier.tracked or now.tracked
+
+    def _measure(self, batch: "_Recorded", one: "_Recorded", generates: bool) -> None:
+        for name, values in batch.items():
+            location = self.locations[self._numbers[name]]
+            for shared, own in zip(values, one.get(name, ()), strict=True):
+                known = location.known(shared.form, generates)
+                if known is not None and own.form == shared.form:
+                    self._measure_value(location.forms[known], own, shared)
+
+    def _measure_value(self, form: FormLayout, own: Parts, shared: Parts) -> None:
+        for leaf, alone, batched in zip(form.leaves, own.leaves, shared.leaves, strict=True):
+            if leaf.kind is Kind.UNKNOWN:
+                continue
+            rows = leaf.rows(batched, 1, 1, _SECOND[0])
+            if rows.shape != alone.shape:
+                leaf.kind = Kind.UNKNOWN
+            elif leaf.kind is Kind.WHOLE and not torch.equal(rows, alone):
+                leaf.kind = Kind.UNKNOWN  # made of all rows
+            else:
+                self.difference = max(self.difference, difference(rows, alone))
+
+
+_Recorded = dict[str, list[Parts]]
+
+
+def _record(model: Any, rows: int, tokens: int, generates: bool, first_row: int = 0) -> _Recorded:
+    """Every value of one run, by location and in the order of visits."""
+    recorded: _Recorded = {}
+
+    def handle(name: str, value: Any) -> Any:
+        if not name.endswith(".skip"):
+            parts = take_apart(value)
+            parts.leaves = [each.detach().clone().requires_grad_(each.requires_grad) for each in parts.leaves]
+            parts.opaque.clear()
+            recorded.setdefault(name, []).append(parts)
+        return value
+
+    first = torch.arange(first_row, first_row + rows)[:, None] * tokens
+    ids = _TOKEN + first + torch.arange(tokens)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with handled_by(model.interleaver, handle):
+        if generates:
+            length = {"max_new_tokens": _NEW_TOKENS, "min_new_tokens": _NEW_TOKENS}
+            result = model.generate(**inputs, **length, do_sample=False, num_beams=1)
+        else:
+            result = model._call(**inputs)  # noqa: SLF001 - what nnsight's own traces call
+        handle("result", result)
+    return recorded
+
+
+def _compare(one: torch.Tensor, two: torch.Tensor) -> LeafLayout:
+    tracked = one.requires_grad
+    if one.dim() != two.dim():
+        return LeafLayout(Kind.UNKNOWN, 0, tracked)
+    sizes = list(zip(one.shape, two.shape, strict=True))
+    counts = (_FIRST[0], _SECOND[0])
+    both = (_FIRST[0] * _FIRST[1], _SECOND[0] * _SECOND[1])
+    # Of generated values: tokens grow by those that are new.
+    lengths = {(_FIRST[1] + new, _SECOND[1] + new) for new in range(_NEW_TOKENS + 1)}
+    plain = {pair for pair in sizes if pair[0] == pair[1]}
+    if any(pair not in {counts, both, *lengths, *plain} for pair in sizes):
+        return LeafLayout(Kind.UNKNOWN, 0, tracked)
+    grown = [dim for dim, pair in enumerate(sizes) if pair in (counts, both)]
+    if not grown:
+        return LeafLayout(Kind.WHOLE, 0, tracked)
+    if len(grown) > 1:
+        return LeafLayout(Kind.UNKNOWN, 0, tracked)
+    return LeafLayout(Kind.ROWS if sizes[grown[0]] == counts else Kind.FLAT, grown[0], tracked)
+
+
+def _both(one: LeafLayout, other: LeafLayout) -> Kind:
+    """What is true of a leaf that was seen twice. With one token a row, flat looks like rows."""
+    kinds = {one.kind, other.kind}
+    if len(kinds) == 1 and (one.dim == other.dim or one.kind is Kind.WHOLE):
+        return one.kind
+    if kinds == {Kind.ROWS, Kind.FLAT} and one.dim == other.dim:
+        return Kind.FLAT
+    return Kind.UNKNOWN
+
+
+def difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The largest difference, in units in the last place of the dtype at the largest value."""
+    if not one.is_floating_point() or one.numel() == 0:
+        return 0.0 if torch.equal(one, other) else float("inf")
+    one, other = one.detach(), other.detach()
+    largest = max(float(other.abs().max()), torch.finfo(one.dtype).tiny)
+    return float((one - other).abs().max()) / largest / torch.finfo(one.dtype).eps

@@ -1,0 +1,31 @@
+"""When a job turns out to need more than a shared pass offers."""
+
+from typing import Any, NoReturn
+
+
+_met: list[str] = []
+
+
+def note_in(reasons: list[str]) -> None:
+    """From now on each misfit is noted in this list, whatever becomes of the exception: user code may catch it."""
+    global _met
+    _met = reasons
+
+
+class Misfit(BaseException):
+    """The job has to be run again, by itself. No ``Exception``, so that user code does not catch it by accident."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        _met.append(reason)
+
+
+class Elsewhere:
+    """Stands for an object of the forward pass, a key-value cache say, that is not handed to jobs: to use it is a misfit."""
+
+    def _used(self, *_: Any, **__: Any) -> NoReturn:
+        raise Misfit("it uses an object that only its own forward pass has")
+
+    __getattr__ = __reduce_ex__ = __iter__ = __len__ = __getitem__ = __call__ = __bool__ = _used
+    __setitem__ = __contains__ = __eq__ = __repr__ = __str__ = _used  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,91 @@
+"""What a trace needs for its forward pass, if a shared one can give it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_INPUTS = frozenset({"input_ids", "attention_mask", "position_ids"})
+_COUNTS = frozenset({"max_new_tokens", "min_new_tokens", "eos_token_id", "pad_token_id"})
+_TRUE_OR_FALSE = frozenset({"do_sample", "use_cache"})
+_NUMBERS = frozenset({"repetition_penalty"})
+
+Option = bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """
+    Attributes:
+        generates: whether it generates, greedily, or is one forward pass.
+        ids: int64 ``[rows, tokens]``.
+        mask: the attention mask, int64 ``[rows, tokens]``; None if it is all ones.
+        positions: position ids, int64 ``[rows, tokens]``; None if the model counts them itself.
+        options: of the generation.
+    """
+
+    generates: bool
+    ids: torch.Tensor
+    mask: torch.Tensor | None = None
+    positions: torch.Tensor | None = None
+    options: tuple[tuple[str, Option], ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return self.ids.shape[0]
+
+    @property
+    def tokens(self) -> int:
+        return self.ids.shape[1]
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Requests of one kind can share a pass, and give the same bits as alone: the same kernels run."""
+        return (
+            self.generates,
+            self.tokens,
+            self.mask is None,
+            self.positions is None,
+            self.options,
+        )
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """What the model is called with."""
+        given = {"input_ids": self.ids}
+        given["attention_mask"] = torch.ones_like(self.ids) if self.mask is None else self.mask
+        return given if self.positions is None else given | {"position_ids": self.positions}
+
+
+def request_of(generates: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Request | None:
+    """The request for a call with these arguments; None if it asks for what a shared pass does not give."""
+    ids = kwargs.get("input_ids")
+    if args or not _whole_numbers(ids):
+        return None
+    mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
+    for other in (mask, positions):
+        if other is not None and not (_whole_numbers(other) and other.shape == ids.shape):
+            return None
+    options = {name: value for name, value in kwargs.items() if name not in _INPUTS}
+    if not _plain(options, generates):
+        return None
+    if mask is not None and bool((mask == 1).all()):
+        mask = None
+    return Request(generates, ids, mask, positions, tuple(sorted(options.items())))
+
+
+def _whole_numbers(value: Any) -> bool:
+    return type(value) is torch.Tensor and value.dtype is torch.int64 and value.dim() == 2 and value.numel() > 0
+
+
+def _plain(options: Mapping[str, Any], generates: bool) -> bool:
+    """Whether these are options of a greedy generation, of which each row comes out as it would alone."""
+    if not generates:
+        return not options
+    return all(
+        (name in _COUNTS and type(value) is int)
+        or (name in _NUMBERS and type(value) in (int, float))
+        or (name in _TRUE_OR_FALSE and type(value) is bool)
+        or (name == "num_beams" and value == 1)
+        for name, value in options.items()
+    ) and not options.get("do_sample", False)

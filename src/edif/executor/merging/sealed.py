@@ -1,0 +1,149 @@
+"""The company of a sealed job: it asks for passes on its seat, and is served by the driver, another process.
+
+Values come in memory that both see; what is said is in :mod:`edif.wire.seat`. The driver is trusted with the job's rows, as
+it runs the model; it does not trust the job.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from nnsight.intervention.interleaver import EarlyStopException
+
+from edif.executor.merging.guest import Guest, Wanted
+from edif.executor.merging.layout import Layout
+from edif.executor.merging.misfit import Misfit
+from edif.executor.merging.request import Request
+from edif.executor.merging.seat_memory import Region
+from edif.wire import pipe, seat
+
+
+class SealedCompany:
+    """
+    Args:
+        sock: this end of the seat.
+        module: the served model's.
+        layout: of its values.
+        changed: what the job has changed that a pass run elsewhere does not show, as a sentence; empty if nothing.
+    """
+
+    def __init__(
+        self, sock: socket.socket, module: torch.nn.Module, layout: Layout, changed: Callable[[], str]
+    ) -> None:
+        self.module = module
+        self.layout = layout
+        self.misfits: list[str] = []
+        self.shared_passes = 0
+        self.tokens = 0
+        self._sock = sock
+        self._changed = changed
+        self._region: Region | None = None
+        self._granted = False
+
+    def join(self, request: Request, guest: Guest) -> bool:
+        guest.begin(_Counts(self))
+        self._send(_join(request, guest.wanted()))
+        while True:
+            message = self._receive()
+            match message:
+                case seat.Alone():
+                    self._granted = True
+                    return False
+                case seat.Visit():
+                    self._serve(guest, message)
+                case seat.Over():
+                    self._over(message)
+                    return True
+
+    def _over(self, message: seat.Over) -> None:
+        self.shared_passes += 1
+        self.tokens += message.tokens
+        if message.failed:
+            raise Misfit(message.reason)
+        if changed := self._changed():
+            raise Misfit(changed)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        if not self._granted:
+            self._send(seat.AskAlone())
+            while not isinstance(self._receive(), seat.Alone):
+                pass
+        try:
+            yield
+        finally:
+            self._granted = False
+            self._send(seat.AloneOver())
+
+    def _serve(self, guest: Guest, visit: seat.Visit) -> None:
+        assert self._region is not None, "the driver says first where its values lie"
+        tensors = [self._region.tensor(leaf) for leaf in visit.leaves]
+        try:
+            reply = guest.serve(visit.location, visit.form, tensors, visit.scalars)
+            wanted = guest.wanted()
+        except (EarlyStopException, Exception, Misfit):
+            self._send(seat.Answer([], [], [], leaves=True))
+            raise
+        for index, rows in reply.edited.items():
+            tensors[index].copy_(rows)
+        for index, rows in reply.replaced.items():
+            self._region.tensor(visit.leaves[index], replacement=True).copy_(rows)
+        self._send(seat.Answer([*reply.edited], [*reply.replaced], _wants(wanted), leaves=False))
+
+    def _send(self, message: Any) -> None:
+        try:
+            pipe.send(self._sock, message)
+        except pipe.PipeError:
+            raise Misfit("the driver of shared passes is gone") from None
+
+    def _receive(self) -> seat.ToJob:
+        while True:
+            try:
+                message, fds = pipe.receive(self._sock, seat.to_job)
+            except pipe.PipeError:
+                raise Misfit("the driver of shared passes is gone") from None
+            if not isinstance(message, seat.Memory):
+                return message
+            try:
+                self._region = Region(fds[0], message.start, message.span)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+    def count(self, location: int) -> int:
+        """How often this location has been visited in the pass that runs."""
+        return 0 if self._region is None else int(self._region.counts[location])
+
+
+class _Counts:
+    def __init__(self, company: SealedCompany) -> None:
+        self._company = company
+
+    def __getitem__(self, location: int) -> int:
+        return self._company.count(location)
+
+
+def _join(request: Request, wanted: Wanted) -> seat.Join:
+    mask, positions = (b"" if each is None else _bytes(each) for each in (request.mask, request.positions))
+    return seat.Join(
+        generates=request.generates,
+        rows=request.rows,
+        tokens=request.tokens,
+        ids=_bytes(request.ids),
+        mask=mask,
+        positions=positions,
+        options=dict(request.options),
+        wants=_wants(wanted),
+        watched=wanted.watched,
+    )
+
+
+def _bytes(numbers: torch.Tensor) -> bytes:
+    return numbers.contiguous().numpy().tobytes()
+
+
+def _wants(wanted: Wanted) -> list[seat.Want]:
+    return [seat.Want(location, occurrence) for location, occurrence in wanted.visits]

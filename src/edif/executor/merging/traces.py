@@ -1,0 +1,137 @@
+"""The forward pass of a job's trace: run by the job itself, or shared.
+
+nnsight runs every trace by ``Envoy.interleave``. In a process that runs jobs, :func:`install` puts a twin in its place that
+does the same, but first asks the job's company, if it has any, whether it may share the pass.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from greenlet import getcurrent
+from nnsight.intervention.envoy import Envoy
+from nnsight.intervention.interleaver import EarlyStopException
+from nnsight.util import apply
+
+from edif.executor.merging.guest import Guest
+from edif.executor.merging.layout import Layout
+from edif.executor.merging.misfit import Misfit, note_in
+from edif.executor.merging.request import Request, request_of
+
+_interleave = Envoy.interleave
+
+
+class Company(Protocol):
+    """Those with whom a job may share forward passes.
+
+    Attributes:
+        module: the served model's; a pass of another is nobody else's.
+        layout: of its values.
+        misfits: why the job has to be run again, if it has to.
+        shared_passes: how many passes it has shared so far.
+    """
+
+    module: torch.nn.Module
+    layout: Layout
+    misfits: list[str]
+    shared_passes: int
+
+    def join(self, request: Request, guest: Guest) -> bool:
+        """Share the pass of this trace. Returns False if it is to be run by the job itself, now.
+
+        Raises:
+            Misfit: it cannot be brought to its end in a shared pass.
+            EarlyStopException: the trace stopped.
+            Exception: what the job's code raised.
+        """
+
+    def alone(self) -> Any:
+        """A context in which the job runs a pass itself. It may have to wait for its turn."""
+
+
+_company: Company | None = None
+
+
+def install() -> None:
+    """Have nnsight run traces by way of this module. Without company they run as nnsight runs them."""
+    Envoy.interleave = _run_trace
+
+
+def enter(company: Company | None) -> None:
+    """The job that this process goes on with has this company."""
+    global _company
+    _company = company
+    note_in([] if company is None else company.misfits)
+
+
+def _run_trace(envoy: Any, fn: Any, *args: Any, batcher: Any = None, **kwargs: Any) -> Any:
+    company = _company
+    if company is None or envoy._module is not company.module:  # noqa: SLF001 - nnsight's own name
+        return _interleave(envoy, fn, *args, batcher=batcher, **kwargs)
+    if batcher is None or _under_a_mode():
+        with company.alone():
+            return _interleave(envoy, fn, *args, batcher=batcher, **kwargs)
+    return _run(company, envoy, fn, batcher, args, kwargs)
+
+
+def _under_a_mode() -> bool:
+    """Whether something is set that changes every operation, as a scan does, or a narrower dtype: those of the pass too."""
+    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()  # noqa: SLF001 - no public way
+    return modes > 0 or torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu")
+
+
+def _run(company: Company, envoy: Any, fn: Any, batcher: Any, args: Any, kwargs: Any) -> Any:
+    """What nnsight's own ``Envoy.interleave`` does, step by step, but for who runs the model."""
+    interleaver = envoy.interleaver
+    interleaver.batcher = batcher
+    batcher.add(*args, **kwargs)
+    args, kwargs = batcher.assemble(fn)
+    if envoy.device is not None:
+        args, kwargs = apply((args, kwargs), lambda tensor: tensor.to(envoy.device), torch.Tensor)
+    interleaver.mediators = envoy._edits + interleaver.mediators  # noqa: SLF001
+    result = None
+    try:
+        with interleaver:
+            if not _share(company, envoy, fn, args, kwargs):
+                with company.alone():
+                    result = (getattr(envoy._module, fn) if isinstance(fn, str) else fn)(*args, **kwargs)  # noqa: SLF001
+                    interleaver.handle("result", result)
+        interleaver.check_dangling_mediators()
+    except EarlyStopException:
+        pass
+    finally:
+        interleaver.cancel()
+    return result
+
+
+def _share(company: Company, envoy: Any, fn: Any, args: Any, kwargs: Any) -> bool:
+    generates = _entry(envoy, fn)
+    request = None if generates is None else request_of(generates, args, kwargs)
+    if request is None:
+        return False
+    guest = Guest(envoy.interleaver, company.layout)
+    try:
+        guest.wanted()
+    except Misfit:  # known before anything was done in a shared pass: then the job's own is as good
+        return False
+    counts = envoy.interleaver.counts
+    try:
+        return company.join(request, guest)
+    finally:
+        envoy.interleaver.counts = counts
+        for mediator in envoy.interleaver.mediators:
+            if mediator.alive:  # whoever served it last may have been on another greenlet
+                mediator.worker.parent = getcurrent()
+
+
+def _entry(envoy: Any, fn: Any) -> bool | None:
+    """Whether this call generates; None if it is neither that nor a plain forward pass of this very model."""
+    owner = getattr(fn, "__self__", None)
+    if getattr(owner, "_module", None) is not envoy._module:  # noqa: SLF001
+        return None
+    if fn.__name__ == "_call":
+        return False
+    if fn.__name__ != "generate":
+        return None
+    config = getattr(envoy._module, "generation_config", None)  # noqa: SLF001
+    samples = getattr(config, "do_sample", False) or (getattr(config, "num_beams", 1) or 1) != 1
+    return None if config is None or samples else True

@@ -1,0 +1,54 @@
+"""What a process has once and every job needs for itself, changed over when the turn changes from one job to another."""
+
+import linecache
+import sys
+from typing import Any
+
+import torch
+from nnsight.intervention import util as nnsight_util
+from nnsight.tracing import tracer as tracing
+
+from edif.executor import keeping
+
+_NAMES: tuple[tuple[Any, str], ...] = (
+    (tracing, "SOURCES"),
+    (tracing, "BLOCKS"),
+    (linecache, "cache"),
+    (keeping, "_marked"),
+    (sys, "stdout"),
+    (sys, "stderr"),
+)
+"""Module attributes: nnsight's blocks by file name, where two users' files may have the same one; what is kept; the output."""
+_OF_THREAD: tuple[Any, ...] = (tracing._local, nnsight_util._shared)  # noqa: SLF001 - nnsight's saved ids, depth, and block scopes
+
+
+class Turn:
+    """The state of one job while it is not its turn, and of the others while it is.
+
+    Args:
+        interleaver: nnsight's of the model, which all jobs have together.
+        state: what it is to be for this job before its first trace.
+    """
+
+    def __init__(self, interleaver: Any, state: dict[str, Any]) -> None:
+        self._interleaver = interleaver
+        self._state = state
+        self._named: list[Any] = [{}, {}, {}, None, sys.stdout, sys.stderr]
+        self._of_thread: list[dict[str, Any]] = [{} for _ in _OF_THREAD]
+        self._grad = True
+
+    def change(self) -> None:
+        """Put this state in the place of the present one, and that one here: called twice, all is as it was."""
+        self._state, self._interleaver.__dict__ = vars(self._interleaver), self._state
+        for index, (owner, name) in enumerate(_NAMES):
+            present = getattr(owner, name)
+            setattr(owner, name, self._named[index])
+            self._named[index] = present
+        for index, local in enumerate(_OF_THREAD):
+            present = dict(vars(local))
+            vars(local).clear()
+            vars(local).update(self._of_thread[index])
+            self._of_thread[index] = present
+        grad = torch.is_grad_enabled()
+        torch.set_grad_enabled(self._grad)
+        self._grad = grad
