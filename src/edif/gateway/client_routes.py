@@ -60,7 +60,7 @@ async def _follow(edge: Edge, subscriber: Subscriber, url: str, text: str) -> No
     """A client that came back names the jobs of which it wants to hear on this socket."""
     for job_id in client_protocol.parse_follow(text):
         await edge.auth.turn(subscriber.owner)
-        subscriber.tell(await edge.fabric.follow(job_id, subscriber, url))
+        subscriber.tell(await edge.fabric.jobs.follow(job_id, subscriber, url))
 
 
 async def request(request: Request) -> Response:
@@ -70,15 +70,15 @@ async def request(request: Request) -> Response:
     client_key = _client_key(request)
     if client_key is not None:
         # What was accepted once is not refused later, however full queue, quota or disk are by now.
-        known = await edge.fabric.sent_before(identity.name, client_key)
+        known = await edge.fabric.jobs.sent_before(identity.name, client_key)
         if known is not None:
-            return json_answer(encode_frame(await edge.fabric.status(known, base_url(request))))
-    edge.fabric.check_quota(identity.name)  # before the body is read
+            return json_answer(encode_frame(await edge.fabric.jobs.status(known, base_url(request))))
+    edge.fabric.jobs.check_quota(identity.name)  # before the body is read
     _check_space(edge)
     envelope, blob = await _read_form(request, edge)
     received = time.monotonic()
-    spec = edge.fabric.check_model(envelope.model_key, envelope.env).spec
-    await edge.fabric.check_uses(envelope.edif.uses, identity.name)
+    spec = edge.fabric.catalogue.match(envelope.model_key, envelope.env).spec
+    await edge.fabric.jobs.check_uses(envelope.edif.uses, identity.name)
     subscriber = None
     if envelope.session_id:
         subscriber = edge.subscribers.get(envelope.session_id, identity.name)
@@ -97,11 +97,11 @@ async def request(request: Request) -> Response:
         client_key=client_key,
     )
     await _store_payload(edge, job, blob, compressed=envelope.compress)
-    frame = await edge.fabric.accept(
+    frame = await edge.fabric.jobs.accept(
         job, sender=identity.id, subscriber=subscriber, base_url=base_url(request), received=received
     )
     for note in notes:
-        edge.fabric.note(job.id, note)
+        edge.fabric.jobs.note(job.id, note)
     return json_answer(encode_frame(frame))
 
 
@@ -111,7 +111,7 @@ def _check_client(request: Request, edge: Edge) -> list[str]:
     versions = ClientVersions(
         request.headers.get("nnsight-version", ""), request.headers.get("python-version", "")
     )
-    return client_protocol.check_versions(versions, edge.fabric.serving_python)
+    return client_protocol.check_versions(versions, edge.fabric.overview.serving_python)
 
 
 def _client_key(request: Request) -> str | None:
@@ -191,8 +191,8 @@ def _is_packed(frame: StatusFrame) -> bool:
 async def response(request: Request) -> Response:
     edge = edge_of(request)
     identity = await edge.auth.identify(request)
-    job = await edge.fabric.find(request.path_params["job_id"], identity)
-    frame = await edge.fabric.status(job, base_url(request))
+    job = await edge.fabric.jobs.find(request.path_params["job_id"], identity)
+    frame = await edge.fabric.jobs.status(job, base_url(request))
     if _is_packed(frame) and request.headers.get(READS_HEADER) != READS:
         unread = Refused(
             errors.RESULT_PACKED, "This job's result is packed, which nnsight's own client cannot read."
@@ -204,7 +204,7 @@ async def response(request: Request) -> Response:
 async def status(request: Request) -> Response:
     edge = await _open_route(request)
     deployments = {}
-    for row in edge.fabric.models():
+    for row in edge.fabric.overview.models():
         key = format_model_key(row["model"], row["revision"], row["task"], row["trust_remote_code"])
         for replica in range(max(row["replicas"], 1)):
             deployments[f"{row['model']}#{replica}"] = {
@@ -222,7 +222,7 @@ async def status(request: Request) -> Response:
 
 async def env(request: Request) -> Response:
     edge = await _open_route(request)
-    return json_answer(msgspec.json.encode(edge.fabric.environment()))
+    return json_answer(msgspec.json.encode(edge.fabric.overview.environment()))
 
 
 async def whoami(request: Request) -> Response:
