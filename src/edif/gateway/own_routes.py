@@ -39,10 +39,10 @@ async def health(request: Request) -> dict[str, Any]:
         raise EdifError(errors.INTERNAL, "The gateway's runtime is not running.")
     return {
         "version": __version__,
-        "agents": len(edge.fabric.agents()),
+        "agents": len(edge.fabric.overview.agents()),
         "accepting": True,
-        "draining": edge.fabric.draining,
-        "running": edge.fabric.running(),
+        "draining": edge.fabric.overview.draining,
+        "running": edge.fabric.overview.running(),
     }
 
 
@@ -62,7 +62,7 @@ async def list_jobs(
 async def show_job(request: Request, job_id: str) -> dict[str, Any]:
     edge, job = await _own_job(request, job_id)
     view = job_view(job)
-    frame = await edge.fabric.status(job, base_url(request))
+    frame = await edge.fabric.jobs.status(job, base_url(request))
     view["status"] = frame.status.value
     view["status_description"] = frame.description
     view["tries"] = [asdict(attempt) for attempt in await _records(request).attempts(job.id)]
@@ -73,7 +73,7 @@ async def show_job(request: Request, job_id: str) -> dict[str, Any]:
 async def show_kept(request: Request, job_id: str) -> dict[str, Any]:
     """Where what the job keeps can be fetched. What lies where in it, the job's result says."""
     edge, job = await _own_job(request, job_id)
-    url = await edge.fabric.kept_link(job, base_url(request))
+    url = await edge.fabric.jobs.kept_link(job, base_url(request))
     return {"url": url, "size_bytes": job.kept_bytes}
 
 
@@ -81,8 +81,8 @@ async def show_kept(request: Request, job_id: str) -> dict[str, Any]:
 async def cancel_job(request: Request, job_id: str) -> dict[str, Any]:
     edge = edge_of(request)
     identity = await edge.auth.identify(request)
-    job = await edge.fabric.find(job_id, identity)
-    await edge.fabric.cancel(job, identity.name)
+    job = await edge.fabric.jobs.find(job_id, identity)
+    await edge.fabric.jobs.cancel(job, identity.name)
     return {"id": job.id, "cancelling": True}
 
 
@@ -90,7 +90,7 @@ async def cancel_job(request: Request, job_id: str) -> dict[str, Any]:
 async def revoke_links(request: Request, job_id: str) -> dict[str, Any]:
     edge = edge_of(request)
     identity = await edge.auth.identify(request)
-    job = await edge.fabric.revoke_links(await edge.fabric.find(job_id, identity), identity.name)
+    job = await edge.fabric.jobs.revoke_links(await edge.fabric.jobs.find(job_id, identity), identity.name)
     return {"id": job.id, "revocations": job.revocations}
 
 
@@ -98,8 +98,8 @@ async def revoke_links(request: Request, job_id: str) -> dict[str, Any]:
 async def delete_result(request: Request, job_id: str) -> dict[str, Any]:
     edge = edge_of(request)
     identity = await edge.auth.identify(request)
-    job = await edge.fabric.find(job_id, identity)
-    await edge.fabric.delete_result(job, identity.name)
+    job = await edge.fabric.jobs.find(job_id, identity)
+    await edge.fabric.jobs.delete_result(job, identity.name)
     return {"id": job.id, "deleted": True}
 
 
@@ -107,14 +107,14 @@ async def delete_result(request: Request, job_id: str) -> dict[str, Any]:
 async def list_models(request: Request) -> dict[str, Any]:
     edge = edge_of(request)
     await edge.auth.identify(request)
-    return {"models": edge.fabric.models()}
+    return {"models": edge.fabric.overview.models()}
 
 
 @router.post("/models/{model:path}/deploy", status_code=202)
 async def deploy(request: Request, model: str) -> dict[str, Any]:
     edge = edge_of(request)
     operator = await edge.auth.identify_operator(request)
-    await edge.fabric.deploy(ModelId(model), operator.name)
+    await edge.fabric.steering.deploy(ModelId(model), operator.name)
     return {"model": model, "deploying": True}
 
 
@@ -122,7 +122,7 @@ async def deploy(request: Request, model: str) -> dict[str, Any]:
 async def evict(request: Request, model: str) -> dict[str, Any]:
     edge = edge_of(request)
     operator = await edge.auth.identify_operator(request)
-    await edge.fabric.evict(ModelId(model), operator.name)
+    await edge.fabric.steering.evict(ModelId(model), operator.name)
     return {"model": model, "evicting": True}
 
 
@@ -131,30 +131,30 @@ async def quota(request: Request) -> dict[str, Any]:
     """What the caller and the caller's group may use and use, by measure; ``frees_at`` in Unix seconds."""
     edge = edge_of(request)
     identity = await edge.auth.identify(request)
-    return edge.fabric.uses(identity.name)
+    return edge.fabric.jobs.uses(identity.name)
 
 
 @router.post("/drain", status_code=202)
 async def drain(request: Request) -> dict[str, Any]:
     edge = edge_of(request)
     operator = await edge.auth.identify_operator(request)
-    await edge.fabric.drain(operator.name)
-    return {"draining": True, "running": edge.fabric.running()}
+    await edge.fabric.steering.drain(operator.name)
+    return {"draining": True, "running": edge.fabric.overview.running()}
 
 
 @router.post("/resume", status_code=202)
 async def resume(request: Request) -> dict[str, Any]:
     edge = edge_of(request)
     operator = await edge.auth.identify_operator(request)
-    await edge.fabric.resume(operator.name)
-    return {"draining": False, "running": edge.fabric.running()}
+    await edge.fabric.steering.resume(operator.name)
+    return {"draining": False, "running": edge.fabric.overview.running()}
 
 
 @router.get("/agents")
 async def list_agents(request: Request) -> dict[str, Any]:
     edge = edge_of(request)
     await edge.auth.identify_operator(request)
-    return {"agents": edge.fabric.agents()}
+    return {"agents": edge.fabric.overview.agents()}
 
 
 @router.get("/metrics")
@@ -167,7 +167,7 @@ async def metrics(request: Request) -> Response:
 async def _own_job(request: Request, job_id: str) -> tuple[Edge, Job]:
     edge = edge_of(request)
     identity = await edge.auth.identify(request)
-    return edge, await edge.fabric.find(job_id, identity)
+    return edge, await edge.fabric.jobs.find(job_id, identity)
 
 
 def _records(request: Request) -> RecordStore:

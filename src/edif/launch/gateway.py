@@ -189,7 +189,7 @@ async def _drain(fabric: Fabric, server: GatewayServer, drain_s: float) -> None:
     """Let the jobs that run end, for so long; then end the server. What runs on, runs on at its agent."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(drain_s):
-            await fabric.begin_drain()
-            await fabric.drained()
-    log.info("gateway.drained", running=fabric.running())
+            await fabric.steering.begin_drain()
+            await fabric.steering.drained()
+    log.info("gateway.drained", running=fabric.overview.running())
     server.should_exit = True

@@ -19,7 +19,8 @@ from edif.core.job import MAX_ATTEMPTS, AttemptOutcome
 from edif.core.limits import MIB
 from edif.faults import Point
 from edif.wire import link, pipe
-from edif.worker.replica import JobCallbacks, JobRefused, Replica, RunnerDied
+from edif.worker.replica import Replica
+from edif.worker.runners import JobCallbacks, JobRefused, RunnerDied
 from edif.worker.transfer import NotThere, Spooled, Transfer, TransferFailed
 
 log = structlog.get_logger()

@@ -10,11 +10,9 @@ import asyncio
 import contextlib
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,63 +20,20 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from edif.core.limits import MIB
-from edif.walls.memory import Memory, memory_of
 from edif.wire import pipe
 from edif.wire.link import CellLimits, ModelSpec
+from edif.worker.environment import environment_from
+from edif.worker.runners import JobCallbacks, Runner, RunnerCallbacks, RunnerDied
 
 log = structlog.get_logger()
 
-# What the model libraries need to find their files; nothing else of the agent's environment is passed on.
-_PASSED_ENVIRONMENT = ("PATH", "HOME", "LANG", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "LD_LIBRARY_PATH")
-_ADDED_ENVIRONMENT = {
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    # An OpenMP thread that has nothing to do waits some microseconds and then sleeps. By default it keeps its
-    # processor for 10 ms and more; where another job wants that, both take ten times as long.
-    "GOMP_SPINCOUNT": "1000",
-    # Free memory up to so much stays with the process: a pass allocates what the last one has just given back.
-    "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={32 * MIB}:glibc.malloc.trim_threshold={64 * MIB}",
-}
 _STOP_GRACE_S = 5.0
 _RUNNER_ATTEMPTS = 5
-_MESSAGES_PER_TURN = 64
-_MESSAGES_PER_JOB = 10_000
 _FILL_AFTER_S = 0.025
 _TAKE_S = 300.0
 """Waiting for a runner takes milliseconds, or as long as the zygote is busy with its preparations."""
 _READY_AHEAD = 2
 """Sealed runners that stand ready: making one takes longer than a small job."""
-
-
-class RunnerDied(Exception):
-    """The process ended while it had a job.
-
-    Attributes:
-        status: its exit code, or minus the signal that ended it.
-        by_its_job: whether only the job itself can have brought that about.
-    """
-
-    def __init__(self, status: int, *, by_its_job: bool) -> None:
-        super().__init__(status)
-        self.status = status
-        self.by_its_job = by_its_job
-
-    @property
-    def sentence(self) -> str:
-        if self.status == -signal.SIGKILL:
-            return "The process that ran the job was killed, most likely because the node ran out of memory."
-        if self.status < 0:
-            return f"The process that ran the job died of signal {_signal_name(-self.status)}."
-        return f"The process that ran the job exited with code {self.status}."
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # the real-time signals have none
-        return str(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,44 +46,6 @@ class ReplicaCallbacks:
     loading: Callable[[str], None]
     ready: Callable[[float, int], None]
     failed: Callable[[str, bool], None]
-
-
-@dataclass(frozen=True, slots=True)
-class JobCallbacks:
-    """How a job's attempt hears of it. ``spent`` is called once, however it ends, if it came to begin.
-
-    It is given the wall seconds in the job's process, and the most memory, in bytes, that the job had of its own there.
-    ``room`` opens the file for what the job keeps, and answers the descriptor; an OSError says that it may not, or cannot.
-    """
-
-    log: Callable[[str], None]
-    saving: Callable[[], None]
-    room: Callable[[], int]
-    spent: Callable[[float, int], None]
-
-
-class _Runner:
-    """The socket to one runner process, and the job that it has.
-
-    ``cell`` and ``scratch`` are those of a sealed one, which serves one job. ``taken`` is set while a job has it,
-    ``doomed`` once we have no more use for it.
-    """
-
-    def __init__(self, sock: socket.socket, cell: CellLimits | None, scratch: Path | None) -> None:
-        self.sock = sock
-        self.cell = cell
-        self.scratch = scratch
-        self.pid: int | None = None
-        self.heard = 0
-        self.ready = False
-        self.was_ready = False
-        self.taken = False
-        self.answer: asyncio.Future[pipe.Done | pipe.Failed] | None = None
-        self.job: JobCallbacks | None = None
-        self.doomed = False
-
-    def memory(self) -> Memory:
-        return Memory() if self.pid is None else memory_of(self.pid)
 
 
 class Replica:
@@ -156,14 +73,14 @@ class Replica:
         self.spec = spec
         self.is_ready = False
         self._callbacks = callbacks
-        passed = {name: environment[name] for name in _PASSED_ENVIRONMENT if name in environment}
-        self._environment = passed | _ADDED_ENVIRONMENT
+        self._environment = environment_from(environment)
         self._loop = asyncio.get_running_loop()
         self._process: asyncio.subprocess.Process | None = None
         self._zygote: socket.socket | None = None
         self._cell = cell
         self._scratch = scratch
-        self._runners: list[_Runner] = []
+        self._runners: list[Runner] = []
+        self._runner_callbacks = RunnerCallbacks(ready=self._on_ready, kill=self._kill)
         self._changed = asyncio.Event()
         self._fruitless_forks = 0
         self._watcher: asyncio.Task[None] | None = None
@@ -219,32 +136,14 @@ class Replica:
                 runner = await self._take(cell)
         except TimeoutError:
             raise RunnerDied(-signal.SIGKILL, by_its_job=False) from None
-        runner.heard = 0
-        runner.job = job
-        runner.answer = self._loop.create_future()
-        began, before = time.monotonic(), runner.memory().own
         try:
-            try:
-                pipe.send(runner.sock, request, fds)
-            except (pipe.PipeError, BlockingIOError):
-                raise RunnerDied(-signal.SIGKILL, by_its_job=False) from None
-            async with asyncio.timeout(time_limit_s):
-                answer = await runner.answer
-        except (asyncio.CancelledError, TimeoutError):
-            self._kill(runner)
-            raise
+            return await runner.run(request, fds, job, time_limit_s)
         finally:
-            job.spent(time.monotonic() - began, max(runner.memory().most_own - before, 0))
-            runner.job = None
-            runner.answer = None
             if runner.cell is not None or self._cell is not None:
                 # What a sealed one still has running ends with its job, and a shared one has no more jobs to come.
-                self._kill(runner)
+                runner.kill()
             runner.taken = runner.cell is not None
             self._fill_soon()
-        if isinstance(answer, pipe.Failed):
-            raise JobRefused(answer)
-        return answer
 
     async def stop(self) -> None:
         """End the whole family."""
@@ -313,12 +212,12 @@ class Replica:
             self._callbacks.failed(sentence, died)
 
     # -- the runners -----------------------------------------------------------------------------------
-    async def _take(self, cell: CellLimits | None) -> _Runner:
+    async def _take(self, cell: CellLimits | None) -> Runner:
         """A clean runner of this kind, taken for one job."""
         if cell != self._cell:
             self._cell = cell
             for other in [each for each in self._runners if each.cell != cell and not each.taken]:
-                self._kill(other)
+                other.kill()
         while True:
             if self._over or self._stopping:
                 raise RunnerDied(-signal.SIGKILL, by_its_job=False)
@@ -361,15 +260,15 @@ class Replica:
             scratch.mkdir(parents=True, mode=0o700)
         ours, theirs = pipe.pair()
         ours.setblocking(False)
-        runner = _Runner(ours, cell, scratch)
+        runner = Runner(self.id, ours, cell, scratch, self._runner_callbacks)
         with theirs:
             try:
                 pipe.send(self._zygote, pipe.ForkRunner(cell, str(scratch or "")), (theirs.fileno(),))
             except (pipe.PipeError, BlockingIOError):
-                self._discard(runner)
+                runner.discard()
                 return
         self._runners.append(runner)
-        self._loop.add_reader(ours, self._on_runner, runner)
+        runner.listen()
 
     def _on_forked(self, pid: int) -> None:
         # The zygote forks in the order in which it is asked.
@@ -377,18 +276,17 @@ class Replica:
         if runner is not None:
             runner.pid = pid
             if runner.doomed:
-                self._kill(runner)
+                runner.kill()
 
-    def _kill(self, runner: _Runner) -> None:
-        """End a runner that is no longer wanted."""
-        runner.ready = False
-        runner.doomed = True
-        self._send_kill(runner)
+    def _on_ready(self, runner: Runner) -> None:
+        self._fruitless_forks = 0
+        if runner.ready:
+            self._changed.set()
 
-    def _send_kill(self, runner: _Runner) -> None:
-        if runner.pid is not None and self._zygote is not None:
+    def _kill(self, pid: int) -> None:
+        if self._zygote is not None:
             with contextlib.suppress(pipe.PipeError, BlockingIOError, OSError):
-                pipe.send(self._zygote, pipe.KillChild(runner.pid))
+                pipe.send(self._zygote, pipe.KillChild(pid))
 
     def _on_child_exit(self, pid: int, status: int) -> None:
         runner = next((each for each in self._runners if each.pid == pid), None)
@@ -407,99 +305,7 @@ class Replica:
             self._drop(runner, -signal.SIGKILL, by_its_job=False)
         self._changed.set()
 
-    def _drop(self, runner: _Runner, status: int, *, by_its_job: bool) -> None:
-        self._on_runner(
-            runner, _MESSAGES_PER_JOB
-        )  # the exit may be heard before the answer that was sent just before it
-        self._loop.remove_reader(runner.sock)
+    def _drop(self, runner: Runner, status: int, *, by_its_job: bool) -> None:
+        runner.has_died(status, by_its_job=by_its_job)
         self._runners.remove(runner)
-        self._discard(runner)
-        if runner.answer is not None and not runner.answer.done():
-            runner.answer.set_exception(RunnerDied(status, by_its_job=by_its_job))
         self._changed.set()
-
-    @staticmethod
-    def _discard(runner: _Runner) -> None:
-        runner.sock.close()
-        if runner.scratch is not None:
-            with contextlib.suppress(RecursionError):  # folders made deeper than Python can count
-                shutil.rmtree(runner.scratch, ignore_errors=True)
-
-    def _on_runner(self, runner: _Runner, most: int = _MESSAGES_PER_TURN) -> None:
-        # Some at a time: who sends faster than we read must not keep us from everything else.
-        for _ in range(most):
-            if runner.sock.fileno() < 0:
-                return
-            try:
-                message, fds = pipe.receive(runner.sock, pipe.from_runner)
-            except BlockingIOError:
-                return
-            except pipe.PipeError:
-                self._loop.remove_reader(runner.sock)
-                runner.ready = False
-                self._send_kill(runner)  # it is gone already, or says what no runner of ours says
-                return
-            for fd in fds:
-                os.close(fd)
-            runner.heard += 1
-            if runner.heard > _MESSAGES_PER_JOB:
-                self._send_kill(runner)  # ours says a few hundred things at most
-            else:
-                self._hear_runner(runner, message)
-
-    def _hear_tainted(self, runner: _Runner, reason: str) -> None:
-        """A shared runner that cannot be put back as it was; a sealed one has no reason to say so."""
-        if runner.cell is None and not runner.doomed:
-            log.warning("replica.runner_replaced", replica=self.id, reason=reason)
-        self._kill(runner)
-
-    def _hear_of_job(
-        self, runner: _Runner, job: JobCallbacks, message: pipe.Log | pipe.Saving | pipe.Keep
-    ) -> None:
-        match message:
-            case pipe.Log(text=text):
-                job.log(text)
-            case pipe.Saving():
-                job.saving()
-            case pipe.Keep():
-                self._make_room(runner, job)
-
-    def _make_room(self, runner: _Runner, job: JobCallbacks) -> None:
-        try:
-            fd = job.room()
-        except OSError as error:  # it has asked before, which ours does not, or the disk takes no more files
-            log.warning("replica.no_room", replica=self.id, reason=str(error))
-            self._kill(runner)
-            return
-        try:
-            pipe.send(runner.sock, pipe.Room(), (fd,))
-        except (pipe.PipeError, BlockingIOError):
-            self._kill(runner)
-        finally:
-            os.close(fd)
-
-    def _hear_runner(self, runner: _Runner, message: pipe.FromRunner) -> None:
-        answer = runner.answer
-        match message:
-            case pipe.Ready():
-                self._fruitless_forks = 0
-                runner.was_ready = True
-                if (answer is None or answer.done()) and not runner.doomed:
-                    runner.ready = True
-                    self._changed.set()
-            case pipe.Tainted(reason=reason):
-                self._hear_tainted(runner, reason)
-            case pipe.Log() | pipe.Saving() | pipe.Keep():
-                if runner.job is not None:
-                    self._hear_of_job(runner, runner.job, message)
-            case pipe.Done() | pipe.Failed():
-                if answer is not None and not answer.done():
-                    answer.set_result(message)
-
-
-class JobRefused(Exception):
-    """The executor ended the job with an error; ``failure`` is what it said."""
-
-    def __init__(self, failure: pipe.Failed) -> None:
-        super().__init__(failure.code)
-        self.failure = failure

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from edif.executor.huge_pages import collapse_heap
-from edif.worker.replica import _ADDED_ENVIRONMENT
+from edif.worker.environment import ADDED
 
 
 def test_collapsing_keeps_every_byte_and_forks_keep_theirs() -> None:
@@ -36,6 +36,6 @@ def test_heap_that_was_taken_is_there_for_the_next_allocation(taken: int) -> Non
         "print(faults() - before)"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", script], env=_ADDED_ENVIRONMENT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], env=ADDED, capture_output=True, text=True, check=True
     )
     assert (int(ran.stdout) < 100) is (taken > 0), ran.stdout

@@ -60,7 +60,7 @@ async def test_status_of_a_route(client: httpx.AsyncClient, method: str, path: s
 async def test_a_crash_is_told_once_in_the_log_and_not_to_the_client(
     client: httpx.AsyncClient, edge: Edge, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(edge.fabric, "models", lambda: 1 / 0)
+    monkeypatch.setattr(edge.fabric.overview, "models", lambda: 1 / 0)
     with capture_logs() as logs:
         answer = await client.get(path)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")

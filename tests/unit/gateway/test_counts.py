@@ -74,10 +74,10 @@ class Site:
     async def settled(self) -> None:
         """Returns when all that was asked for is done, and nothing begins."""
         self.answer()
-        await self.fabric.begin_drain()
+        await self.fabric.steering.begin_drain()
         while self.fabric._runtime._away:  # leases, of no length here, end by a timer
             await asyncio.sleep(0)
-        await self.fabric.begin_drain()
+        await self.fabric.steering.begin_drain()
 
     def answer(self) -> None:
         """The agent is there as a rule, and brings up what it is told to."""
@@ -99,7 +99,7 @@ class Site:
         if job.model in self.fabric.catalogue:
             self.blobs.path(payload_name(job.id)).write_bytes(b"p")
             try:
-                await self.fabric.accept(job, subscriber=None, base_url="", received=time.monotonic())
+                await self.fabric.jobs.accept(job, subscriber=None, base_url="", received=time.monotonic())
             except Refused:
                 assert await self.blobs.size(payload_name(job.id)) is None
 
@@ -120,7 +120,7 @@ class Site:
     async def job_is_cancelled(self) -> None:
         if found := await self.records.unfinished_jobs():
             job = self.die.choice(found)
-            await self.fabric.cancel(job, job.owner)
+            await self.fabric.jobs.cancel(job, job.owner)
 
     def agent_joins(self) -> None:
         hello = link.Hello(link.LINK_VERSION, "a1", "host", 1, "3.11", {}, [], [])
@@ -141,11 +141,11 @@ class Site:
     async def links_are_revoked(self) -> None:
         if job := await self._an_ended_job():
             with contextlib.suppress(Refused):
-                await self.fabric.revoke_links(job, job.owner)
+                await self.fabric.jobs.revoke_links(job, job.owner)
 
     async def result_is_deleted(self) -> None:
         if job := await self._an_ended_job():
-            await self.fabric.delete_result(job, job.owner)
+            await self.fabric.jobs.delete_result(job, job.owner)
 
     async def _an_ended_job(self) -> Job | None:
         found = await self.records.jobs(states=sorted(FINAL_STATES))
@@ -219,9 +219,9 @@ async def play(site: Site, *events: Callable[[], Awaitable[None]], anew: bool = 
             await site.settled()
             assert not site.runtime.done()
             await site.assert_counted_as_recorded()
-            await site.fabric.resume(ANONYMOUS)
-            await site.fabric.begin_drain()
-            await site.fabric.resume(ANONYMOUS)
+            await site.fabric.steering.resume(ANONYMOUS)
+            await site.fabric.steering.begin_drain()
+            await site.fabric.steering.resume(ANONYMOUS)
     finally:
         await site.stop()
 
@@ -267,7 +267,7 @@ async def test_results_that_a_command_deleted_are_counted_off_in_time(
     site = Site(0, records, blobs)
     await a_result_of(site, USERS[0])
     await site.results_are_retired_by_a_command()
-    await until(lambda: site.fabric.uses(USERS[0])["user"]["stored_bytes"]["used"] == 0)
+    await until(lambda: site.fabric.jobs.uses(USERS[0])["user"]["stored_bytes"]["used"] == 0)
     await site.stop()
 
 
@@ -277,13 +277,13 @@ async def test_a_namesake_begins_with_nothing(records: SqlRecordStore, blobs: Fi
     ada = USERS[0]
     await records.add_user(User(ada, Role.RESEARCHER, 1.0))
     await a_result_of(site, ada)
-    used = site.fabric.uses(ada)["user"]
+    used = site.fabric.jobs.uses(ada)["user"]
     assert used["seconds_per_day"]["used"] == 2.0
     assert used["stored_bytes"]["used"] == 7
     await records.remove_user(ada, 2.0)
     await records.erase_user(ada, UserName("erased-1"))
     await records.add_user(User(ada, Role.RESEARCHER, 3.0))
-    await until(lambda: all(row["used"] == 0 for row in site.fabric.uses(ada)["user"].values()))
+    await until(lambda: all(row["used"] == 0 for row in site.fabric.jobs.uses(ada)["user"].values()))
     await site.stop()
 
 
@@ -292,7 +292,7 @@ async def a_result_of(site: Site, owner: UserName) -> None:
     site.blobs.path(result_name(job.id, 1)).write_bytes(b"result")
     await site.start(ONE)
     site.agent_joins()
-    await site.fabric.accept(job, subscriber=None, base_url="", received=0.0)
+    await site.fabric.jobs.accept(job, subscriber=None, base_url="", received=0.0)
     await until(lambda: site.answer() or bool(site.running))
     usage = link.Usage(run_s=2.0)
     done = link.AttemptEnded(job.id, 1, AttemptOutcome.COMPLETED, None, "", "", usage, 7, "")

@@ -66,7 +66,7 @@ async def agent(fabric: Fabric, blobs: FileBlobs) -> AsyncIterator[AgentStub]:
 
 async def accept(fabric: Fabric, owner: UserName = ANONYMOUS, **fields: Any) -> JobId:
     job = Job(new_job_id(), owner, ONE, "key", False, {}, 1, time.time(), **fields)
-    await fabric.accept(job, subscriber=None, base_url="", received=time.monotonic())
+    await fabric.jobs.accept(job, subscriber=None, base_url="", received=time.monotonic())
     return job.id
 
 
@@ -139,7 +139,7 @@ async def test_who_comes_back_on_another_socket_hears_of_the_job_from_then_on(
     job = await accept(fabric)
     replica = (await agent.hears(link.StartReplica)).replica
     again = Subscriber(ANONYMOUS)
-    frame = await fabric.follow(job, again, "http://here")
+    frame = await fabric.jobs.follow(job, again, "http://here")
     assert frame.id == job
     agent.say(link.ReplicaReady(replica, 1.0, 10))
     await agent.hears(link.RunAttempt)
@@ -148,7 +148,7 @@ async def test_who_comes_back_on_another_socket_hears_of_the_job_from_then_on(
     told = _told(again)
     assert [each["status"] for each in told][-2:] == ["DISPATCHED", "COMPLETED"]
     assert told[-1]["meta"]["result_sha256"] == "0" * 64
-    late = await fabric.follow(job, Subscriber(ANONYMOUS), "http://here")
+    late = await fabric.jobs.follow(job, Subscriber(ANONYMOUS), "http://here")
     assert late.status == "COMPLETED"
     assert late.data is not None
     assert late.data.startswith("http://here/")
@@ -174,13 +174,13 @@ async def test_a_try_that_missed_kept_values_because_they_were_just_renamed_is_m
     agent.say(link.AttemptEnded(keeper, 1, done, None, "", "", link.Usage(), 6, "0" * 64, kept_bytes=6))
     await agent.hears(link.OutcomeRecorded)
     user = Job(new_job_id(), ANONYMOUS, ONE, "key", False, {}, 1, time.time(), extras=Extras(uses=(keeper,)))
-    await fabric.accept(user, subscriber=None, base_url="", received=time.monotonic())
+    await fabric.jobs.accept(user, subscriber=None, base_url="", received=time.monotonic())
     run = await agent.hears(link.RunAttempt, 2)
     assert [blob.name for blob in run.kept] == [kept_name(keeper, 1)]
     job = await records.job(keeper)
     assert job is not None
     if revoked:
-        job = await fabric.revoke_links(job, ANONYMOUS)
+        job = await fabric.jobs.revoke_links(job, ANONYMOUS)
     if not there:
         blobs.path(kept_of(job)).unlink()
     missed = link.AttemptEnded(
@@ -200,7 +200,7 @@ async def test_nobody_follows_the_job_of_another(agent: AgentStub, fabric: Fabri
     agent.join()
     job = await accept(fabric)
     for asked in (job, "unknown"):
-        frame = await fabric.follow(asked, Subscriber(UserName("eve")), "")
+        frame = await fabric.jobs.follow(asked, Subscriber(UserName("eve")), "")
         assert (frame.id, frame.status) == (asked, "ERROR")
         assert "[job_unknown]" in frame.description
     assert fabric._active[job].subscriber is None
@@ -219,13 +219,13 @@ async def test_gateway_of_a_drained_fabric_begins_nothing_until_it_is_resumed(
     async with asyncio.timeout(20):
         while "begins no jobs for a while" not in fabric._active[job].frame.description:
             await asyncio.sleep(0.01)
-    assert fabric.draining
+    assert fabric.overview.draining
     assert not any(isinstance(message, link.StartReplica) for message in agent.told)
-    await fabric.resume(ANONYMOUS)
+    await fabric.steering.resume(ANONYMOUS)
     agent.say(link.ReplicaReady((await agent.hears(link.StartReplica)).replica, 1.0, 10))
     await agent.hears(link.RunAttempt)
     assert not await records.draining()
-    await fabric.drain(ANONYMOUS)
+    await fabric.steering.drain(ANONYMOUS)
     assert await records.draining()
     runtime.cancel()
     await asyncio.gather(runtime, return_exceptions=True)
@@ -247,7 +247,7 @@ async def test_a_job_is_stopped_though_the_mocked_full_store_cannot_remember_its
     found = await records.job(job)
     assert found is not None
     with pytest.raises(StoreUnavailable):
-        await fabric.cancel(found, ANONYMOUS)
+        await fabric.jobs.cancel(found, ANONYMOUS)
     assert (await agent.hears(link.CancelAttempt)).job == job
 
 
@@ -288,7 +288,7 @@ async def test_nobodys_name_is_in_the_log_of_acts_however_new_or_gone_they_are(
     await records.remove_user(ada.name, 2.0)
     found = await records.job(job)
     assert found is not None
-    await fabric.cancel(found, ada.name)
+    await fabric.jobs.cancel(found, ada.name)
     acts = [record.entry for record in await records.audit()]
     assert [(act.actor, act.action) for act in acts] == [
         ("fabric", "user.added"),

@@ -60,7 +60,7 @@ def a_job_with_payload(blobs: FileBlobs, **changes: str) -> Job:
 
 
 async def accept(fabric: Fabric, job: Job) -> StatusFrame:
-    return await fabric.accept(job, subscriber=None, base_url="", received=time.monotonic())
+    return await fabric.jobs.accept(job, subscriber=None, base_url="", received=time.monotonic())
 
 
 @pytest.mark.parametrize("how", Cut)

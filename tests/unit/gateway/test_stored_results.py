@@ -148,7 +148,7 @@ async def test_a_gateway_that_dies_between_record_and_renaming_loses_nothing(
     assert now.revocations == 1
     match who:
         case "owner":
-            frame = await fabric.status(now, "http://here")
+            frame = await fabric.jobs.status(now, "http://here")
             assert (frame.status, result_of(now) in str(frame.data)) == (ClientStatus.COMPLETED, True)
             assert await blobs.size(result_of(now)) == 6
             return
@@ -191,8 +191,8 @@ async def test_who_read_the_record_before_is_told_the_name_that_is(
 ) -> None:
     before = await with_result(records, blobs)
     for _ in range(2):
-        now = await fabric.revoke_links(before, ANONYMOUS)
-    frame = await fabric.status(before, "http://here")
+        now = await fabric.jobs.revoke_links(before, ANONYMOUS)
+    frame = await fabric.jobs.status(before, "http://here")
     assert result_of(now) in str(frame.data)
 
 
@@ -203,12 +203,12 @@ async def test_records_that_come_back_from_a_copy_learn_what_was_revoked_since(
     """Records and blobs are copied one after the other, and a bucket not at all."""
     job = await with_result(records, blobs)
     for _ in range(copied_at):
-        job = await fabric.revoke_links(job, ANONYMOUS)
+        job = await fabric.jobs.revoke_links(job, ANONYMOUS)
     blobs.path(result_of(job)).rename(blobs.path(result_name(job.id, 1, 3)))
     await sweep_strays(records, blobs)
     now = await on_record(records, job)
     assert now.revocations == 3
-    assert (await fabric.status(now, "http://here")).status is ClientStatus.COMPLETED
+    assert (await fabric.jobs.status(now, "http://here")).status is ClientStatus.COMPLETED
 
 
 # -- deleting ------------------------------------------------------------------------------------------

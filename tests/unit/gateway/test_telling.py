@@ -42,7 +42,7 @@ class Node:
 
     async def send(self, owner: UserName, model: ModelId = ONE) -> JobId:
         job = Job(new_job_id(), owner, model, "key", False, {}, 1, time.time())
-        await self.fabric.accept(job, subscriber=None, base_url="", received=time.monotonic())
+        await self.fabric.jobs.accept(job, subscriber=None, base_url="", received=time.monotonic())
         return job.id
 
     async def run(self, owner: UserName, model: ModelId = ONE) -> JobId:
