@@ -113,7 +113,7 @@ class Conductor:
             case ev.StartReplica(agent=agent, replica=replica, model=model):
                 deployment = self._catalogue[model]
                 cell = self._sealing.cell(deployment)
-                self._agents.send(agent, link.StartReplica(replica, deployment.spec, cell))
+                self._agents.send(agent, link.StartReplica(replica, deployment.spec, cell, merging=None))
             case ev.StopReplica(agent=agent, replica=replica):
                 self._agents.send(agent, link.StopReplica(replica))
             case ev.TellWaiting(job=job, position=position, loading=loading):
@@ -142,6 +142,7 @@ class Conductor:
                 action.attempt,
                 action.replica,
                 cell=self._sealing.cell(self._catalogue[active.job.model], active.job.owner),
+                merge=False,
                 compress=active.job.compress,
                 env=active.job.env,
                 extras=self._extras(active.job),
