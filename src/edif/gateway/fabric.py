@@ -372,6 +372,7 @@ class Fabric:
                     "dtype": spec.dtype,
                     "trust_remote_code": spec.trust_remote_code,
                     "isolation": "shared" if self._sealing.cell(deployment) is None else "sealed",
+                    "merge": deployment.merge.value,
                     "jobs_at_once": self._sealing.slots(deployment),
                     "state": state,
                     "replicas": view.ready,
