@@ -1,6 +1,6 @@
 """The executor pipe: what a process that runs strangers' code can say to the agent, packet by packet and as a whole.
 
-``packet`` is the parser alone, in all four directions. ``family`` is everything behind it: a real replica and a real
+``packet`` is the parser alone, in all six directions. ``family`` is everything behind it: a real replica and a real
 attempt, whose zygote and runner this file plays.
 """
 
@@ -29,6 +29,8 @@ DIRECTIONS: tuple[tuple[msgspec.msgpack.Decoder[typing.Any], tuple[type[msgspec.
     (pipe.from_zygote, typing.get_args(pipe.FromZygote)),
     (pipe.to_runner, typing.get_args(pipe.ToRunner)),
     (pipe.to_zygote, typing.get_args(pipe.ToZygote)),
+    (pipe.to_driver, (pipe.ToDriver,)),
+    (pipe.from_driver, typing.get_args(pipe.FromDriver)),
 )
 encode = msgspec.msgpack.encode
 
@@ -91,6 +93,7 @@ RUN = link.RunAttempt(
     1,
     "r1",
     cell=None,
+    merge=False,
     compress=False,
     env={},
     extras=Extras(),

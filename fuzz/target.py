@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from edif.core.job import UsedJob
-from edif.wire.pipe import Count, Seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ def _value(hint: object, random: Random) -> object:
     if hint in _PLAIN:
         return random.choice(_PLAIN[hint])
     if typing.get_origin(hint) is typing.Annotated:
-        return _value(parts[0], random)
+        return _bounded(parts[0], parts[1], random)
     if typing.get_origin(hint) is tuple:
         return tuple(_value(parts[0], random) for _ in range(random.randrange(3)))
     assert isinstance(hint, type)
@@ -69,16 +68,31 @@ def _value(hint: object, random: Random) -> object:
     return _message(hint, random)
 
 
+def _bounded(hint: object, bounds: msgspec.Meta, random: Random) -> object:
+    """Numbers within their bounds; the longest texts and lists that are made here are within any."""
+    if hint not in (int, float):
+        return _value(hint, random)
+    least, most = bounds.ge, bounds.le
+    kept = [
+        number
+        for number in _NUMBERS[hint]
+        if (least is None or number >= least) and (most is None or number <= most)
+    ]
+    return random.choice(kept)
+
+
 _PLAIN: dict[object, list[object]] = {
     str: ["", "a", "org/name", "käse \U0001f600", "x" * 40, "y" * 300],
     int: [0, 1, -1, 200, 2**31, 2**63, -(2**63), 2**64 - 1],
     float: [0.0, -1.5, 1e300, float("inf"), float("nan")],
     bool: [True, False],
     types.NoneType: [None],
-    Seconds: [0.0, 0.5, 1e300, float("inf")],
     UsedJob: ["", "j1", "x" * 100],
-    Count: [0, 1, 200, 2**31, 2**63 - 1],
     typing.Any: [None, True, 7, "eager", ["a"], {"a": {"b": 0.5}}],
+}
+_NUMBERS: dict[object, list[float]] = {
+    int: [0, 1, 200, 2**31, 2**63 - 1],
+    float: [0.0, 0.5, 1e300, float("inf")],
 }
 
 

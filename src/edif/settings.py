@@ -23,7 +23,7 @@ from pydantic_settings import (
 from edif.core import errors
 from edif.core.addresses import parse_networks
 from edif.core.errors import SetupError
-from edif.core.limits import GIB, MIB, Isolation, SendFiles
+from edif.core.limits import GIB, MIB, Isolation, Merge, SendFiles
 from edif.faults import parse as parse_fault
 
 _DAY_S = 24 * 3600.0
@@ -52,6 +52,9 @@ class DeploymentSettings(BaseModel):
     )
     sealed_at_once: int | None = Field(
         default=None, ge=1, description="Its sealed jobs at the same time, if not as all models'."
+    )
+    merge: Merge | None = Field(
+        default=None, description="Whether its traces share forward passes, if not as all models'."
     )
 
 
@@ -176,7 +179,27 @@ class Settings(BaseSettings):
     sealed_at_once: int = Field(
         default=4,
         ge=1,
-        description="Sealed jobs of one replica at the same time; shared ones run one by one.",
+        description="Sealed jobs of one replica that run the model by themselves at the same time; shared ones do so one by one.",
+    )
+    merge: Merge = Field(
+        default=Merge.OFF,
+        description="Whether traces of several jobs share forward passes: `auto` where it pays, `off` never, `always` "
+        "wherever they can, and wait for each other (for tests).",
+    )
+    merge_rows: int = Field(
+        default=16,
+        ge=1,
+        description="Prompts of one shared forward pass at most; a replica takes as many jobs at the same time.",
+    )
+    merge_tokens: int = Field(
+        default=4096, ge=1, description="Tokens of one shared forward pass at most, padding included."
+    )
+    merge_tolerance: float = Field(
+        default=64.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="By how much values of a shared pass may differ from those of a pass alone, in units in the last place of the "
+        "model's dtype at the largest value of their kind; a model that exceeds it shares none.",
     )
     memory_limit_bytes: ByteSize = Field(
         default=ByteSize(2 * GIB), gt=0, description="Memory of one sealed job beyond the model's."

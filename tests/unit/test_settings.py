@@ -12,7 +12,7 @@ from hypothesis import settings as with_settings
 from edif import settings as settings_module
 from edif.core import errors
 from edif.core.errors import SetupError
-from edif.core.limits import Isolation, SendFiles
+from edif.core.limits import Isolation, Merge, SendFiles
 from edif.settings import DeploymentSettings, Settings, environment, load
 from tests.unit.docs import plain, rows
 
@@ -152,6 +152,11 @@ BAD: list[tuple[str, Any]] = [
     ("payload_expanded_limit_bytes", 0),
     ("log_limit_bytes", 0),
     ("push_bytes", -1),
+    ("merge", "sometimes"),
+    ("merge_rows", 0),
+    ("merge_tokens", 0),
+    ("merge_tolerance", -1),
+    ("merge_tolerance", "inf"),
     ("link_mbit_s", 0),
     ("link_mbit_s", "inf"),
     ("retention_s", 0),
@@ -232,6 +237,7 @@ DEPLOYMENTS = st.builds(
     adapters=st.none() | st.dictionaries(TEXT, TEXT, max_size=2),
     isolation=st.none() | st.sampled_from(Isolation),
     sealed_at_once=st.none() | st.integers(1, 99),
+    merge=st.none() | st.sampled_from(Merge),
 )
 PATHS = st.none() | TEXT.map(lambda text: Path("/etc") / text)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -273,6 +279,10 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "payload_expanded_limit_bytes": SIZES_ABOVE_ZERO,
     "isolation": st.sampled_from(Isolation),
     "sealed_at_once": st.integers(1, 99),
+    "merge": st.sampled_from(Merge),
+    "merge_rows": st.integers(1, 999),
+    "merge_tokens": st.integers(1, 2**20),
+    "merge_tolerance": st.floats(0, 1e6),
     "memory_limit_bytes": SIZES_ABOVE_ZERO,
     "scratch_limit_bytes": SIZES_ABOVE_ZERO,
     "log_limit_bytes": SIZES_ABOVE_ZERO,

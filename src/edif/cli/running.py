@@ -8,7 +8,7 @@ import typer
 
 from edif.cli.options import Config, Data
 from edif.cli.output import say
-from edif.core.limits import Isolation
+from edif.core.limits import Isolation, Merge
 from edif.settings import Settings, load
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
@@ -31,6 +31,10 @@ TlsKey = Annotated[
 
 Isolated = Annotated[
     Isolation | None, typer.Option("--isolation", help="Where jobs run.", show_default="auto")
+]
+Merged = Annotated[
+    Merge | None,
+    typer.Option("--merge", help="Whether traces of several jobs share forward passes.", show_default="off"),
 ]
 TimeLimit = Annotated[
     float | None,
@@ -69,6 +73,7 @@ def serve(
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     isolation: Isolated = None,
+    merge: Merged = None,
     job_time_limit: TimeLimit = None,
     job_memory_limit: MemoryLimit = None,
     result_limit: ResultLimit = None,
@@ -88,6 +93,7 @@ def serve(
         tls_cert=tls_cert,
         tls_key=tls_key,
         isolation=isolation,
+        merge=merge,
         time_limit_s=job_time_limit,
         memory_limit_bytes=job_memory_limit,
         result_limit_bytes=result_limit,
@@ -114,6 +120,7 @@ def gateway(
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     isolation: Isolated = None,
+    merge: Merged = None,
     job_time_limit: TimeLimit = None,
     job_memory_limit: MemoryLimit = None,
     result_limit: ResultLimit = None,
@@ -134,6 +141,7 @@ def gateway(
             tls_cert=tls_cert,
             tls_key=tls_key,
             isolation=isolation,
+            merge=merge,
             time_limit_s=job_time_limit,
             memory_limit_bytes=job_memory_limit,
             result_limit_bytes=result_limit,

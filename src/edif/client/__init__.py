@@ -17,7 +17,9 @@ from edif.core.errors import SetupError
 __all__ = ["Batch", "Connection", "Cost", "Job", "Kept", "VersionsDiffer", "batch", "connect", "job", "jobs"]
 
 
-def connect(url: str | None = None, key: str | None = None, *, rounding: str | None = None) -> Connection:
+def connect(
+    url: str | None = None, key: str | None = None, *, rounding: str | None = None, merge: bool = True
+) -> Connection:
     """Run every trace with ``remote=True`` on this fabric from now on, or within ``with edif.connect(...):``.
 
     Args:
@@ -25,6 +27,7 @@ def connect(url: str | None = None, key: str | None = None, *, rounding: str | N
         key: by default the variable EDIF_API_KEY, else NDIF_API_KEY; none on a fabric without users.
         rounding: "bfloat16", "float16" or "float32": saved tensors of wider floats travel as these, and come back in their own
             dtype with rounded values. By default every value is the fabric's own.
+        merge: False has your traces share no forward pass with those of others.
 
     Raises:
         EdifError: there is no fabric, it does not know the key, or it runs another nnsight; the text says what to do.
@@ -36,7 +39,7 @@ def connect(url: str | None = None, key: str | None = None, *, rounding: str | N
             "No fabric is named.",
             "Call edif.connect(url, key), or set EDIF_URL to the address your operator gave you.",
         )
-    return _connect(url, key or _variable("EDIF_API_KEY", "NDIF_API_KEY"), rounding)
+    return _connect(url, key or _variable("EDIF_API_KEY", "NDIF_API_KEY"), rounding, merge=merge)
 
 
 def batch() -> Batch:

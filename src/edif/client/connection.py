@@ -42,15 +42,17 @@ class Connection:
     Attributes:
         url: of the fabric.
         rounding: the dtype as which wider floats travel; None for their own.
+        merge: whether traces may share forward passes with those of others.
         user: whose key is used, as the fabric knows them.
         api: the fabric's routes.
         make_backend: what nnsight makes backends with while this connection is in use.
     """
 
-    def __init__(self, url: str, key: str | None, rounding: Rounding | None) -> None:
+    def __init__(self, url: str, key: str | None, rounding: Rounding | None, *, merge: bool = True) -> None:
         self.url = checks.check_address(url)
         self.key = key
         self.rounding = rounding
+        self.merge = merge
         self.closed = False
         self.make_backend = remote_backend(self)
         self._holders = 0
@@ -66,6 +68,11 @@ class Connection:
         self._socket = StatusSocket(self.url, key, self.api.tls, self._last_status, say)
         self._socket.wait_open(_SOCKET_WAIT_S)
         atexit.register(self.close)
+
+    @property
+    def wishes(self) -> tuple[str, str | None, Rounding | None, bool]:
+        """What it was made for."""
+        return self.url, self.key, self.rounding, self.merge
 
     def __repr__(self) -> str:
         return f"<edif.Connection to {self.url} as {self.user}{', closed' if self.closed else ''}>"
@@ -119,7 +126,13 @@ class Connection:
     def _extras(self, uses: Sequence[str]) -> dict[str, Any]:
         """What the fabric may know of a client of its own: ``Extras`` in ``core/job.py``."""
         speed = self._link_speed.bytes_per_s
-        return {"packed": True, "rounding": self.rounding, "link_bytes_per_s": speed, "uses": uses}
+        return {
+            "packed": True,
+            "rounding": self.rounding,
+            "link_bytes_per_s": speed,
+            "uses": uses,
+            "merge": self.merge,
+        }
 
     def job(self, job_id: str) -> Job:
         """
@@ -210,11 +223,11 @@ class Connection:
         return str(status.data)
 
 
-def connect(url: str, key: str | None, rounding: str | None = None) -> Connection:
-    """A connection that is in use from now on: the one in use, if it is to the same fabric with the same key and rounding."""
-    checked = checks.check_rounding(rounding)
-    if not _open or (_open[-1].url, _open[-1].key, _open[-1].rounding) != (url.rstrip("/"), key, checked):
-        _open.append(Connection(url, key, checked))
+def connect(url: str, key: str | None, rounding: str | None = None, *, merge: bool = True) -> Connection:
+    """A connection that is in use from now on: the one in use, if it is to the same fabric with the same key and wishes."""
+    wishes = (url.rstrip("/"), key, checks.check_rounding(rounding), merge)
+    if not _open or _open[-1].wishes != wishes:
+        _open.append(Connection(url, key, wishes[2], merge=merge))
     _open[-1].hold()
     _steer()
     return _open[-1]

@@ -85,7 +85,8 @@ class Job:
         """None until the job has ended."""
         if self._meta is None:
             return None
-        return Cost(float(self._meta.get("run_s", 0.0)), int(self._meta.get("result_bytes", 0)), self._meta)
+        seconds = self._meta.get("charged_s", self._meta.get("run_s", 0.0))
+        return Cost(float(seconds), int(self._meta.get("result_bytes", 0)), self._meta)
 
     def tell(self, frame: ResponseModel) -> None:
         """A status that was heard of this job."""

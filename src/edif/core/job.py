@@ -89,12 +89,14 @@ class Extras:
         rounding: the dtype to which wider floats are rounded before they travel; None leaves them as they are.
         link_bytes_per_s: how fast its last downloads were; 0 if it has had none.
         uses: the jobs of whose kept values the trace makes use.
+        merge: its traces may share forward passes with those of others.
     """
 
     packed: bool = False
     rounding: Rounding | None = None
     link_bytes_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     uses: Annotated[tuple[UsedJob, ...], msgspec.Meta(max_length=MAX_USED)] = ()
+    merge: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ class Ending:
     """What is recorded when a job ends.
 
     Attributes:
-        seconds: accelerator seconds that its user is charged: those of the attempt that ended it.
+        seconds: accelerator seconds that its user is charged: those of the attempt that ended it, and of shared passes its part.
         tokens: input tokens of all its forward passes.
     """
 

@@ -40,6 +40,14 @@ class Isolation(StrEnum):
     SHARED = "shared"
 
 
+class Merge(StrEnum):
+    """Whether traces of several jobs share forward passes: where it pays, never, or wherever they can (for tests and proofs)."""
+
+    AUTO = "auto"
+    OFF = "off"
+    ALWAYS = "always"
+
+
 class SendFiles(StrEnum):
     """Whether the kernel sends results without their bytes passing through the gateway: to other machines, to all, to none."""
 

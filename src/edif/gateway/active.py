@@ -116,6 +116,11 @@ class ActiveJob:
     def cost(self, usage: link.Usage) -> dict[str, Any]:
         """What the client is told of the job's cost, as ``meta``. Seconds are wall time."""
         now = time.monotonic()
+        sharing = {
+            "charged_s": round(charged_s(usage), 6),
+            "shared_passes": usage.shared_passes,
+            "shared_rows": usage.shared_rows,
+        }
         waited = (self.began if self.began is not None else now) - self.received
         return {
             "queue_s": round(max(waited - self.load_s, 0.0), 6),
@@ -127,6 +132,7 @@ class ActiveJob:
             "tokens": usage.tokens,
             "peak_memory_bytes": usage.peak_memory_bytes,
             "attempts": self.job.attempts,
+            **(sharing if usage.shared_passes > 0 else {}),
         }
 
     def _form(self, usage: link.Usage) -> dict[str, Any]:
@@ -151,7 +157,7 @@ class ActiveJob:
                 result_bytes=message.result_bytes,
                 result_sha256=message.result_sha256,
                 kept_bytes=message.kept_bytes,
-                seconds=message.usage.run_s,
+                seconds=charged_s(message.usage),
                 tokens=message.usage.tokens,
             )
         kind = errors.catalogue().get(message.error_code or "", errors.INTERNAL)
@@ -164,9 +170,14 @@ class ActiveJob:
             description,
             kind.code,
             meta=meta,
-            seconds=message.usage.run_s,
+            seconds=charged_s(message.usage),
             tokens=message.usage.tokens,
         )
+
+
+def charged_s(usage: link.Usage) -> float:
+    """The seconds that an attempt is charged: never more than it took, however the agent has divided what was shared."""
+    return min(max(0.0, usage.charged_s), usage.run_s + usage.save_s)
 
 
 class ActiveJobs:

@@ -113,7 +113,9 @@ class Conductor:
             case ev.StartReplica(agent=agent, replica=replica, model=model):
                 deployment = self._catalogue[model]
                 cell = self._sealing.cell(deployment)
-                self._agents.send(agent, link.StartReplica(replica, deployment.spec, cell))
+                self._agents.send(
+                    agent, link.StartReplica(replica, deployment.spec, cell, deployment.merging)
+                )
             case ev.StopReplica(agent=agent, replica=replica):
                 self._agents.send(agent, link.StopReplica(replica))
             case ev.TellWaiting(job=job, position=position, loading=loading):
@@ -132,7 +134,7 @@ class Conductor:
         recording = asyncio.create_task(durably(partial(self._records.begin_attempt, attempt)))
         active = self._active[action.job]
         self._active.enter(active, JobState.RUNNING, attempts=action.attempt)
-        limits = self._limits
+        limits, deployment = self._limits, self._catalogue[active.job.model]
         valid_s = limits.time_s + 24 * 3600
         kept = [await self._kept_blob(JobId(used), valid_s) for used in active.job.extras.uses]
         self._agents.send(
@@ -141,7 +143,8 @@ class Conductor:
                 action.job,
                 action.attempt,
                 action.replica,
-                cell=self._sealing.cell(self._catalogue[active.job.model], active.job.owner),
+                cell=self._sealing.cell(deployment, active.job.owner),
+                merge=self._sealing.merges(deployment, active.job),
                 compress=active.job.compress,
                 env=active.job.env,
                 extras=self._extras(active.job),
@@ -197,6 +200,8 @@ class Conductor:
         faults.point(Point.END_RECORDED)
         self._active.end(active, ending)
         metrics.JOBS_ENDED.labels(job.model, ending.state.value).inc()
+        if "shared_passes" in ending.meta:
+            metrics.JOBS_MERGED.labels(job.model).inc()
         log.info(
             "job.ended", job=job.id, owner=job.owner, model=job.model, state=ending.state.value, **ending.meta
         )

@@ -113,7 +113,7 @@ class Hearing:
                 # The replica gets its next job while this one's end is being recorded.
                 await asyncio.gather(
                     self._conductor.end(active, ending, message.attempt, outcome),
-                    self._conductor.decide(ev.AttemptOver(job_id, message.attempt, message.usage.run_s)),
+                    self._conductor.decide(ev.AttemptOver(job_id, message.attempt, ending.seconds)),
                 )
         self._agents.send(agent, link.OutcomeRecorded(message.job, message.attempt))
 

@@ -42,6 +42,7 @@ class Overview:
                     "dtype": spec.dtype,
                     "trust_remote_code": spec.trust_remote_code,
                     "isolation": "shared" if self._sealing.cell(deployment) is None else "sealed",
+                    "merge": deployment.merge.value,
                     "jobs_at_once": self._sealing.slots(deployment),
                     "state": state,
                     "replicas": view.ready,

@@ -220,6 +220,7 @@ class ServedModel(msgspec.Struct):
     dtype: str
     trust_remote_code: bool
     isolation: Literal["sealed", "shared"]
+    merge: Literal["auto", "off", "always"]
     jobs_at_once: int
     state: Literal["RUNNING", "DEPLOYING", "NOT_STARTED"]
     replicas: int

@@ -1,6 +1,7 @@
-"""Whose jobs are closed in on which model, what they may use, and how many run at once."""
+"""Whose jobs are closed in on which model, what they may use, which of them are merged, and how many run at once."""
 
 from edif.core.ids import ANONYMOUS, UserName
+from edif.core.job import Job
 from edif.core.limits import MIB, Isolation, Limits
 from edif.models.catalogue import Deployment
 from edif.wire.link import CellLimits
@@ -32,8 +33,17 @@ class Sealing:
         return self._cell if self._seals(deployment.isolation, owner) else None
 
     def slots(self, deployment: Deployment) -> int:
-        """How many jobs one of its replicas runs at once: what is shared is shared one after the other."""
-        return deployment.sealed_at_once if self._seals(deployment.isolation, ANONYMOUS) else 1
+        """How many jobs one of its replicas takes at once.
+
+        So many as may run the model by themselves: of those that share a process, one. Where traces are merged as many as
+        one shared pass has room for, so that they can meet.
+        """
+        alone = deployment.sealed_at_once if self._seals(deployment.isolation, ANONYMOUS) else 1
+        return alone if deployment.merging is None else max(alone, deployment.merging.rows)
+
+    def merges(self, deployment: Deployment, job: Job) -> bool:
+        """Whether this job's traces may share forward passes with those of others."""
+        return deployment.merging is not None and job.extras.merge
 
     def _seals(self, isolation: Isolation, owner: UserName) -> bool:
         if isolation is Isolation.AUTO:

@@ -2,6 +2,7 @@
 
 from edif.core import errors
 from edif.core.errors import SetupError
+from edif.core.limits import Merge
 from edif.models.catalogue import (
     DEMO_MODEL_ID,
     DEMO_MODEL_PATH,
@@ -12,7 +13,7 @@ from edif.models.catalogue import (
     parse_model_option,
 )
 from edif.settings import DeploymentSettings, Settings
-from edif.wire.link import ModelSpec
+from edif.wire.link import Merging, ModelSpec
 
 
 def catalogue_of(settings: Settings) -> Catalogue:
@@ -62,6 +63,18 @@ def _deployment(settings: Settings, model: str, folder: str | None, own: Deploym
         adapters=settings.adapters if own.adapters is None else own.adapters,
         trust_remote_code=own.trust_remote_code,
     )
-    return Deployment(
-        spec, own.isolation or settings.isolation, own.sealed_at_once or settings.sealed_at_once
+    sealed_at_once = own.sealed_at_once or settings.sealed_at_once
+    merging = _merging(settings, own.merge or settings.merge, sealed_at_once)
+    return Deployment(spec, own.isolation or settings.isolation, sealed_at_once, merging)
+
+
+def _merging(settings: Settings, merge: Merge, sealed_at_once: int) -> Merging | None:
+    if merge is Merge.OFF:
+        return None
+    return Merging(
+        rows=settings.merge_rows,
+        tokens=settings.merge_tokens,
+        tolerance=settings.merge_tolerance,
+        alone_at_once=sealed_at_once,
+        always=merge is Merge.ALWAYS,
     )

@@ -7,9 +7,9 @@ from typing import Any
 
 from edif.core import errors
 from edif.core.errors import Refused, SetupError
-from edif.core.limits import Isolation
+from edif.core.limits import Isolation, Merge
 from edif.models.model_key import ModelKey, parse_model_key, shown
-from edif.wire.link import ModelSpec
+from edif.wire.link import Merging, ModelSpec
 
 DEMO_MODEL_ID = "edif/demo"
 DEMO_MODEL_PATH = Path(__file__).parent / "demo"
@@ -24,12 +24,21 @@ class Deployment:
     Attributes:
         spec: what is loaded.
         isolation: whether its jobs are closed in.
-        sealed_at_once: how many sealed jobs one replica runs at the same time.
+        sealed_at_once: how many sealed jobs of one replica run the model by themselves at the same time.
+        merging: how its traces share forward passes; None if they do not.
     """
 
     spec: ModelSpec
     isolation: Isolation = Isolation.AUTO
     sealed_at_once: int = 1
+    merging: Merging | None = None
+
+    @property
+    def merge(self) -> Merge:
+        """Whether its traces share forward passes, as the operator set it."""
+        if self.merging is None:
+            return Merge.OFF
+        return Merge.ALWAYS if self.merging.always else Merge.AUTO
 
 
 def parse_model_option(text: str) -> tuple[str, str | None]:

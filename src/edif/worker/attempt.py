@@ -181,6 +181,7 @@ async def _execute(
         result_limit_bytes=message.result_limit_bytes,
         expanded_limit_bytes=message.expanded_limit_bytes,
         log_limit_bytes=message.log_limit_bytes,
+        merge=message.merge,
     )
 
     def saving() -> None:
@@ -233,13 +234,14 @@ class _Progress:
         self._say(link.AttemptStarted(self._message.job, self._message.attempt))
 
     def spent(self, seconds: float, memory_bytes: int) -> None:
-        self._use(run_s=seconds, peak_memory_bytes=memory_bytes)
+        self._use(run_s=seconds, charged_s=seconds, peak_memory_bytes=memory_bytes)
 
     def done(self, said: pipe.Done) -> None:
         whole = self.usage.run_s
         save_s = min(max(said.save_s, 0.0), whole)
         self._use(
             run_s=whole - save_s,
+            charged_s=whole - save_s,
             save_s=save_s,
             tokens=said.tokens,
             packed=said.packed,

@@ -107,7 +107,7 @@ class Replica:
         self._loop.add_reader(ours, self._on_zygote)
         self._watcher = asyncio.create_task(self._watch(self._process))
         with contextlib.suppress(pipe.PipeError):  # it has died already, and its watcher tells
-            pipe.send(ours, pipe.Load(self.spec))
+            pipe.send(ours, pipe.Load(self.spec, merging=None))
 
     @property
     def pid(self) -> int | None:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import msgspec
 import pytest
 
 from edif.core.job import (
@@ -10,6 +11,7 @@ from edif.core.job import (
     MAX_ATTEMPTS,
     AttemptOutcome,
     ClientStatus,
+    Extras,
     JobState,
     may_become,
 )
@@ -67,3 +69,9 @@ def test_client_statuses_are_those_of_the_stock_client() -> None:
 
 def test_a_job_is_tried_more_than_once_and_not_for_ever() -> None:
     assert 1 < MAX_ATTEMPTS < 10
+
+
+def test_what_was_asked_for_before_merging_was_known_may_be_merged() -> None:
+    assert msgspec.json.decode(b'{"packed":true,"uses":["j1"]}', type=Extras) == Extras(
+        packed=True, uses=("j1",), merge=True
+    )

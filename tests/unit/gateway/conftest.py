@@ -1,5 +1,6 @@
 """The gateway's real parts over a data folder of the test."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from edif.records.keys import mint
 from edif.records.migrate import open_store
 from edif.records.sql_store import SqlRecordStore
 from edif.wire.link import ModelSpec
+from tests.unit.gateway.agent_stub import AgentStub
 
 TOKENS = Tokens(operator="operator_secret", worker="worker_secret")
 RATES = AuthRates(requests_per_s=1e6, refusals_per_s=1e6)
@@ -46,14 +48,27 @@ def blobs(tmp_path: Path) -> FileBlobs:
 
 
 @pytest.fixture
-def fabric(records: SqlRecordStore, blobs: FileBlobs) -> Fabric:
+def catalogue() -> Catalogue:
+    return Catalogue([Deployment(ModelSpec("m/one"), sealed_at_once=3)])
+
+
+@pytest.fixture
+def fabric(records: SqlRecordStore, blobs: FileBlobs, catalogue: Catalogue) -> Fabric:
     return Fabric(
         FabricConfig(DEFAULT_LIMITS, push_bytes=2**20, lease_s=30.0, store_id="store"),
         records=records,
         blobs=blobs,
-        catalogue=Catalogue([Deployment(ModelSpec("m/one"), sealed_at_once=3)]),
+        catalogue=catalogue,
         signer=LinkSigner(b"link key"),
     )
+
+
+@pytest.fixture
+async def agent(fabric: Fabric, blobs: FileBlobs) -> AsyncIterator[AgentStub]:
+    task = asyncio.create_task(fabric.run())
+    yield AgentStub(fabric, blobs, task)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.fixture

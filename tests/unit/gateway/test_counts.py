@@ -110,7 +110,7 @@ class Site:
         outcome = self.die.choice(list(AttemptOutcome))
         if self.die.random() < 0.8:  # else it says so, and there is none
             self.blobs.path(result_name(run.job, run.attempt)).write_bytes(b"r")
-        usage = link.Usage(run_s=self.die.random())
+        usage = link.Usage(run_s=1.0, charged_s=self.die.random())
         ended = link.AttemptEnded(
             run.job, run.attempt, outcome, None, "", "", usage, self.die.randrange(99), ""
         )
@@ -294,7 +294,7 @@ async def a_result_of(site: Site, owner: UserName) -> None:
     site.agent_joins()
     await site.fabric.jobs.accept(job, subscriber=None, base_url="", received=0.0)
     await until(lambda: site.answer() or bool(site.running))
-    usage = link.Usage(run_s=2.0)
+    usage = link.Usage(run_s=3.0, charged_s=2.0)
     done = link.AttemptEnded(job.id, 1, AttemptOutcome.COMPLETED, None, "", "", usage, 7, "")
     site.fabric.heard("a1", done)
     await until(lambda: any(isinstance(told, link.OutcomeRecorded) for told in site.told))

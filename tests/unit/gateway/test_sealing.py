@@ -1,12 +1,13 @@
-"""Whose jobs are closed in, and how many run at once."""
+"""Whose jobs are closed in, which are merged, and how many run at once."""
 
 import pytest
 
-from edif.core.ids import ANONYMOUS, UserName
+from edif.core.ids import ANONYMOUS, ModelId, UserName, new_job_id
+from edif.core.job import Extras, Job
 from edif.core.limits import DEFAULT_LIMITS, Isolation
 from edif.gateway.sealing import Sealing
 from edif.models.catalogue import Deployment
-from edif.wire.link import ModelSpec
+from edif.wire.link import Merging, ModelSpec
 
 ADA = UserName("ada")
 
@@ -41,3 +42,28 @@ def test_only_sealed_jobs_run_at_once(isolation: Isolation, any_user: bool, slot
     sealing = Sealing(DEFAULT_LIMITS)
     sealing.any_user = any_user
     assert sealing.slots(Deployment(ModelSpec("m/one"), isolation, sealed_at_once=3)) == slots
+
+
+@pytest.mark.parametrize(
+    ("isolation", "sealed_at_once", "slots"),
+    [
+        (Isolation.SEALED, 3, 16),
+        (Isolation.SEALED, 20, 20),
+        (Isolation.SHARED, 3, 16),
+        (Isolation.SHARED, 20, 16),
+    ],
+)
+def test_where_traces_are_merged_a_replica_takes_as_many_jobs_as_a_pass_has_room_for(
+    isolation: Isolation, sealed_at_once: int, slots: int
+) -> None:
+    merging = Merging(rows=16, tokens=100, tolerance=1.0, alone_at_once=sealed_at_once)
+    deployment = Deployment(ModelSpec("m/one"), isolation, sealed_at_once, merging)
+    assert Sealing(DEFAULT_LIMITS).slots(deployment) == slots
+
+
+@pytest.mark.parametrize("merging", [None, Merging(16, 100, 1.0, 1)])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_job_is_merged_where_operator_and_client_want_it(merging: Merging | None, wanted: bool) -> None:
+    job = Job(new_job_id(), ADA, ModelId("m/one"), "k", False, {}, 1, 1.0, extras=Extras(merge=wanted))
+    merges = Sealing(DEFAULT_LIMITS).merges(Deployment(ModelSpec("m/one"), merging=merging), job)
+    assert merges is (wanted and merging is not None)

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from edif.core.errors import SetupError
-from edif.core.limits import Isolation
+from edif.core.limits import Isolation, Merge
 from edif.launch.models import catalogue_of
 from edif.models.catalogue import DEMO_MODEL_ID, DEMO_MODEL_PATH, Deployment
 from edif.settings import load
-from edif.wire.link import ModelSpec
+from edif.wire.link import Merging, ModelSpec
 
 DEMO = str(DEMO_MODEL_PATH)
 
@@ -48,6 +48,26 @@ def test_a_models_own_settings_count_before_those_of_all() -> None:
     )
     spec = ModelSpec("org/own", DEMO, "v1", "float16", "fill-mask", 5, {}, trust_remote_code=True)
     assert found == Deployment(spec, Isolation.SHARED, 1)
+
+
+def test_how_traces_are_merged_is_said_for_all_models_and_whether_for_each() -> None:
+    all_models: dict[str, Any] = {
+        "sealed_at_once": 3,
+        "merge_rows": 5,
+        "merge_tokens": 600,
+        "merge_tolerance": 7.5,
+        "deployments": {
+            "org/own": {"folder": DEMO},
+            "org/off": {"folder": DEMO, "merge": "off"},
+            "org/always": {"folder": DEMO, "merge": "always", "sealed_at_once": 1},
+        },
+    }
+    own, off, always = deployments(merge="auto", **all_models)
+    assert own.merging == Merging(rows=5, tokens=600, tolerance=7.5, alone_at_once=3)
+    assert off.merging is None
+    assert always.merging == Merging(rows=5, tokens=600, tolerance=7.5, alone_at_once=1, always=True)
+    assert [each.merge for each in (own, off, always)] == [Merge.AUTO, Merge.OFF, Merge.ALWAYS]
+    assert [each.merging is None for each in deployments(merge="off", **all_models)] == [True, True, False]
 
 
 def test_flags_come_first_and_their_folder_counts(tmp_path: Path) -> None:

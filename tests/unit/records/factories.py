@@ -50,7 +50,7 @@ def a_job(**changes: Any) -> Job:
         "env": {},
         "payload_bytes": 10,
         "created_at": float(number),
-        "extras": Extras(packed=True, rounding="bfloat16", link_bytes_per_s=1e6, uses=("j0",)),
+        "extras": Extras(packed=True, rounding="bfloat16", link_bytes_per_s=1e6, uses=("j0",), merge=False),
     }
     return Job(**{**fields, **changes})
 

@@ -81,6 +81,8 @@ class Service:
 
     Attributes:
         lose_every: every so many-th attempt is lost and its job waits again.
+        pass_s: jobs run in shared passes that take so long, and end with the pass that they began in, whatever they cost; 0 if
+            each runs by itself for what it costs.
         cancel_every: every so many-th job is cancelled while it waits, if it still does at the next arrival.
     """
 
@@ -92,6 +94,7 @@ class Service:
     learns: bool = True
     lose_every: int = 0
     cancel_every: int = 0
+    pass_s: float = 0.0
     make: Callable[[Claims, float], Shares] = Shares
 
     def __post_init__(self) -> None:
@@ -155,9 +158,14 @@ class Service:
                     self._arrives(job)
             self.shares.age(self.now)
             for job in self._dispatches():
-                heappush(events, (self.now + job.cost_s, next(order), job))
+                heappush(events, (self._ends_at(job), next(order), job))
         assert not len(self.shares), "a job is left waiting for ever"
         return self
+
+    def _ends_at(self, job: Job) -> float:
+        if not self.pass_s:
+            return self.now + job.cost_s
+        return (self.now // self.pass_s + 1) * self.pass_s
 
     def _arrives(self, job: Job) -> None:
         self.arrivals += 1

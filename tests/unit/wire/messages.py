@@ -9,7 +9,6 @@ import hypothesis.strategies as st
 import msgspec
 
 from edif.core.job import UsedJob
-from edif.wire.pipe import Count, Seconds
 
 # What travels is UTF-8, 64-bit integers, and whatever JSON can say in an env.
 TEXT = st.text(max_size=30)
@@ -21,8 +20,6 @@ PLAIN: dict[object, st.SearchStrategy[object]] = {
     bool: st.booleans(),
     type(None): st.none(),
     typing.Any: ENV_VALUES,
-    Seconds: st.floats(min_value=0, allow_nan=False),
-    Count: st.integers(0, 2**63 - 1),
     UsedJob: TEXT,
 }
 
@@ -43,7 +40,7 @@ def values(hint: object) -> st.SearchStrategy[typing.Any]:
     if origin is typing.Literal:
         return st.sampled_from(parts)
     if origin is typing.Annotated:
-        return values(parts[0])
+        return _bounded(*parts)
     if origin is tuple:
         return st.lists(values(parts[0]), max_size=3).map(tuple)
     if origin is list:
@@ -55,3 +52,13 @@ def values(hint: object) -> st.SearchStrategy[typing.Any]:
         return st.sampled_from(list(hint))
     assert issubclass(hint, msgspec.Struct) or is_dataclass(hint), f"no values for {hint}"
     return messages(hint)
+
+
+def _bounded(hint: object, bounds: object) -> st.SearchStrategy[typing.Any]:
+    """Numbers within their bounds; the longest texts and lists that are made here are within any."""
+    assert isinstance(bounds, msgspec.Meta)
+    if hint is int:
+        return st.integers(bounds.ge, bounds.le)
+    if hint is float:
+        return st.floats(min_value=bounds.ge, max_value=bounds.le, allow_nan=False)
+    return values(hint)

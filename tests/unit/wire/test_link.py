@@ -50,8 +50,8 @@ def test_an_agent_does_not_take_what_is_for_the_gateway(
 
 def _nested(depth: int) -> bytes:
     """A RunAttempt whose env is nested as deep as that."""
-    head = b"".join(msgspec.msgpack.encode(part) for part in ("RunAttempt", "j", 1, "r", False))
-    return b"\x9d" + head + b"\x81" + msgspec.msgpack.encode("k") + b"\x91" * depth
+    head = b"".join(msgspec.msgpack.encode(part) for part in ("RunAttempt", "j", 1, "r", None, False, False))
+    return b"\xdc\0\x11" + head + b"\x81" + msgspec.msgpack.encode("k") + b"\x91" * depth
 
 
 GARBAGE = [

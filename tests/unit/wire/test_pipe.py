@@ -22,6 +22,8 @@ DECODERS = {
     pipe.from_zygote: typing.get_args(pipe.FromZygote),
     pipe.to_runner: typing.get_args(pipe.ToRunner),
     pipe.from_runner: typing.get_args(pipe.FromRunner),
+    pipe.to_driver: (pipe.ToDriver,),
+    pipe.from_driver: typing.get_args(pipe.FromDriver),
 }
 KINDS = [(decoder, kind) for decoder, kinds in DECODERS.items() for kind in kinds]
 with_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
