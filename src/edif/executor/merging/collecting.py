@@ -76,12 +76,9 @@ class Collector(Generic[S]):
             self._observe(now - each.alone_since)
             each.alone_since = None
 
-    def passed(self, seats: list[S], seconds: float) -> None:
-        """A pass for these is over."""
+    def passed(self, seconds: float) -> None:
+        """A shared pass is over."""
         self._observe(seconds)
-        for seat in seats:
-            if seat in self._seats:
-                self._seats[seat].request = None
 
     def left(self, seat: S) -> None:
         self._seats.pop(seat, None)
@@ -99,8 +96,20 @@ class Collector(Generic[S]):
             return None
         group = chosen(waiting, self.merging.rows, self.merging.tokens)
         if len(group) > 1 or self.merging.always:
+            for seat in group:
+                self._seats[seat].request = None
             return Together(group)
         return self._alone(group[0], now) if alone < self.merging.alone_at_once else None
+
+    def next_beside(self, now: float) -> ByItself[S] | None:
+        """Who runs a pass by itself while a shared one is under way: who asks for that, and who has waited for long."""
+        if sum(each.alone_since is not None for each in self._seats.values()) >= self.merging.alone_at_once:
+            return None
+        for seat, each in self._in_order():
+            late = each.request is not None and now > each.since + max(self._pass_s, _LONGEST_WAIT_S)
+            if each.asks_alone or (late and not self.merging.always):
+                return self._alone(seat, now)
+        return None
 
     def due_in(self, now: float) -> float | None:
         """Seconds until :meth:`next` may have something to say although nothing happens; None if it will not."""

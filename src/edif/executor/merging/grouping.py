@@ -20,10 +20,9 @@ def chosen(waiting: Sequence[tuple[W, Request]], rows: int, tokens: int) -> list
     taken: list[W] = []
     used_rows = used_tokens = 0
     for who, request in waiting:
-        size = request.rows * request.tokens
-        fits = used_rows + request.rows <= rows and used_tokens + size <= tokens
+        fits = used_rows + request.rows <= rows and used_tokens + request.size <= tokens
         if request.kind == oldest.kind and (fits or not taken):
             taken.append(who)
             used_rows += request.rows
-            used_tokens += size
+            used_tokens += request.size
     return taken

@@ -88,7 +88,9 @@ class Guest:
         Raises:
             Misfit: the job waits for something that a shared pass does not serve.
         """
-        visits = {self._visit(each.pending) for each in self._interleaver.mediators if each.pending is not None}
+        visits = {
+            self._visit(each.pending) for each in self._interleaver.mediators if each.pending is not None
+        }
         # Modules that the model did not come by when it was loaded are cached, too, but there is nothing to serve.
         watched = [self._layout.number(name) for name in self._interleaver.observers]
         return Wanted(sorted(each for each in visits if each), [each for each in watched if each is not None])
@@ -121,9 +123,7 @@ class Guest:
         """
         place = self._layout.locations[location]
         form = place.forms[form_number]
-        leaves = [
-            self._lend(tensor, leaf.tracked) for tensor, leaf in zip(tensors, form.leaves, strict=True)
-        ]
+        leaves = [self._lend(tensor, leaf.tracked) for tensor, leaf in zip(tensors, form.leaves, strict=True)]
         before = [each._version for each in leaves]  # noqa: SLF001 - torch's count of edits in place
         value = put_together(form.form, leaves, scalars)
         edited = self._interleaver.handle(place.name, value)
@@ -142,9 +142,7 @@ class Guest:
         lent: torch.Tensor = _Lent.apply(tensor, self._anchor)  # type: ignore[no-untyped-call]
         return lent
 
-    def _changed(
-        self, form: Form, leaves: list[torch.Tensor], scalars: Sequence[Any], edited: Any
-    ) -> Reply:
+    def _changed(self, form: Form, leaves: list[torch.Tensor], scalars: Sequence[Any], edited: Any) -> Reply:
         parts = take_apart(edited)
         if parts.form != form or parts.scalars != list(scalars):
             raise Misfit("it puts a value of another form in place of the model's")

@@ -98,7 +98,12 @@ class Tenant:
             return self._guest.wanted()
 
     def offer(
-        self, location: int, occurrence: int, form: int, tensors: Sequence[torch.Tensor], scalars: Sequence[Any]
+        self,
+        location: int,
+        occurrence: int,
+        form: int,
+        tensors: Sequence[torch.Tensor],
+        scalars: Sequence[Any],
     ) -> None:
         self._offered = (location, form, tensors, scalars)
 
@@ -155,7 +160,10 @@ class Hub:
         try:
             joint.run()
         except Exception as error:  # noqa: BLE001 - what a model raises on all rows together says nothing of one job
-            if DEBUG: import traceback; traceback.print_exc()
+            if DEBUG:
+                import traceback
+
+                traceback.print_exc()
             for tenant in tenants:
                 tenant.drop(f"the shared pass failed: {type(error).__name__}")
         for tenant, tokens in zip(tenants, joint.tokens, strict=True):

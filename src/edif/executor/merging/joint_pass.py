@@ -6,7 +6,7 @@ if it were hostile, for it may be: by its shape and dtype, and by the rows that 
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -31,7 +31,12 @@ class Party(Protocol):
         """The pass begins; ``counts`` is kept up to date while it lasts. Returns what the job waits for."""
 
     def offer(
-        self, location: int, occurrence: int, form: int, tensors: Sequence[torch.Tensor], scalars: Sequence[Any]
+        self,
+        location: int,
+        occurrence: int,
+        form: int,
+        tensors: Sequence[torch.Tensor],
+        scalars: Sequence[Any],
     ) -> None:
         """Show it a visit. Its tensors are its own rows."""
 
@@ -56,6 +61,7 @@ class JointPass:
         model: the nnsight wrapper of the loaded model.
         layout: the model's.
         parties: whose requests are of one kind.
+        before_each_call: called before each of the model's forward passes; a generation has many.
 
     Attributes:
         rows: of all parties together.
@@ -63,10 +69,18 @@ class JointPass:
         seconds: wall time of the whole.
     """
 
-    def __init__(self, model: Any, layout: Layout, parties: Sequence[Party]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        layout: Layout,
+        parties: Sequence[Party],
+        before_each_call: Callable[[], None] = lambda: None,
+    ) -> None:
         self._model = model
         self._layout = layout
+        self._before_each_call = before_each_call
         self._parties = list(parties)
+        self._sizes = [each.request.rows for each in parties]
         self._request = _joined([each.request for each in parties])
         self._first_row: dict[int, int] = {}
         self._counts = [0] * len(layout.locations)
@@ -78,9 +92,9 @@ class JointPass:
         self._root = f"{model.path}.input"
         self.tokens = [0] * len(self._parties)
         row = 0
-        for number, party in enumerate(self._parties):
+        for number, size in enumerate(self._sizes):
             self._first_row[number] = row
-            row += party.request.rows
+            row += size
         self.rows = row
         self.seconds = 0.0
 
@@ -134,9 +148,9 @@ class JointPass:
         ]
 
     def _note_ends(self, ended: Sequence[bool], tokens: int) -> None:
-        for number, party in enumerate(self._parties):
+        for number, size in enumerate(self._sizes):
             first = self._first_row[number]
-            if number not in self._finished and all(ended[first : first + party.request.rows]):
+            if number not in self._finished and all(ended[first : first + size]):
                 self._finished[number] = tokens
 
     # -- visits ----------------------------------------------------------------------------------------
@@ -146,6 +160,7 @@ class JointPass:
             self._unheard_of(name)
             return value
         if name == self._root:
+            self._before_each_call()
             self._count_tokens(value)
         waiting = self._waiting(location) if self._awaited.get(location) else []
         if self._finished:
@@ -164,13 +179,14 @@ class JointPass:
 
     def _count_tokens(self, value: Any) -> None:
         _, kwargs = value
-        for number, party in enumerate(self._parties):
+        for number, size in enumerate(self._sizes):
             if number not in self._finished:
-                self.tokens[number] += party.request.rows * kwargs["input_ids"].shape[1]
+                self.tokens[number] += size * kwargs["input_ids"].shape[1]
 
     def _still_running(self, waiting: list[int], name: str) -> list[int]:
         """Whose generation has ended is served nothing more but what it generated."""
-        if name == "result" or name.startswith(f"{self._model.generator.path}.") and ".streamer" not in name:
+        of_generator = name.startswith(f"{self._model.generator.path}.") and ".streamer" not in name
+        if of_generator or name == "result":
             return waiting
         return [each for each in waiting if each not in self._finished]
 
@@ -183,7 +199,10 @@ class JointPass:
             if known is not None and self._offer(number, location, known, place.forms[known], parts):
                 offered.append(number)
             elif known is None:
-                self._drop(number, f"the value at {place.name} is of a form that it had not when the model was loaded")
+                self._drop(
+                    number,
+                    f"the value at {place.name} is of a form that it had not when the model was loaded",
+                )
         replies = {}
         for number in offered:
             reply = self._answer(number, place.forms[known or 0], parts)
@@ -194,7 +213,7 @@ class JointPass:
         return put_together(parts.form, parts.leaves, parts.scalars, parts.opaque)
 
     def _own(self, number: int, leaf: LeafLayout, tensor: torch.Tensor) -> torch.Tensor:
-        rows = leaf.rows(tensor, self._first_row[number], self._parties[number].request.rows, self.rows)
+        rows = leaf.rows(tensor, self._first_row[number], self._sizes[number], self.rows)
         length = self._finished.get(number)
         if length is not None and leaf.kind is Kind.ROWS and rows.dim() == 2 and rows.shape[1] > length:
             return rows[:, :length]  # what was generated for others after it had ended
@@ -202,9 +221,15 @@ class JointPass:
 
     def _offer(self, number: int, location: int, known: int, form: FormLayout, parts: Parts) -> bool:
         try:
-            own = [self._own(number, leaf, tensor) for leaf, tensor in zip(form.leaves, parts.leaves, strict=True)]
+            own = [
+                self._own(number, leaf, tensor)
+                for leaf, tensor in zip(form.leaves, parts.leaves, strict=True)
+            ]
         except Unservable:
-            self._drop(number, f"the rows of the value at {self._layout.locations[location].name} cannot be told apart")
+            self._drop(
+                number,
+                f"the rows of the value at {self._layout.locations[location].name} cannot be told apart",
+            )
             return False
         self._parties[number].offer(location, self._counts[location], known, own, parts.scalars)
         return True
@@ -215,7 +240,10 @@ class JointPass:
         except Left:
             self._note(number, None)
             return None
-        if all(self._may_change(form.leaves[each], parts.leaves[each]) for each in (*reply.edited, *reply.replaced)):
+        if all(
+            self._may_change(form.leaves[each], parts.leaves[each])
+            for each in (*reply.edited, *reply.replaced)
+        ):
             self._note(number, wanted)
             return reply
         self._drop(number, "it changes a value that all rows share")
@@ -229,7 +257,9 @@ class JointPass:
         fresh = set()
         for number, reply in replies.items():
             for index, rows in reply.replaced.items():
-                if index not in fresh:  # the model may hold on to the tensor that it gave: that one stays as it is
+                if (
+                    index not in fresh
+                ):  # the model may hold on to the tensor that it gave: that one stays as it is
                     fresh.add(index)
                     parts.leaves[index] = parts.leaves[index].clone()
                 self._own(number, form.leaves[index], parts.leaves[index]).copy_(rows)
@@ -250,8 +280,12 @@ def _locations(wanted: Wanted) -> set[int]:
 def _joined(requests: Sequence[Request]) -> Request:
     first = requests[0]
     mask = None if first.mask is None else torch.cat([each.inputs()["attention_mask"] for each in requests])
-    positions = None if first.positions is None else torch.cat([each.inputs()["position_ids"] for each in requests])
-    return Request(first.generates, torch.cat([each.ids for each in requests]), mask, positions, first.options)
+    positions = (
+        None if first.positions is None else torch.cat([each.inputs()["position_ids"] for each in requests])
+    )
+    return Request(
+        first.generates, torch.cat([each.ids for each in requests]), mask, positions, first.options
+    )
 
 
 class _Ends:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from edif.executor.keeping import DTYPES
 from edif.executor.merging.forms import Form, Parts, take_apart
 
 _FIRST, _SECOND = (2, 3), (3, 4)
@@ -207,7 +208,7 @@ def _record(model: Any, rows: int, tokens: int, generates: bool, first_row: int 
 
 def _compare(one: torch.Tensor, two: torch.Tensor) -> LeafLayout:
     tracked = one.requires_grad
-    if one.dim() != two.dim():
+    if one.dim() != two.dim() or one.layout is not torch.strided or one.dtype not in DTYPES.values():
         return LeafLayout(Kind.UNKNOWN, 0, tracked)
     sizes = list(zip(one.shape, two.shape, strict=True))
     counts = (_FIRST[0], _SECOND[0])

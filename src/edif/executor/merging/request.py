@@ -50,6 +50,12 @@ class Request:
             self.options,
         )
 
+    @property
+    def size(self) -> int:
+        """Tokens that its pass computes at most."""
+        new = dict(self.options).get("max_new_tokens")
+        return self.rows * (self.tokens + (new if isinstance(new, int) else 0))
+
     def inputs(self) -> dict[str, torch.Tensor]:
         """What the model is called with."""
         given = {"input_ids": self.ids}
@@ -59,13 +65,11 @@ class Request:
 
 def request_of(generates: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Request | None:
     """The request for a call with these arguments; None if it asks for what a shared pass does not give."""
-    ids = kwargs.get("input_ids")
-    if args or not _whole_numbers(ids):
+    ids, mask, positions = (kwargs.get(name) for name in ("input_ids", "attention_mask", "position_ids"))
+    if args or ids is None or not all(_whole_numbers(each) for each in (ids, mask, positions) if each is not None):
         return None
-    mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
-    for other in (mask, positions):
-        if other is not None and not (_whole_numbers(other) and other.shape == ids.shape):
-            return None
+    if any(each is not None and each.shape != ids.shape for each in (mask, positions)):
+        return None
     options = {name: value for name, value in kwargs.items() if name not in _INPUTS}
     if not _plain(options, generates):
         return None
@@ -75,7 +79,9 @@ def request_of(generates: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 
 
 def _whole_numbers(value: Any) -> bool:
-    return type(value) is torch.Tensor and value.dtype is torch.int64 and value.dim() == 2 and value.numel() > 0
+    return (
+        type(value) is torch.Tensor and value.dtype is torch.int64 and value.dim() == 2 and value.numel() > 0
+    )
 
 
 def _plain(options: Mapping[str, Any], generates: bool) -> bool:

@@ -65,7 +65,9 @@ def _dense(tensor: torch.Tensor) -> list[int]:
     """Strides without gaps, the dimensions in the order in which this tensor has them: sums run in that order."""
     strides = [0] * tensor.dim()
     step = 1
-    for dim in sorted(range(tensor.dim()), key=lambda dim: (tensor.stride(dim), tensor.shape[dim] != 1, -dim)):
+    for dim in sorted(
+        range(tensor.dim()), key=lambda dim: (tensor.stride(dim), tensor.shape[dim] != 1, -dim)
+    ):
         strides[dim] = step
         step *= tensor.shape[dim]
     return strides
