@@ -50,5 +50,5 @@ class AgentStub:
 
 async def accept(fabric: Fabric, owner: UserName = ANONYMOUS, **fields: Any) -> JobId:
     job = Job(new_job_id(), owner, ONE, "key", False, {}, 1, time.time(), **fields)
-    await fabric.accept(job, subscriber=None, base_url="", received=time.monotonic())
+    await fabric.jobs.accept(job, subscriber=None, base_url="", received=time.monotonic())
     return job.id

@@ -47,11 +47,15 @@ async def test_as_many_jobs_as_a_pass_has_room_for_and_more_once_they_are_sealed
         await accept(fabric)
     await ready(agent)
     first = await agent.hears(link.RunAttempt, 4)
-    assert (first.cell, fabric.models()[0]["jobs_at_once"], fabric.models()[0]["merge"]) == (None, 4, "auto")
+    assert (
+        first.cell,
+        fabric.overview.models()[0]["jobs_at_once"],
+        fabric.overview.models()[0]["merge"],
+    ) == (None, 4, "auto")
     await records.add_user(User(ADA, Role.RESEARCHER, 1.0))
     assert (await agent.hears(link.RunAttempt, 6)).cell is not None
-    assert fabric.models()[0]["jobs_at_once"] == 6
-    assert fabric.running() == 6
+    assert fabric.overview.models()[0]["jobs_at_once"] == 6
+    assert fabric.overview.running() == 6
 
 
 async def ended(agent: AgentStub, job: JobId, usage: link.Usage) -> None:
@@ -73,7 +77,7 @@ async def test_who_shared_a_pass_is_charged_a_part_of_it_and_told(
     await ended(agent, alone, link.Usage(run_s=3.0, charged_s=3.0))
     await agent.hears(link.OutcomeRecorded, 2)
     assert merged._value.get() == before + 1
-    assert fabric.uses(ADA)["user"]["seconds_per_day"]["used"] == 3.5
+    assert fabric.jobs.uses(ADA)["user"]["seconds_per_day"]["used"] == 3.5
     told = []
     for job in (shared, alone):
         found = await records.job(job)
