@@ -2,8 +2,9 @@
 
 import sysconfig
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any
 
 from nnsight.intervention.serialization import UnknownPersistentIdError
@@ -14,6 +15,9 @@ import edif
 from edif.core import errors
 from edif.core.errors import JobFailed
 from edif.executor.keeping import Opened
+from edif.executor.merging import traces
+from edif.executor.merging.misfit import Misfit
+from edif.executor.merging.traces import Company
 from edif.wire.kept import opening
 
 
@@ -85,18 +89,36 @@ class LoadedModel:
         self.model._remoteable_set_env(self.plain_env)  # noqa: SLF001 - nnsight's server-side hook
 
 
-def run_job(loaded: LoadedModel, payload: bytes, env: dict[str, Any], opened: Opened) -> dict[str, Any]:
+def run_job(
+    loaded: LoadedModel,
+    payload: bytes,
+    env: dict[str, Any],
+    opened: Opened,
+    company: Company | None = None,
+) -> dict[str, Any]:
     """Run the payload's block and return what it saved, by variable name.
 
     Args:
         opened: the kept values that it may use.
+        company: whom it may share forward passes with, if with anybody.
 
     Raises:
         JobFailed: with the user's own traceback, or the reason why the payload does not fit.
+        Misfit: it has to be run again, without company.
     """
     objects = loaded.begin(env)
     with opening(opened.tensor):
         tracer = _read(payload, objects)
+    traces.enter(company)
+    if company is not None and not company.unshared.isdisjoint(_names_in(tracer.info.code)):
+        company.shares = False
+    saved = _execute(tracer, company)
+    if company is not None and company.misfits:
+        raise Misfit(company.misfits[0])
+    return saved
+
+
+def _execute(tracer: Any, company: Company | None) -> dict[str, Any]:
     tracing.inc()
     try:
         tracer.execute(tracer.info.code)
@@ -105,11 +127,36 @@ def run_job(loaded: LoadedModel, payload: bytes, env: dict[str, Any], opened: Op
     except (JobFailed, MemoryError):
         raise
     except BaseException as error:
+        if company is not None and company.misfits:
+            raise Misfit(company.misfits[0]) from None
+        if company is not None and company.shared_passes and _may_be_of_company(error):
+            raise Misfit(f"it raised {type(error).__name__}") from None
         if is_out_of_memory(error):
             raise MemoryError from error
         raise JobFailed(errors.USER_CODE, user_traceback(error)) from None
     finally:
         tracing.dec()
+
+
+def _names_in(code: Any) -> Iterator[str]:
+    """Every name and attribute that a block's own lines speak of."""
+    yield from code.co_names
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _names_in(const)
+
+
+_DOUBTFUL = (AssertionError, AttributeError, NotImplementedError)
+
+
+def _may_be_of_company(error: BaseException) -> bool:
+    """Whether this error might be none in a pass of the job's own.
+
+    What the job's own line raises is its own, unless it asks what kind of tensor it has: those of shared passes have no history.
+    """
+    stashed: TracebackType | None = getattr(error, "__intervention_tb__", None) or error.__traceback__
+    frames = traceback.extract_tb(stashed)
+    return not frames or not _is_users(frames[-1].filename) or isinstance(error, _DOUBTFUL)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

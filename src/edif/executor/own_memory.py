@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 PAGE = mmap.PAGESIZE
+PAGEMAP = "/proc/self/pagemap"
 Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 # Linux, Documentation/admin-guide/mm/pagemap.
@@ -39,13 +40,16 @@ def writable_mappings() -> Iterator[Mapping]:
             yield Mapping(start, end, "".join(name), of_file=inode != "0")
 
 
-def pages_changed(address: int, length: int) -> int:
+def pages_changed(address: int, length: int, pagemap: int | None = None) -> int:
     """How many pages of a private file mapping this process has written to.
+
+    Args:
+        pagemap: a descriptor of :data:`PAGEMAP`, where it cannot be opened any more.
 
     Raises:
         OSError: this kernel or sandbox has no readable pagemap.
     """
-    entries = _pagemap(address, length)
+    entries = _pagemap(address, length, pagemap)
     return int(np.count_nonzero(((entries & (_PRESENT | _SWAPPED)) != 0) & ((entries & _OF_FILE) == 0)))
 
 
@@ -60,12 +64,15 @@ def pages_of_nobody_else(address: int, length: int) -> Flags:
     return alone
 
 
-def _pagemap(address: int, length: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    fd = os.open("/proc/self/pagemap", os.O_RDONLY)
+def _pagemap(
+    address: int, length: int, opened: int | None = None
+) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    fd = os.open(PAGEMAP, os.O_RDONLY) if opened is None else opened
     try:
         data = os.pread(fd, length // PAGE * 8, address // PAGE * 8)
     finally:
-        os.close(fd)
+        if opened is None:
+            os.close(fd)
     if len(data) != length // PAGE * 8:
         raise OSError("pagemap ended early")
     return np.frombuffer(data, dtype=np.uint64)

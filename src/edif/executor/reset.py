@@ -6,16 +6,12 @@ each. What it cannot restore - changed weights above all - it reports, and the r
 carelessness; against intent it is no protection.
 """
 
-import builtins
 import linecache
 import os
 import random
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from operator import is_
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,26 +22,8 @@ from nnsight.tracing import tracer as tracing
 from tqdm import TMonitor
 
 from edif.executor.job import LoadedModel
+from edif.executor.noted import PATCHABLE, SWITCHES, Names, Settings, Table, settings_of, tables_of
 from edif.executor.weights import WeightGuard
-
-# Taken now: a job may put others in their place, and it is these that must notice.
-_all, _len, _map, _vars, _setattr, _isinstance, _type = all, len, map, vars, setattr, isinstance, type
-
-_TORCH_SWITCHES: tuple[tuple[Callable[[], Any], Callable[..., Any]], ...] = (
-    (torch.is_grad_enabled, torch.set_grad_enabled),
-    (torch.get_default_dtype, torch.set_default_dtype),
-    (torch.get_num_threads, torch.set_num_threads),
-    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
-    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-)
-_PATCHABLE: tuple[ModuleType | type, ...] = (
-    builtins,
-    torch,
-    torch.nn.functional,
-    torch.Tensor,
-    torch.nn.Module,
-)
 
 
 class ProcessState:
@@ -60,18 +38,18 @@ class ProcessState:
         self._loaded = loaded
         self._weights = weights
         self._imports = _Imports()
-        tables = list(_tables_of(loaded.module))
-        self._tables = [_Table(table) for table in tables if table]
+        tables = list(tables_of(loaded.module))
+        self._tables = [Table(table) for table in tables if table]
         self._empty = [table for table in tables if not table]
         self._parameters = [(each, each.requires_grad) for each in loaded.module.parameters()]
         self._tensors = [*loaded.module.parameters(), *loaded.module.buffers()]
         self._marks = self._read_marks()
-        self._switches = [(get, put, get()) for get, put in _TORCH_SWITCHES]
-        self._functions = [_Names(owner) for owner in _PATCHABLE]
+        self._switches = [(get, put, get()) for get, put in SWITCHES]
+        self._functions = [Names(owner) for owner in PATCHABLE]
         self._filters = list(warnings.filters)
         self._path = list(sys.path)
         self._tokens = _size(loaded.model.tokenizer)
-        self._settings = [_Settings(vars(owner)) for owner in _settings_of(loaded)]
+        self._settings = [Settings(vars(owner)) for owner in settings_of(loaded.model)]
 
     def restore(self) -> str:
         """Undo what a job left behind; what cannot be undone comes back as a sentence, else ``""``."""
@@ -146,37 +124,6 @@ def forget_nnsight() -> None:
     sys.settrace(None)
 
 
-def _tables_of(root: torch.nn.Module) -> Iterator[dict[str, Any]]:
-    """Every dictionary of which the module tree consists: attributes, parameters, buffers, children, hooks."""
-    for module in list(root.modules()):
-        yield vars(module)
-        yield from (value for value in vars(module).values() if isinstance(value, dict))
-
-
-def _is_same(present: Mapping[Any, Any], keys: tuple[Any, ...], values: tuple[Any, ...]) -> bool:
-    """Whether names and objects are those noted, by identity and in one pass of C code each."""
-    return (
-        _len(present) == _len(values)
-        and _all(_map(is_, present.values(), values))
-        and _all(_map(is_, present, keys))
-    )
-
-
-class _Table:
-    """A dictionary whose entries must be the same objects as before."""
-
-    def __init__(self, table: dict[Any, Any]) -> None:
-        self._table = table
-        self._keys = tuple(table)
-        self._values = tuple(table.values())
-
-    def restore(self) -> None:
-        table = self._table
-        if not _is_same(table, self._keys, self._values):
-            table.clear()
-            table.update(zip(self._keys, self._values, strict=True))
-
-
 class _Imports:
     """Which modules were loaded. A new one is always the last in ``sys.modules``."""
 
@@ -210,80 +157,5 @@ def _installed(module: Any) -> bool:
     return isinstance(file, str) and ("/site-packages/" in file or "/lib/python3" in file)
 
 
-def _settings_of(loaded: LoadedModel) -> list[Any]:
-    """The objects beside the modules that say how the model computes."""
-    model = loaded.model
-    owners = (
-        loaded.module.config,
-        getattr(loaded.module, "generation_config", None),
-        getattr(model.pipeline, "generation_config", None),
-        model.pipeline,
-        model.tokenizer,
-    )
-    return [owner for owner in owners if owner is not None]
-
-
-class _Settings:
-    """The attributes of one settings object, where lists and dictionaries may have been edited in place."""
-
-    def __init__(self, present: dict[str, Any]) -> None:
-        self._present = present
-        self._note()
-
-    def _note(self) -> None:
-        present = self._present
-        self._noted = _copied(present)
-        self._keys = tuple(present)
-        self._values = tuple(present.values())
-        self._editable = [
-            (value, self._noted[name])
-            for name, value in present.items()
-            if isinstance(value, dict | list | set)
-        ]
-
-    def restore(self) -> None:
-        present = self._present
-        unedited = all(value == noted for value, noted in self._editable)
-        if unedited and _is_same(present, self._keys, self._values):
-            return
-        present.clear()
-        present.update(_copied(self._noted))
-        self._note()
-
-
-def _copied(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.copy() if isinstance(value, dict | list | set) else value
-        for name, value in values.items()
-    }
-
-
 def _size(tokenizer: Any) -> int:
     return 0 if tokenizer is None else len(tokenizer)
-
-
-class _Names:
-    """The names of a module or class that jobs may patch."""
-
-    def __init__(self, owner: ModuleType | type) -> None:
-        self._owner = owner
-        self._note()
-
-    def _note(self) -> None:
-        self._noted = dict(vars(self._owner))
-        self._keys = tuple(self._noted)
-        self._values = tuple(self._noted.values())
-
-    def restore(self) -> None:
-        present = _vars(self._owner)
-        if _is_same(present, self._keys, self._values):
-            return
-        for name, value in self._noted.items():
-            if present.get(name) is not value:
-                _setattr(self._owner, name, value)
-        if _isinstance(self._owner, _type):
-            # Names may be added, as lazy imports do, but not before the inherited ones.
-            for name in present.keys() - self._noted.keys():
-                if any(name in vars(base) for base in self._owner.__mro__[1:]):
-                    delattr(self._owner, name)
-        self._note()

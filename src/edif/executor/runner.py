@@ -1,14 +1,15 @@
-"""The runner: takes one job after another from its pipe and runs them on the shared model.
+"""The runner: takes jobs from its pipe and runs them on the shared model.
 
-:func:`serve` is the *shared* executor. The *sealed* one, :func:`serve_one`, is the same code in a process that
-serves one job and was closed in by the kernel before it read it.
+:func:`serve` is the *shared* executor: one job after another, or several that are there at the same time together. The
+*sealed* one, :func:`serve_one`, is the same code in a process that serves one job and was closed in by the kernel before it read it.
 """
 
 import os
 import re
 import socket
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -17,62 +18,114 @@ from edif.executor import saving
 from edif.executor.huge_pages import take_heap
 from edif.executor.job import LoadedModel, run_job
 from edif.executor.keeping import Keeping, Opened
+from edif.executor.merging.batches import Batches
+from edif.executor.merging.hub import Hub, Tenant
+from edif.executor.merging.layout import Layout
+from edif.executor.merging.misfit import Misfit
+from edif.executor.merging.traces import Company
 from edif.executor.output import OutputRelay
 from edif.executor.reset import ProcessState
+from edif.executor.untouched import Untouched
 from edif.executor.warm_up import rehearse
 from edif.executor.weights import WeightGuard
 from edif.walls import memory
 from edif.wire import pipe
+from edif.wire.link import Merging
 
 
 def serve(
-    sock: socket.socket, model: Any, weights: WeightGuard, adapters: dict[str, str], threads: int
+    sock: socket.socket, loaded: LoadedModel, weights: WeightGuard, threads: int, merging: "Together | None"
 ) -> None:
-    """Serve jobs until the pipe closes. Called in a fresh fork of the zygote."""
+    """Serve jobs until the pipe closes. Called in a fresh fork of the zygote.
+
+    Args:
+        merging: how traces of jobs that are there at the same time are merged; None: one job at a time.
+    """
     torch.set_num_threads(threads)
-    loaded = LoadedModel(model, adapters)
     state = ProcessState(loaded, weights)
+    batches = Batches(sock, merging.bounds.rows if merging is not None else 1)
+    hub = Hub(loaded, merging.layout, merging.bounds, merging.untouched) if merging is not None else None
     while True:
-        _take_one(sock, loaded)
+        pipe.send(sock, pipe.Ready())
+        jobs = [_Job(each) for each in batches.next()]
+        if hub is None:
+            jobs[0].run_in(loaded)(None)
+        else:
+            hub.run([each.run_in(loaded) for each in jobs])
+        for job in jobs:
+            job.sock.close()
         left_behind = state.restore()
         if left_behind:
             pipe.send(sock, pipe.Tainted(pipe.clip(left_behind)))
             return
 
 
+class Together(NamedTuple):
+    """What it takes to merge the traces of jobs in one process."""
+
+    bounds: Merging
+    layout: Layout
+    untouched: Untouched
+
+
+class _Job:
+    """One job of a shared runner, on its own socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def run_in(self, loaded: LoadedModel) -> Callable[[Tenant | None], None]:
+        def run(tenant: Tenant | None) -> None:
+            try:
+                _take_one(self.sock, loaded, company=tenant)
+            except pipe.PipeError:  # nobody waits for it any more: the others go on
+                return
+
+        return run
+
+
 def serve_one(
     sock: socket.socket,
-    model: Any,
-    adapters: dict[str, str],
+    loaded: LoadedModel,
     threads: int,
     rehearsal: bytes,
     memory_limit_bytes: int,
     heap_bytes: int,
+    company: Company | None,
 ) -> None:
     """Serve one job. Called in a fresh fork of the zygote that has been closed in; it rehearses before it is ready.
 
     Args:
         heap_bytes: free memory that it takes before; the larger the model, the more a pass needs.
+        company: whom it may share passes with.
     """
-    loaded = LoadedModel(model, adapters)
     rehearse(
         loaded, rehearsal
     )  # with the one thread that there is: jobs that run have the better claim to the others
     take_heap(heap_bytes)
     torch.set_num_threads(threads)
-    _take_one(sock, loaded, memory_limit_bytes)
+    pipe.send(sock, pipe.Ready())
+    _take_one(sock, loaded, memory_limit_bytes, company)
     sock.recv(1)  # what the job used is read off this process before it is killed
 
 
-def _take_one(sock: socket.socket, loaded: LoadedModel, memory_limit_bytes: int | None = None) -> None:
-    pipe.send(sock, pipe.Ready())
+def _take_one(
+    sock: socket.socket,
+    loaded: LoadedModel,
+    memory_limit_bytes: int | None = None,
+    company: Company | None = None,
+) -> None:
     message, fds = pipe.receive(sock, pipe.to_runner)
     try:
         if not isinstance(message, pipe.RunJob) or len(fds) != 2 + len(message.extras.uses):
             raise pipe.PipeError(
                 "a job comes with two descriptors, and one for each that it uses kept values of"
             )
-        _serve_one(sock, loaded, message, fds, memory_limit_bytes)
+        pipe.send(sock, pipe.Begun())
+        if company is not None:
+            # Passes are shared by those for whom the model is as it was loaded.
+            company.shares = message.merge and message.env == loaded.plain_env
+        _serve_one(sock, loaded, message, fds, memory_limit_bytes, company)
     finally:
         Keeping.forget()
         for fd in fds:
@@ -85,6 +138,7 @@ def _serve_one(
     request: pipe.RunJob,
     fds: list[int],
     memory_limit_bytes: int | None,
+    company: Company | None,
 ) -> None:
     payload_fd, result_fd, *kept_fds = fds
     memory.reset_peak()
@@ -94,7 +148,7 @@ def _serve_one(
         keeping = Keeping()
         with relay:
             opened = Opened(dict(zip(request.extras.uses, kept_fds, strict=True)))
-            saved = run_job(loaded, payload, request.env, opened)
+            saved = run_job(loaded, payload, request.env, opened, company)
         began = time.monotonic()
         written = saving.write_result(
             saved,
@@ -106,15 +160,25 @@ def _serve_one(
             keeping=keeping,
             room_for_kept=lambda: _room(sock),
         )
-        answer: pipe.Done | pipe.Failed = pipe.Done(
-            time.monotonic() - began, loaded.tokens, written.packed, written.rounded
+        tokens = _tokens(loaded, company)
+        answer: pipe.Done | pipe.Failed | pipe.RunAlone = pipe.Done(
+            time.monotonic() - began, tokens, written.packed, written.rounded
         )
+    except Misfit as misfit:
+        answer = pipe.RunAlone(pipe.clip(str(misfit)))
     except EdifError as error:
-        answer = _failed(error, loaded)
+        answer = _failed(error, _tokens(loaded, company))
     except MemoryError as error:
         sentence = _out_of_memory(str(error.__cause__ or error), memory_limit_bytes)
-        answer = _failed(JobFailed(OUT_OF_MEMORY, sentence), loaded)
+        answer = _failed(JobFailed(OUT_OF_MEMORY, sentence), _tokens(loaded, company))
+    for shared in () if company is None else company.passes:
+        pipe.send(sock, shared)
     pipe.send(sock, answer)
+
+
+def _tokens(loaded: LoadedModel, company: Company | None) -> int:
+    """Input tokens of the job's passes, those that it shared included."""
+    return loaded.tokens + (0 if company is None else company.tokens)
 
 
 def _room(sock: socket.socket) -> int:
@@ -145,10 +209,10 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:,.4g} GiB"
 
 
-def _failed(error: EdifError, loaded: LoadedModel) -> pipe.Failed:
+def _failed(error: EdifError, tokens: int) -> pipe.Failed:
     return pipe.Failed(
         code=error.code,
         sentence=pipe.clip(error.sentence),
         next_step=pipe.clip(error.next_step),
-        tokens=loaded.tokens,
+        tokens=tokens,
     )

@@ -76,6 +76,11 @@ class WeightArena:
         """What notices changes in this process from now on."""
         return WeightGuard(self._whole, self._odd, by_pagemap=self._by_pagemap)
 
+    @property
+    def tells_at_once(self) -> bool:
+        """Whether a guard costs next to nothing, to make and to ask."""
+        return self._by_pagemap and not self._odd
+
 
 class WeightGuard:
     """Notices every change of the arena's bytes in the process that made it.
@@ -89,13 +94,18 @@ class WeightGuard:
         self._odd = [(tensor, tensor.detach().clone()) for tensor in odd]
         self.by_pagemap = by_pagemap
         self._sums = None if by_pagemap else self._page_sums()
+        self._pagemap: int | None = None
+
+    def keep_looking_from(self, pagemap: int) -> None:
+        """From now on by this descriptor of the process's own page map: where it will be closed in, it cannot open it."""
+        self._pagemap = pagemap
 
     def unchanged(self) -> bool:
         if not all(torch.equal(tensor, copy) for tensor, copy in self._odd):
             return False
         if self._sums is not None:
             return torch.equal(self._sums, self._page_sums())
-        return not pages_changed(self._whole.data_ptr(), self._whole.numel())
+        return not pages_changed(self._whole.data_ptr(), self._whole.numel(), self._pagemap)
 
     def _page_sums(self) -> torch.Tensor:
         return self._whole.view(torch.int64).view(-1, PAGE // 8).sum(1)

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 from edif.walls.cell import Cell, close_in
 from edif.walls.seccomp import Filter
 from edif.wire import pipe
-from edif.wire.link import CellLimits
+from edif.wire.link import CellLimits, Merging
 
 if TYPE_CHECKING:
+    from edif.executor.merging.layout import Layout
+    from edif.executor.runner import Together
     from edif.executor.warm_up import Rehearsals
     from edif.executor.weights import WeightArena
     from edif.executor.working_set import WorkingSet
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _MOST_HEAP = 16 * 1024 * 1024
 _NO_PID, _CANNOT_FORK = -1, 72
+_MOST_FDS = 2
+"""Of a fork: its socket, and its seat."""
 
 
 def main(fd: int) -> None:
@@ -61,13 +66,26 @@ def main(fd: int) -> None:
     from edif.executor.weights import WeightArena
 
     rehearsals = warm_up(model)
+    layout = _learn(sock, model, message.merging) if message.merging is not None else None
     # After the first pass, in which a model may still make buffers.
     arena = WeightArena(model._module)  # noqa: SLF001 - nnsight's own name for the wrapped module
     gc.collect()
     gc.freeze()  # keep the collector from touching, and so copying, pages that the children share
     pipe.send(sock, pipe.Loaded(time.monotonic() - began, arena.size_bytes))
+    if layout is not None and not arena.tells_at_once:
+        layout = None  # whether a job has written to a weight could be told, but not after every pass
     readable = tuple(Path(folder) for folder in (*model_folders(model), *adapters.values()))
-    _Zygote(sock, model, arena, adapters, readable, message.model.threads, rehearsals).serve()
+    _Zygote(sock, model, arena, adapters, readable, message, rehearsals, layout).serve()
+
+
+def _learn(sock: socket.socket, model: Any, merging: Merging) -> "Layout | None":
+    """Where rows lie in this model's values; None if its traces cannot be merged."""
+    from edif.executor.merging.layout import learn
+
+    layout, why_not = learn(model, merging.tolerance)
+    difference = 0.0 if layout is None else layout.difference
+    pipe.send(sock, pipe.Mergeable(difference, None, pipe.clip(why_not)))
+    return None if why_not else layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +104,21 @@ class _Zygote:
         arena: "WeightArena",
         adapters: dict[str, str],
         readable: tuple[Path, ...],
-        threads: int,
+        load: pipe.Load,
         rehearsals: "Rehearsals",
+        layout: "Layout | None",
     ) -> None:
+        from edif.executor.job import LoadedModel
+        from edif.executor.untouched import Untouched
+
         self._sock = sock
-        self._model = model
+        self._loaded = LoadedModel(model, adapters)
         self._arena = arena
-        self._adapters = adapters
-        self._threads = threads
+        self._threads = load.model.threads
+        self._merging = load.merging
+        self._layout = layout
+        self._guard = arena.guard()
+        self._untouched = Untouched(self._loaded.module, self._guard)
         self._rehearsals = rehearsals
         self._readable = readable
         self._sealed: _ForSealed | None = None
@@ -133,8 +158,8 @@ class _Zygote:
             message, fds = pipe.receive(self._sock, pipe.to_zygote)
         except pipe.PipeError:
             return False
-        if isinstance(message, pipe.ForkRunner) and len(fds) == 1:
-            self._fork(fds[0], message)
+        if isinstance(message, pipe.ForkRunner | pipe.ForkDriver) and 1 <= len(fds) <= _MOST_FDS:
+            self._fork(fds, message)
         elif isinstance(message, pipe.KillChild) and message.pid in self._children:
             os.kill(message.pid, signal.SIGKILL)
         return True
@@ -150,7 +175,6 @@ class _Zygote:
     def _prepare_sealed(self) -> _ForSealed:
         # Now and not before: its second is only worth spending where there is a fork for each job.
         from edif.executor.huge_pages import collapse_heap
-        from edif.executor.job import LoadedModel
         from edif.executor.warm_up import rehearse
         from edif.executor.working_set import WorkingSet
 
@@ -158,48 +182,31 @@ class _Zygote:
 
         def trial() -> None:
             _settle_child(parent)
-            rehearse(LoadedModel(self._model, {}), self._rehearsals.whole)
+            rehearse(self._loaded, self._rehearsals.whole)
 
         collapse_heap()
         return _ForSealed(Filter(), WorkingSet.learn(trial))
 
-    def _fork(self, fd: int, request: pipe.ForkRunner) -> None:
-        if request.cell is not None and self._sealed is None:
+    def _fork(self, fds: list[int], request: pipe.ForkRunner | pipe.ForkDriver) -> None:
+        if isinstance(request, pipe.ForkRunner) and request.cell is not None and self._sealed is None:
             self._sealed = self._prepare_sealed()
         parent = os.getpid()
         try:
             pid = os.fork()
         except OSError:  # too many processes, or no memory: as if it had been made and had died at once
-            os.close(fd)
+            _close(fds)
             pipe.send(self._sock, pipe.Forked(_NO_PID))
             pipe.send(self._sock, pipe.ChildExited(_NO_PID, _CANNOT_FORK))
             return
         if pid:
-            os.close(fd)
+            _close(fds)
             self._children.add(pid)
             pipe.send(self._sock, pipe.Forked(pid))
             return
         try:
             _settle_child(parent)
             self._sock.close()
-            from edif.executor import runner
-
-            sock = socket.socket(fileno=fd)
-            if request.cell is None:
-                runner.serve(sock, self._model, self._arena.guard(), self._adapters, self._threads)
-            else:
-                assert self._sealed is not None
-                self._sealed.working_set.take()
-                close_in(self._cell(request.cell, request.scratch), self._sealed.calls, (fd,))
-                runner.serve_one(
-                    sock,
-                    self._model,
-                    self._adapters,
-                    self._threads,
-                    self._rehearsals.start,
-                    request.cell.memory_bytes,
-                    heap_bytes=min(self._arena.size_bytes // 16, _MOST_HEAP),
-                )
+            self._become(fds, request)
             code = 0
         except pipe.PipeError:
             code = 0
@@ -207,6 +214,59 @@ class _Zygote:
             sys.excepthook(*sys.exc_info())
             code = 70
         os._exit(code)
+
+    def _become(self, fds: list[int], request: pipe.ForkRunner | pipe.ForkDriver) -> None:
+        from edif.executor import runner
+
+        sock = socket.socket(fileno=fds[0])
+        if isinstance(request, pipe.ForkDriver):
+            self._drive(sock, request.merging)
+        elif request.cell is None:
+            runner.serve(sock, self._loaded, self._arena.guard(), self._threads, self._together())
+        else:
+            self._serve_sealed(sock, fds, request.cell, request.scratch)
+
+    def _together(self) -> "Together | None":
+        from edif.executor.runner import Together
+
+        if self._layout is None or self._merging is None:
+            return None
+        return Together(self._merging, self._layout, self._untouched)
+
+    def _drive(self, sock: socket.socket, merging: Merging) -> None:
+        from edif.executor.merging import driver
+
+        assert self._layout is not None
+        driver.serve(sock, self._loaded.model, self._layout, merging, self._threads)
+
+    def _serve_sealed(self, sock: socket.socket, fds: list[int], cell: CellLimits, scratch: str) -> None:
+        from edif.executor import runner
+        from edif.executor.merging.sealed import SealedCompany
+        from edif.executor.own_memory import PAGEMAP
+
+        assert self._sealed is not None
+        self._sealed.working_set.take()
+        company = None
+        if len(fds) == _MOST_FDS and self._layout is not None:
+            fds.append(os.open(PAGEMAP, os.O_RDONLY))
+            self._guard.keep_looking_from(fds[-1])
+            seat = socket.socket(fileno=fds[1])
+            company = SealedCompany(seat, self._loaded.module, self._layout, self._untouched.changed)
+        close_in(self._cell(cell, scratch), self._sealed.calls, tuple(fds))
+        runner.serve_one(
+            sock,
+            self._loaded,
+            self._threads,
+            self._rehearsals.start,
+            cell.memory_bytes,
+            heap_bytes=min(self._arena.size_bytes // 16, _MOST_HEAP),
+            company=company,
+        )
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _die_with_parent() -> None:

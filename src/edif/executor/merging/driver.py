@@ -67,7 +67,12 @@ class SealedParty:
         return self._wanted
 
     def offer(
-        self, location: int, occurrence: int, form: int, tensors: Sequence[torch.Tensor], scalars: Sequence[Any]
+        self,
+        location: int,
+        occurrence: int,
+        form: int,
+        tensors: Sequence[torch.Tensor],
+        scalars: Sequence[Any],
     ) -> None:
         self._leaves, span = place(tensors)
         try:
@@ -180,11 +185,15 @@ class Bounds:
         if len(message.ids) != size or any(len(each) not in (0, size) for each in fields):
             return None
         ids, mask, positions = (
-            torch.frombuffer(bytearray(each), dtype=torch.int64).view(message.rows, message.tokens) if each else None
+            torch.frombuffer(bytearray(each), dtype=torch.int64).view(message.rows, message.tokens)
+            if each
+            else None
             for each in fields
         )
         given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, **message.options}
-        request = request_of(message.generates, (), {name: each for name, each in given.items() if each is not None})
+        request = request_of(
+            message.generates, (), {name: each for name, each in given.items() if each is not None}
+        )
         if request is None or request.rows > self._merging.rows or request.size > self._merging.tokens:
             return None
         return request if self._in_bounds(request) else None

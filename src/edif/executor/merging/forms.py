@@ -90,3 +90,9 @@ def _mapping(kind: Any, items: dict[str, Any]) -> Any:
     for name, item in items.items():
         made[name] = item
     return made
+
+
+def has_opaque(form: Form) -> bool:
+    if form[0] in ("dict", "sequence"):
+        return any(has_opaque(each) for each in form[-1])
+    return form == _OPAQUE

@@ -6,11 +6,11 @@ runs the pass needs to know nothing of it but which visits it waits for.
 """
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from nnsight.intervention.interleaver import EarlyStopException, Event
+from nnsight.intervention.interleaver import Event
 
 from edif.executor.merging.forms import Form, put_together, take_apart
 from edif.executor.merging.layout import Layout
@@ -46,14 +46,14 @@ class _Lent(torch.autograd.Function):
 class _Counts(dict[str, int]):
     """nnsight's count of visits by location, which the shared pass keeps."""
 
-    def __init__(self, layout: Layout, counts: Sequence[int]) -> None:
+    def __init__(self, layout: Layout, count: Callable[[int], int]) -> None:
         super().__init__()
         self._layout = layout
-        self._counts = counts
+        self._count = count
 
     def get(self, key: str, default: Any = None) -> Any:
         number = self._layout.number(key)
-        return super().get(key, default) if number is None else self._counts[number]
+        return super().get(key, default) if number is None else self._count(number)
 
     def __setitem__(self, key: str, value: int) -> None:
         if self._layout.number(key) is None:  # of a module that the job attached and calls itself
@@ -77,11 +77,22 @@ class Guest:
         self._anchor = torch.zeros((), requires_grad=True)
         self._lent: list[tuple[weakref.ref[torch.Tensor], int]] = []
 
-    def begin(self, counts: Sequence[int]) -> None:
-        """The pass begins. From now on nnsight's counts are the pass's."""
-        self._interleaver.counts = _Counts(self._layout, counts)
+    def begin(self, count: Callable[[int], int]) -> None:
+        """The pass begins. From now on nnsight's counts are the pass's: of visits of a location, by its number."""
+        self._interleaver.counts = _Counts(self._layout, count)
         for mediator in self._interleaver.mediators:
             mediator.counts_at_start = {}
+
+    def fits(self, generates: bool) -> bool:
+        """Whether all that the job is known to want can be served: asked before anything is done in a shared pass."""
+        pending = [each.pending for each in self._interleaver.mediators if each.pending is not None]
+        if any(each.event is Event.SKIP for each in pending):
+            return False
+        if any(self._layout.number(each.provider) is None for each in pending if each.provider is not None):
+            return False
+        # A cache is saved whole, with what a shared pass does not hand out.
+        watched = [self._layout.number(name) for name in self._interleaver.observers]
+        return not any(self._layout.opaque(each, generates) for each in watched if each is not None)
 
     def wanted(self) -> Wanted:
         """

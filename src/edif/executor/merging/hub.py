@@ -5,13 +5,13 @@ They take strict turns, on greenlets of one thread, as nnsight's own workers do.
 """
 
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from greenlet import greenlet
-from nnsight.intervention.interleaver import EarlyStopException
 
 from edif.executor.merging import traces
 from edif.executor.merging.grouping import chosen
@@ -21,11 +21,19 @@ from edif.executor.merging.layout import Layout
 from edif.executor.merging.misfit import Misfit
 from edif.executor.merging.request import Request
 from edif.executor.merging.turn import Turn
+from edif.wire import pipe
 from edif.wire.link import Merging
 
-DEBUG = True
+if TYPE_CHECKING:
+    from edif.executor.job import LoadedModel
+    from edif.executor.untouched import Untouched
+
 _PATIENCE_S = 0.5
 """So long a job's code may run at a stretch while others wait for it; then it is run alone instead."""
+
+
+_SEEDS = frozenset({"manual_seed", "seed", "set_rng_state", "set_state"})
+"""Who draws random numbers from the process's own generators, beginning at a seed, takes them all in one turn."""
 
 
 class _TooSlow(BaseException):
@@ -42,14 +50,18 @@ class Tenant:
     def __init__(self, hub: "Hub", run: Callable[["Tenant"], None]) -> None:
         self.module = hub.model._module  # noqa: SLF001 - nnsight's own name
         self.layout = hub.layout
+        self.changed = hub.untouched.changed
+        self.shares = True
+        self.unshared = traces.NEEDS_OWN_PASS | _SEEDS
         self.misfits: list[str] = []
         self.shared_passes = 0
         self.tokens = 0
-        self.passes: list[tuple[int, int, float, float]] = []
+        self.passes: list[pipe.Shared] = []
         self._hub = hub
-        self.turn = Turn(hub.model.interleaver, hub.fresh_interleaver())
+        self.turn = Turn(hub.loaded, hub.fresh_interleaver())
         self._greenlet = greenlet(lambda *_: run(self))
         self._request: Request | None = None
+        self._asked_at = 0.0
         self._guest: Guest | None = None
         self._outcome: BaseException | None = None
         self._offered: tuple[Any, ...] = ()
@@ -57,11 +69,12 @@ class Tenant:
     # -- as company ------------------------------------------------------------------------------------
     def join(self, request: Request, guest: Guest) -> bool:
         self._request, self._guest, self._outcome = request, guest, None
-        shared = self._greenlet.parent.switch()
+        self._asked_at = time.monotonic()
+        shared = bool(self._greenlet.parent.switch())
         self._request = self._guest = None
         if self._outcome is not None:
             raise self._outcome
-        return bool(shared)
+        return shared
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -94,7 +107,7 @@ class Tenant:
     def begin(self, counts: Sequence[int]) -> Wanted:
         assert self._guest is not None
         with self._hub.turn_of(self):
-            self._guest.begin(counts)
+            self._guest.begin(counts.__getitem__)
             return self._guest.wanted()
 
     def offer(
@@ -114,27 +127,39 @@ class Tenant:
                 return self._guest.serve(*self._offered), self._guest.wanted()
             except _TooSlow:
                 self._outcome = Misfit("its code took long while others waited")
-            except (EarlyStopException, Exception, Misfit) as outcome:
+            except (Exception, Misfit) as outcome:  # noqa: BLE001 - the job gets it when its turn comes
                 self._outcome = outcome
         raise Left
 
     def drop(self, reason: str) -> None:
-        self._outcome = Misfit(reason)
+        with self._hub.turn_of(self):  # where its misfits are noted
+            self._outcome = Misfit(reason)
+
+    def note_pass(self, joint: JointPass, tokens: int) -> None:
+        self.shared_passes += 1
+        self.tokens += tokens
+        waited_s = time.monotonic() - self._asked_at
+        self.passes.append(pipe.Shared(0, joint.rows, self.request.rows, joint.seconds, waited_s))
 
 
 class Hub:
     """
     Args:
-        model: the nnsight wrapper of the loaded model.
+        loaded: the served model.
         layout: the model's.
         merging: the bounds of shared passes.
+        untouched: notices what a job has changed of the process.
     """
 
-    def __init__(self, model: Any, layout: Layout, merging: Merging) -> None:
-        self.model = model
+    def __init__(
+        self, loaded: "LoadedModel", layout: Layout, merging: Merging, untouched: "Untouched"
+    ) -> None:
+        self.loaded = loaded
+        self.model = loaded.model
         self.layout = layout
+        self.untouched = untouched
         self._merging = merging
-        self._own = vars(model.interleaver)
+        self._own = vars(loaded.model.interleaver)
         self._tenants: list[Tenant] = []
         traces.install()
         signal.signal(signal.SIGALRM, self._too_slow)
@@ -160,16 +185,10 @@ class Hub:
         try:
             joint.run()
         except Exception as error:  # noqa: BLE001 - what a model raises on all rows together says nothing of one job
-            if DEBUG:
-                import traceback
-
-                traceback.print_exc()
             for tenant in tenants:
                 tenant.drop(f"the shared pass failed: {type(error).__name__}")
         for tenant, tokens in zip(tenants, joint.tokens, strict=True):
-            tenant.shared_passes += 1
-            tenant.tokens += tokens
-            tenant.passes.append((joint.rows, tenant.request.rows, joint.seconds, joint.seconds))
+            tenant.note_pass(joint, tokens)
         for tenant in tenants:
             tenant.go_on(shared=True)
 

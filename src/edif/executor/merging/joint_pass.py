@@ -13,7 +13,7 @@ import torch
 
 from edif.executor.merging.forms import Parts, put_together, take_apart
 from edif.executor.merging.guest import Reply, Wanted
-from edif.executor.merging.layout import FormLayout, Kind, LeafLayout, Layout, Unservable, handled_by
+from edif.executor.merging.layout import FormLayout, Kind, Layout, LeafLayout, Unservable, handled_by
 from edif.executor.merging.request import Request
 
 
@@ -292,9 +292,8 @@ class _Ends:
     """Watches a generation for rows that end: a batch goes on until the last of them has. It stops nothing itself."""
 
     def __init__(self, model: Any, request: Request, note: Any) -> None:
-        ends = dict(request.options).get("eos_token_id")
-        if ends is None:
-            ends = getattr(model._module.generation_config, "eos_token_id", None)  # noqa: SLF001
+        default = getattr(model._module.generation_config, "eos_token_id", None)  # noqa: SLF001
+        ends: Any = dict(request.options).get("eos_token_id", default)
         self._ends = torch.tensor(ends if isinstance(ends, list) else [] if ends is None else [ends])
         self._ended = torch.zeros(request.rows, dtype=torch.bool)
         self._note = note

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from edif.executor.keeping import DTYPES
-from edif.executor.merging.forms import Form, Parts, take_apart
+from edif.executor.merging.forms import Form, Parts, has_opaque, take_apart
 
 _FIRST, _SECOND = (2, 3), (3, 4)
 """Rows and tokens of the two batches. No size, nor rows times tokens, means the same in both."""
@@ -119,6 +119,11 @@ class Layout:
 
     def number(self, name: str) -> int | None:
         return self._numbers.get(name)
+
+    def opaque(self, number: int, generates: bool) -> bool:
+        """Whether values of this location have parts that are not served."""
+        forms = self.locations[number].forms
+        return any(has_opaque(each.form) for each in forms if each.generates is generates)
 
     @classmethod
     def learn(cls, model: Any) -> "Layout":
@@ -243,3 +248,21 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
     one, other = one.detach(), other.detach()
     largest = max(float(other.abs().max()), torch.finfo(one.dtype).tiny)
     return float((one - other).abs().max()) / largest / torch.finfo(one.dtype).eps
+
+
+def learn(model: Any, tolerance: float) -> tuple[Layout | None, str]:
+    """The layout of a freshly loaded model, and why none of its traces can be merged; empty if they can.
+
+    Args:
+        tolerance: as :class:`~edif.wire.link.Merging` has it.
+    """
+    try:
+        layout = Layout.learn(model)
+    except Exception as error:  # noqa: BLE001 - a model's forward pass can raise anything
+        return None, f"it cannot be run on token ids alone ({type(error).__name__}: {error})"
+    if layout.difference > tolerance:
+        return layout, (
+            f"in a batch its values differ by {layout.difference:.3g} units in the last place, "
+            f"and {tolerance:g} are allowed"
+        )
+    return layout, ""

@@ -2,7 +2,6 @@
 
 from typing import Any, NoReturn
 
-
 _met: list[str] = []
 
 
@@ -27,5 +26,5 @@ class Elsewhere:
         raise Misfit("it uses an object that only its own forward pass has")
 
     __getattr__ = __reduce_ex__ = __iter__ = __len__ = __getitem__ = __call__ = __bool__ = _used
-    __setitem__ = __contains__ = __eq__ = __repr__ = __str__ = _used  # type: ignore[assignment]
-    __hash__ = None  # type: ignore[assignment]
+    __setitem__ = __contains__ = __eq__ = __repr__ = __str__ = _used
+    __hash__ = _used

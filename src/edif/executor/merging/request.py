@@ -66,7 +66,11 @@ class Request:
 def request_of(generates: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Request | None:
     """The request for a call with these arguments; None if it asks for what a shared pass does not give."""
     ids, mask, positions = (kwargs.get(name) for name in ("input_ids", "attention_mask", "position_ids"))
-    if args or ids is None or not all(_whole_numbers(each) for each in (ids, mask, positions) if each is not None):
+    if (
+        args
+        or ids is None
+        or not all(_whole_numbers(each) for each in (ids, mask, positions) if each is not None)
+    ):
         return None
     if any(each is not None and each.shape != ids.shape for each in (mask, positions)):
         return None

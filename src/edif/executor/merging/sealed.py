@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from nnsight.intervention.interleaver import EarlyStopException
 
 from edif.executor.merging.guest import Guest, Wanted
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.misfit import Misfit
 from edif.executor.merging.request import Request
 from edif.executor.merging.seat_memory import Region
+from edif.executor.merging.traces import NEEDS_OWN_PASS
 from edif.wire import pipe, seat
 
 
@@ -27,24 +27,27 @@ class SealedCompany:
         sock: this end of the seat.
         module: the served model's.
         layout: of its values.
-        changed: what the job has changed that a pass run elsewhere does not show, as a sentence; empty if nothing.
+        changed: as that of a company.
     """
 
     def __init__(
         self, sock: socket.socket, module: torch.nn.Module, layout: Layout, changed: Callable[[], str]
     ) -> None:
+        self.shares = True
+        self.unshared = NEEDS_OWN_PASS
+        self.changed = changed
         self.module = module
         self.layout = layout
         self.misfits: list[str] = []
         self.shared_passes = 0
         self.tokens = 0
+        self.passes: list[pipe.Shared] = []  # of a sealed job only the driver's word counts
         self._sock = sock
-        self._changed = changed
         self._region: Region | None = None
         self._granted = False
 
     def join(self, request: Request, guest: Guest) -> bool:
-        guest.begin(_Counts(self))
+        guest.begin(self._count)
         self._send(_join(request, guest.wanted()))
         while True:
             message = self._receive()
@@ -63,7 +66,7 @@ class SealedCompany:
         self.tokens += message.tokens
         if message.failed:
             raise Misfit(message.reason)
-        if changed := self._changed():
+        if changed := self.changed():
             raise Misfit(changed)
 
     @contextmanager
@@ -84,7 +87,7 @@ class SealedCompany:
         try:
             reply = guest.serve(visit.location, visit.form, tensors, visit.scalars)
             wanted = guest.wanted()
-        except (EarlyStopException, Exception, Misfit):
+        except (Exception, Misfit):
             self._send(seat.Answer([], [], [], leaves=True))
             raise
         for index, rows in reply.edited.items():
@@ -113,17 +116,9 @@ class SealedCompany:
                 for fd in fds:
                     os.close(fd)
 
-    def count(self, location: int) -> int:
+    def _count(self, location: int) -> int:
         """How often this location has been visited in the pass that runs."""
         return 0 if self._region is None else int(self._region.counts[location])
-
-
-class _Counts:
-    def __init__(self, company: SealedCompany) -> None:
-        self._company = company
-
-    def __getitem__(self, location: int) -> int:
-        return self._company.count(location)
 
 
 def _join(request: Request, wanted: Wanted) -> seat.Join:

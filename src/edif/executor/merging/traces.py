@@ -14,8 +14,9 @@ from nnsight.util import apply
 
 from edif.executor.merging.guest import Guest
 from edif.executor.merging.layout import Layout
-from edif.executor.merging.misfit import Misfit, note_in
+from edif.executor.merging.misfit import note_in
 from edif.executor.merging.request import Request, request_of
+from edif.wire import pipe
 
 _interleave = Envoy.interleave
 
@@ -28,12 +29,23 @@ class Company(Protocol):
         layout: of its values.
         misfits: why the job has to be run again, if it has to.
         shared_passes: how many passes it has shared so far.
+        tokens: input tokens of its rows in them.
+        unshared: names that a block has in it which will need passes of its own; it is spared the try.
+        passes: those that it shared, for whoever keeps account.
+        shares: whether it may share passes at all; if not, it runs them itself, in turn with others.
     """
 
     module: torch.nn.Module
     layout: Layout
     misfits: list[str]
     shared_passes: int
+    tokens: int
+    unshared: frozenset[str]
+    passes: list[pipe.Shared]
+    shares: bool
+
+    def changed(self) -> str:
+        """What the job has changed that a pass run elsewhere does not show; empty if nothing."""
 
     def join(self, request: Request, guest: Guest) -> bool:
         """Share the pass of this trace. Returns False if it is to be run by the job itself, now.
@@ -47,6 +59,11 @@ class Company(Protocol):
     def alone(self) -> Any:
         """A context in which the job runs a pass itself. It may have to wait for its turn."""
 
+
+NEEDS_OWN_PASS = frozenset(
+    {"backward", "grad", "autograd", "requires_grad_", "source", "skip", "register_forward_hook"}
+)
+"""Names that a block rarely has in it unless it needs a pass of its own."""
 
 _company: Company | None = None
 
@@ -104,14 +121,14 @@ def _run(company: Company, envoy: Any, fn: Any, batcher: Any, args: Any, kwargs:
 
 
 def _share(company: Company, envoy: Any, fn: Any, args: Any, kwargs: Any) -> bool:
+    if not company.shares or company.changed():
+        return False
     generates = _entry(envoy, fn)
     request = None if generates is None else request_of(generates, args, kwargs)
     if request is None:
         return False
     guest = Guest(envoy.interleaver, company.layout)
-    try:
-        guest.wanted()
-    except Misfit:  # known before anything was done in a shared pass: then the job's own is as good
+    if not guest.fits(generates is True):
         return False
     counts = envoy.interleaver.counts
     try:

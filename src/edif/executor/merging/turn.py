@@ -26,12 +26,14 @@ class Turn:
     """The state of one job while it is not its turn, and of the others while it is.
 
     Args:
-        interleaver: nnsight's of the model, which all jobs have together.
-        state: what it is to be for this job before its first trace.
+        loaded: the served model, which all jobs have together.
+        state: what nnsight's interleaver of it is to be for this job before its first trace.
     """
 
-    def __init__(self, interleaver: Any, state: dict[str, Any]) -> None:
-        self._interleaver = interleaver
+    def __init__(self, loaded: Any, state: dict[str, Any]) -> None:
+        self._loaded = loaded
+        self._tokens = 0
+        self._interleaver = loaded.model.interleaver
         self._state = state
         self._named: list[Any] = [{}, {}, {}, None, sys.stdout, sys.stderr]
         self._of_thread: list[dict[str, Any]] = [{} for _ in _OF_THREAD]
@@ -49,6 +51,7 @@ class Turn:
             vars(local).clear()
             vars(local).update(self._of_thread[index])
             self._of_thread[index] = present
+        self._tokens, self._loaded.tokens = self._loaded.tokens, self._tokens
         grad = torch.is_grad_enabled()
         torch.set_grad_enabled(self._grad)
         self._grad = grad

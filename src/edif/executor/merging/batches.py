@@ -1,0 +1,52 @@
+"""Which jobs of a shared runner run together: those that are there, and for a moment those that are about to come."""
+
+import select
+import socket
+import time
+
+from edif.wire import pipe
+
+_LONGEST_WAIT_S = 0.025
+_SHARE_OF_BATCH = 0.25
+"""Nor longer than this part of what the last batch took."""
+
+
+class Batches:
+    """
+    Args:
+        sock: on which jobs are announced.
+        most: so many at once.
+    """
+
+    def __init__(self, sock: socket.socket, most: int) -> None:
+        self._sock = sock
+        self._most = most
+        self._last = 1
+        self._handed_out = time.monotonic()
+
+    def next(self) -> list[socket.socket]:
+        """The sockets of the jobs that run now; waits for the first.
+
+        As many as ran together the last time are waited for a little: they tend to come back together. Who is by himself
+        waits for nobody.
+
+        Raises:
+            PipeError: there will be no more.
+        """
+        wait_s = min(_LONGEST_WAIT_S, _SHARE_OF_BATCH * (time.monotonic() - self._handed_out))
+        jobs = [self._receive()]
+        until = time.monotonic() + wait_s
+        while len(jobs) < self._most:
+            left_s = max(until - time.monotonic(), 0.0) if len(jobs) < self._last else 0.0
+            if not select.select([self._sock], [], [], left_s)[0]:
+                break
+            jobs.append(self._receive())
+        self._last = len(jobs)
+        self._handed_out = time.monotonic()
+        return jobs
+
+    def _receive(self) -> socket.socket:
+        message, fds = pipe.receive(self._sock, pipe.to_runner)
+        if not isinstance(message, pipe.Enter) or len(fds) != 1:
+            raise pipe.PipeError("a shared runner is handed jobs, each by its socket")
+        return socket.socket(fileno=fds[0])

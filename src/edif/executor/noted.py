@@ -1,0 +1,154 @@
+"""Things as they were: noted once, compared by identity, put back where they differ.
+
+What is compared: the dictionaries of which a module tree consists, the names of modules and classes that jobs may patch, the objects
+that say how a model computes, and torch's switches.
+"""
+
+import builtins
+from collections.abc import Callable, Iterator, Mapping
+from operator import is_
+from types import ModuleType
+from typing import Any
+
+import torch
+
+# Taken now: a job may put others in their place, and it is these that must notice.
+_all, _len, _map, _vars, _setattr, _isinstance, _type = all, len, map, vars, setattr, isinstance, type
+
+SWITCHES: tuple[tuple[Callable[[], Any], Callable[..., Any]], ...] = (
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+)
+PATCHABLE: tuple[ModuleType | type, ...] = (
+    builtins,
+    torch,
+    torch.nn.functional,
+    torch.Tensor,
+    torch.nn.Module,
+)
+
+
+def tables_of(root: torch.nn.Module) -> Iterator[dict[str, Any]]:
+    """Every dictionary of which the module tree consists: attributes, parameters, buffers, children, hooks."""
+    for module in list(root.modules()):
+        yield vars(module)
+        yield from (value for value in vars(module).values() if isinstance(value, dict))
+
+
+def _is_same(present: Mapping[Any, Any], keys: tuple[Any, ...], values: tuple[Any, ...]) -> bool:
+    """Whether names and objects are those noted, by identity and in one pass of C code each."""
+    return (
+        _len(present) == _len(values)
+        and _all(_map(is_, present.values(), values))
+        and _all(_map(is_, present, keys))
+    )
+
+
+class Table:
+    """A dictionary whose entries must be the same objects as before."""
+
+    def __init__(self, table: dict[Any, Any]) -> None:
+        self._table = table
+        self._keys = tuple(table)
+        self._values = tuple(table.values())
+
+    @property
+    def same(self) -> bool:
+        return _is_same(self._table, self._keys, self._values)
+
+    def restore(self) -> None:
+        table = self._table
+        if not self.same:
+            table.clear()
+            table.update(zip(self._keys, self._values, strict=True))
+
+
+def settings_of(model: Any) -> list[Any]:
+    """The objects beside the modules that say how the model computes."""
+    module = model._module  # noqa: SLF001 - nnsight's own name for the wrapped module
+    owners = (
+        module.config,
+        getattr(module, "generation_config", None),
+        getattr(model.pipeline, "generation_config", None),
+        model.pipeline,
+        model.tokenizer,
+    )
+    return [owner for owner in owners if owner is not None]
+
+
+class Settings:
+    """The attributes of one settings object, where lists and dictionaries may have been edited in place."""
+
+    def __init__(self, present: dict[str, Any]) -> None:
+        self._present = present
+        self._note()
+
+    def _note(self) -> None:
+        present = self._present
+        self._noted = _copied(present)
+        self._keys = tuple(present)
+        self._values = tuple(present.values())
+        self._editable = [
+            (value, self._noted[name])
+            for name, value in present.items()
+            if isinstance(value, dict | list | set)
+        ]
+
+    @property
+    def same(self) -> bool:
+        unedited = all(value == noted for value, noted in self._editable)
+        return unedited and _is_same(self._present, self._keys, self._values)
+
+    def restore(self) -> None:
+        if self.same:
+            return
+        present = self._present
+        present.clear()
+        present.update(_copied(self._noted))
+        self._note()
+
+
+def _copied(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.copy() if isinstance(value, dict | list | set) else value
+        for name, value in values.items()
+    }
+
+
+class Names:
+    """The names of a module or class that jobs may patch."""
+
+    def __init__(self, owner: ModuleType | type) -> None:
+        self._owner = owner
+        self._note()
+
+    def _note(self) -> None:
+        self._noted = dict(vars(self._owner))
+        self._keys = tuple(self._noted)
+        self._values = tuple(self._noted.values())
+
+    @property
+    def same(self) -> bool:
+        """Whether every name that was noted is still there for the same thing. Others may have come."""
+        present = _vars(self._owner)
+        return _is_same(present, self._keys, self._values) or _all(
+            present.get(name) is value for name, value in self._noted.items()
+        )
+
+    def restore(self) -> None:
+        present = _vars(self._owner)
+        if _is_same(present, self._keys, self._values):
+            return
+        for name, value in self._noted.items():
+            if present.get(name) is not value:
+                _setattr(self._owner, name, value)
+        if _isinstance(self._owner, _type):
+            # Names may be added, as lazy imports do, but not before the inherited ones.
+            for name in present.keys() - self._noted.keys():
+                if any(name in vars(base) for base in self._owner.__mro__[1:]):
+                    delattr(self._owner, name)
+        self._note()

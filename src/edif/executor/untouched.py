@@ -1,0 +1,48 @@
+"""Whether a job has changed what another process computes with when it runs the model.
+
+A sealed job may do as it likes with its copy of the model: write to its weights, put a hook or a module on it, patch torch. In
+a pass of its own that has its effect; in a pass that the driver runs it has none. So a job that did has to run its passes itself.
+"""
+
+from typing import Any
+
+import torch
+
+from edif.executor.noted import PATCHABLE, SWITCHES, Names, Settings, Table, tables_of
+from edif.executor.weights import WeightGuard
+
+
+class Untouched:
+    """Made while everything is as the driver has it.
+
+    Args:
+        module: the served model's.
+        weights: notices writes to them.
+    """
+
+    def __init__(self, module: Any, weights: WeightGuard) -> None:
+        self._weights = weights
+        self._tables = [Table(table) for table in tables_of(module)]
+        self._names = [Names(owner) for owner in (*PATCHABLE, *{type(each) for each in module.modules()})]
+        settings = (module.config, getattr(module, "generation_config", None))
+        self._settings = [Settings(vars(each)) for each in settings if each is not None]
+        self._tensors = [*module.parameters(), *module.buffers()]
+        self._places = self._read_places()
+        # Whether gradients are on is looked at where a trace begins; threads are more where jobs run than here.
+        passing = (torch.is_grad_enabled, torch.get_num_threads)
+        self._switches = [(get, get()) for get, _ in SWITCHES if get not in passing]
+
+    def changed(self) -> str:
+        """What of it the job has changed, as a reason; empty if nothing."""
+        if self._places != self._read_places() or not self._weights.unchanged():
+            return "it changes the model's weights"
+        if not all(each.same for each in self._tables):
+            return "it changes the model's modules or hooks"
+        if not all(each.same for each in self._names) or not all(each.same for each in self._settings):
+            return "it changes how the model computes"
+        if any(get() != value for get, value in self._switches):
+            return "it changes how torch computes"
+        return ""
+
+    def _read_places(self) -> list[tuple[object, ...]]:
+        return [(each.data_ptr(), each.shape, each.stride(), each.dtype) for each in self._tensors]
