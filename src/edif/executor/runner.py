@@ -124,8 +124,8 @@ def _take_one(
         pipe.send(sock, pipe.Begun())
         if company is not None:
             # Passes are shared by those for whom the model is as it was loaded.
-            company.shares = message.merge and message.env == loaded.plain_env
-        _serve_one(sock, loaded, message, fds, memory_limit_bytes, company)
+            company.shares = message.env == loaded.plain_env
+        _serve_one(sock, loaded, message, fds, memory_limit_bytes, company if message.merge else None)
     finally:
         Keeping.forget()
         for fd in fds:

@@ -85,7 +85,7 @@ class Tenant:
     def waits(self) -> bool:
         return self._request is not None
 
-    def go_on(self, shared: bool = False) -> None:
+    def go_on(self, *, shared: bool = False) -> None:
         """Run it until it wants a pass, or to its end."""
         with self._hub.turn_of(self):
             try:
@@ -161,7 +161,6 @@ class Hub:
         self._merging = merging
         self._own = vars(loaded.model.interleaver)
         self._tenants: list[Tenant] = []
-        traces.install()
         signal.signal(signal.SIGALRM, self._too_slow)
 
     def fresh_interleaver(self) -> dict[str, Any]:

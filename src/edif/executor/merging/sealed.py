@@ -47,8 +47,8 @@ class SealedCompany:
         self._granted = False
 
     def join(self, request: Request, guest: Guest) -> bool:
-        guest.begin(self._count)
         self._send(_join(request, guest.wanted()))
+        begun = False
         while True:
             message = self._receive()
             match message:
@@ -56,6 +56,9 @@ class SealedCompany:
                     self._granted = True
                     return False
                 case seat.Visit():
+                    if not begun:
+                        guest.begin(self._count)
+                        begun = True
                     self._serve(guest, message)
                 case seat.Over():
                     self._over(message)

@@ -1,7 +1,7 @@
 """The forward pass of a job's trace: run by the job itself, or shared.
 
-nnsight runs every trace by ``Envoy.interleave``. In a process that runs jobs, :func:`install` puts a twin in its place that
-does the same, but first asks the job's company, if it has any, whether it may share the pass.
+nnsight runs every trace by ``Envoy.interleave``. As soon as a job with company is entered, a twin stands in its place that does
+the same, but first asks the company whether the pass may be shared.
 """
 
 from typing import Any, Protocol
@@ -68,14 +68,11 @@ NEEDS_OWN_PASS = frozenset(
 _company: Company | None = None
 
 
-def install() -> None:
-    """Have nnsight run traces by way of this module. Without company they run as nnsight runs them."""
-    Envoy.interleave = _run_trace
-
-
 def enter(company: Company | None) -> None:
     """The job that this process goes on with has this company."""
     global _company
+    if company is not None and Envoy.interleave is not _run_trace:
+        Envoy.interleave = _run_trace  # without company traces run as nnsight runs them
     _company = company
     note_in([] if company is None else company.misfits)
 
