@@ -223,6 +223,19 @@ def jobs_can_be_awaited(here: Here) -> None:
             assert torch.equal(result["hidden"], expected)
 
 
+def traces_of_a_connection_that_is_to_share_no_pass_say_so(here: Here) -> None:
+    _, expected = here.trace()
+    with here.connect() as sharing, edif.connect(here.url, here.key, merge=False) as apart:
+        assert edif.connect(here.url, here.key, merge=False) is apart
+        tracer, hidden = here.trace()
+        assert torch.equal(hidden, expected)
+        assert here.extras(tracer.backend.job_id)["merge"] is False
+        with here.connect() as again:
+            assert again not in (sharing, apart)
+            tracer, _ = here.trace()
+            assert here.extras(tracer.backend.job_id)["merge"] is True
+
+
 def a_batch_sets_its_names_when_it_ends(here: Here) -> None:
     model = here.model
     with here.connect():

@@ -3,9 +3,10 @@
 import json
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from nnsight.schema.config import CONFIG
 import edif
 from edif.core import errors
 from edif.core.errors import EdifError
+from edif.records.sqlite import DATABASE_NAME
 
 PROMPT = "the cat sat on the mat"
 MIB = 2**20
@@ -69,6 +71,12 @@ class Here:
         """Of the quota, so much is used."""
         answer = httpx.get(f"{self.url}/edif/v1/quota", headers={"ndif-api-key": self.key})
         return float(answer.json()["user"]["stored_bytes"]["used"])
+
+    def extras(self, job: str) -> dict[str, Any]:
+        """What was asked for with a job, as it is on record."""
+        with closing(sqlite3.connect(self.data / DATABASE_NAME)) as records:
+            (stored,) = records.execute("SELECT extras FROM jobs WHERE id = ?", (job,)).fetchone()
+        return dict(json.loads(stored))
 
     def kill_gateway(self) -> None:
         facts = json.loads((self.data / "run" / "gateway.json").read_text())

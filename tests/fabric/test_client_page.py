@@ -36,7 +36,7 @@ def pieces(fabric: Fabric) -> list[str]:
     key = fabric.edif("keys", "create", "--user", "ada")["key"]
     found = re.findall(r"```python\n(.*?)```", (DOCS / "client.md").read_text(), re.DOTALL)
     whole = "\n".join(found)
-    assert (whole.count(ADDRESS), whole.count(KEY)) == (3, 3)
+    assert (whole.count(ADDRESS), whole.count(KEY)) == (4, 4)
     return [piece.replace(ADDRESS, repr(fabric.url)).replace(KEY, repr(key)) for piece in found]
 
 

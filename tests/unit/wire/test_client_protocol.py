@@ -58,6 +58,11 @@ def test_envelope_is_read_as_it_was_sent(sent: dict[str, Any]) -> None:
     assert parse_envelope(json.dumps(sent).encode()) == read
 
 
+def test_a_trace_may_be_merged_unless_its_client_says_otherwise() -> None:
+    for edif, merge in (({}, True), ({"packed": True}, True), ({"merge": False}, False)):
+        assert parse_envelope(json.dumps({"model_key": "a", "edif": edif})).edif.merge is merge
+
+
 @pytest.mark.parametrize(
     "text",
     [
