@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edif.walls.cell import Cell, close_in
+from edif.walls.cell import Cell, close_in, close_off
 from edif.walls.seccomp import Filter
 from edif.wire import pipe
 from edif.wire.link import CellLimits, Merging
@@ -237,6 +237,7 @@ class _Zygote:
         from edif.executor.merging import driver
 
         assert self._layout is not None
+        close_off(self._readable, Filter(memory_files=True), (sock.fileno(),))
         driver.serve(sock, self._loaded.model, self._layout, merging, self._threads)
 
     def _serve_sealed(self, sock: socket.socket, fds: list[int], cell: CellLimits, scratch: str) -> None:

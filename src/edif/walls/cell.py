@@ -71,8 +71,7 @@ def close_in(cell: Cell, calls: Filter, keep: tuple[int, ...]) -> None:
         OSError: a wall that must stand cannot be built; the process must not go on.
     """
     _close_descriptors(keep)
-    os.environ.clear()  # noqa: TID251 - the environment is taken away, not read
-    os.environ.update({"HOME": str(cell.scratch), "TMPDIR": str(cell.scratch), "LANG": "C.UTF-8"})  # noqa: TID251
+    _own_environment(cell.scratch)
     os.umask(0o077)
     _limit(cell)
     writable = [Path("/dev/null")]
@@ -84,10 +83,38 @@ def close_in(cell: Cell, calls: Filter, keep: tuple[int, ...]) -> None:
         writable.append(cell.scratch)
     _limit_threads(alone)
     os.chdir(cell.scratch)
+    _close_off((*cell.readable, cell.scratch), writable, calls)
+
+
+def close_off(readable: tuple[Path, ...], calls: Filter, keep: tuple[int, ...]) -> None:
+    """The same walls, but no limits and no scratch folder, for a process that runs our code and listens to strangers'.
+
+    Args:
+        readable: as that of a cell.
+        keep: the descriptors that it is left.
+
+    Raises:
+        OSError: a wall that must stand cannot be built; the process must not go on.
+    """
+    _close_descriptors(keep)
+    _own_environment(Path("/nonexistent"))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        own_namespaces()
+    os.chdir("/")
+    _close_off(readable, [Path("/dev/null")], calls)
+
+
+def _own_environment(home: Path) -> None:
+    os.environ.clear()  # noqa: TID251 - the environment is taken away, not read
+    os.environ.update({"HOME": str(home), "TMPDIR": str(home), "LANG": "C.UTF-8"})  # noqa: TID251
+
+
+def _close_off(readable: tuple[Path, ...], writable: list[Path], calls: Filter) -> None:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nobody of the same account may look in, and no core is written
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.drop_capabilities()
-    landlock.restrict((*_environment(), *cell.readable, cell.scratch), writable)
+    landlock.restrict((*_environment(), *readable), writable)
     calls.load()
 
 

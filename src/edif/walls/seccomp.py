@@ -29,6 +29,7 @@ _IOCTLS = (
 )  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
 # Descriptors, their flags, locks. Not whom to signal, and no leases, for which others who open the file must wait.
 _FCNTLS = (*range(8), *range(12, 15), *range(36, 39), 1030)
+_F_ADD_SEALS = 1033
 _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
 
 _FILES = """
@@ -78,17 +79,20 @@ class _Program(ctypes.Structure):
 class Filter:
     """A program for the kernel; made once, loaded by each process that is closed in.
 
+    Args:
+        memory_files: whether the process may make memory files and seal their size; who runs a stranger's code may not.
+
     Raises:
         CannotFilter: there is no libseccomp on this host.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, memory_files: bool = False) -> None:
         self._library = _open_library()
         context = self._library.seccomp_init(_ERRNO | _EPERM)
         if not context:
             raise CannotFilter("libseccomp cannot make a filter here.")
         try:
-            for name in ALLOWED:
+            for name in (*ALLOWED, *(("memfd_create",) if memory_files else ())):
                 self._rule(context, _ALLOW, name)
             # Threads, but no processes. glibc falls back to `clone`, whose flags can be looked at. And one table of
             # descriptors for all of them: its limit counts for each table.
@@ -103,7 +107,7 @@ class Filter:
                 self._rule(context, _ALLOW, "socketpair", unix, masked)
             for request in _IOCTLS:
                 self._rule(context, _ALLOW, "ioctl", _Compare(1, _EQUAL, request, 0))
-            for command in _FCNTLS:
+            for command in (*_FCNTLS, *((_F_ADD_SEALS,) if memory_files else ())):
                 for call in ("fcntl", "fcntl64"):
                     self._rule(context, _ALLOW, call, _Compare(1, _EQUAL, command, 0))
             for option in (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA):

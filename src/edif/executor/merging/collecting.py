@@ -52,11 +52,12 @@ class Collector(Generic[S]):
 
     Attributes:
         merging: the bounds of passes.
+        pass_s: what a pass has taken lately, on the average.
     """
 
     merging: Merging
+    pass_s: float = 0.01
     _seats: dict[S, _Seat] = field(default_factory=dict)
-    _pass_s: float = 0.01
 
     # -- what happens ----------------------------------------------------------------------------------
     def admitted(self, seat: S, now: float) -> None:
@@ -106,7 +107,7 @@ class Collector(Generic[S]):
         if sum(each.alone_since is not None for each in self._seats.values()) >= self.merging.alone_at_once:
             return None
         for seat, each in self._in_order():
-            late = each.request is not None and now > each.since + max(self._pass_s, _LONGEST_WAIT_S)
+            late = each.request is not None and now > each.since + max(self.pass_s, _LONGEST_WAIT_S)
             if each.asks_alone or (late and not self.merging.always):
                 return self._alone(seat, now)
         return None
@@ -130,12 +131,12 @@ class Collector(Generic[S]):
         if self.merging.always:
             undecided = any(not each.decided for each in self._seats.values())
             return since + (_FORCED_WAIT_S if undecided or len(group) == 1 else 0.0)
-        wait = min(_LONGEST_WAIT_S, _SHARE_OF_PASS * self._pass_s)
+        wait = min(_LONGEST_WAIT_S, _SHARE_OF_PASS * self.pass_s)
         coming = any(not each.decided and each.admitted > since - 4 * wait for each in self._seats.values())
         if coming:
             return since + wait
         if alone and len(group) == 1:
-            return since + self._pass_s  # somebody's own pass is under way: others will come in its course
+            return since + self.pass_s  # somebody's own pass is under way: others will come in its course
         return since
 
     def _rows(self, seat: S) -> int:
@@ -151,4 +152,4 @@ class Collector(Generic[S]):
         return ByItself(seat)
 
     def _observe(self, seconds: float) -> None:
-        self._pass_s += _NEWEST * (seconds - self._pass_s)
+        self.pass_s += _NEWEST * (seconds - self.pass_s)

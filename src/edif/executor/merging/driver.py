@@ -23,10 +23,10 @@ from edif.executor.merging.seat_memory import Region, memory_file, place
 from edif.wire import pipe, seat
 from edif.wire.link import Merging
 
-_PATIENCE_S = 0.1
-"""So long at least a job may take over one visit while others wait for it."""
-_PATIENCE_PASSES = 2.0
-"""And so many times what the pass has taken by then, of its own time."""
+_LEAST_PATIENCE_S = 0.05
+"""So long at least a job may take over one visit while others wait for it; then it is put out of the pass."""
+_PATIENCE_PASSES = 0.5
+"""Else this part of what passes have taken lately."""
 
 
 class _Gone(Exception):
@@ -46,7 +46,7 @@ class SealedParty:
         self.sock = sock
         self.asked: Request | None = None
         self.asked_at = 0.0
-        self.patience_s = _PATIENCE_S
+        self.patience_s = _LEAST_PATIENCE_S
         self.dropped = False
         self._layout = layout
         self._limits = limits
@@ -309,6 +309,8 @@ class Driver:
     def _run_pass(self, parties: list[SealedParty]) -> None:
         joint = JointPass(self._model, self._layout, parties, self._attend_meanwhile)
         asked_at, rows = [each.asked_at for each in parties], [each.request.rows for each in parties]
+        for party in parties:
+            party.patience_s = max(_LEAST_PATIENCE_S, _PATIENCE_PASSES * self._collector.pass_s)
         failed = ""
         try:
             joint.run()

@@ -70,7 +70,7 @@ class Tenant:
     def join(self, request: Request, guest: Guest) -> bool:
         self._request, self._guest, self._outcome = request, guest, None
         self._asked_at = time.monotonic()
-        shared = bool(self._greenlet.parent.switch())
+        shared: bool = self._greenlet.parent.switch()
         self._request = self._guest = None
         if self._outcome is not None:
             raise self._outcome
@@ -93,10 +93,6 @@ class Tenant:
             except _TooSlow:
                 self.misfits.append("its code took long while others waited")
                 self._greenlet.throw(Misfit("its code took long while others waited"))
-
-    @property
-    def over(self) -> bool:
-        return self._greenlet.dead
 
     # -- as a party ------------------------------------------------------------------------------------
     @property

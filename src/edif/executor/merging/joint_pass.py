@@ -180,7 +180,7 @@ class JointPass:
     def _count_tokens(self, value: Any) -> None:
         _, kwargs = value
         for number, size in enumerate(self._sizes):
-            if number not in self._finished:
+            if number in self._wanted and number not in self._finished:
                 self.tokens[number] += size * kwargs["input_ids"].shape[1]
 
     def _still_running(self, waiting: list[int], name: str) -> list[int]:

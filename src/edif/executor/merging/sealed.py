@@ -45,9 +45,11 @@ class SealedCompany:
         self._sock = sock
         self._region: Region | None = None
         self._granted = False
+        self._request: Request | None = None
 
     def join(self, request: Request, guest: Guest) -> bool:
         self._send(_join(request, guest.wanted()))
+        self._request = request
         begun = False
         while True:
             message = self._receive()
@@ -92,12 +94,21 @@ class SealedCompany:
             wanted = guest.wanted()
         except (Exception, Misfit):
             self._send(seat.Answer([], [], [], leaves=True))
+            self._note_left()
             raise
         for index, rows in reply.edited.items():
             tensors[index].copy_(rows)
         for index, rows in reply.replaced.items():
             self._region.tensor(visit.leaves[index], replacement=True).copy_(rows)
         self._send(seat.Answer([*reply.edited], [*reply.replaced], _wants(wanted), leaves=False))
+
+    def _note_left(self) -> None:
+        """The job leaves the pass of its own will, and will not be told what it used."""
+        assert self._request is not None
+        root = self.layout.number("model.input")
+        calls = 1 if root is None else max(self._count(root), 1)
+        self.shared_passes += 1
+        self.tokens += self._request.rows * (self._request.tokens + calls - 1)
 
     def _send(self, message: Any) -> None:
         try:
