@@ -10,6 +10,7 @@ import socket
 import tempfile
 import typing
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -167,33 +168,68 @@ async def _attempt(
     ours.setblocking(False)
     zygote.setblocking(False)
     replica._zygote = ours
-    replica.is_ready = True
     loop.add_reader(ours, replica._on_zygote)
+    pipe.send(zygote, pipe.Loaded(0.0, 0))
     running = asyncio.create_task(run_attempt(request, replica, _Transfer(folder), said.append))
+    playing = asyncio.create_task(_play_zygote(zygote, request, packets, status))
     with zygote:
         try:
-            with await _forked(zygote) as runner:
-                await _speak(runner, packets)
-            pipe.send(zygote, pipe.ChildExited(PID, status))
+            await asyncio.wait({running, playing}, return_when=asyncio.FIRST_COMPLETED)
             said.append(await running)
         finally:
+            playing.cancel()
+            await asyncio.wait({playing})
             await replica.stop()
-    assert not replica._runners
+    assert not replica._pool._runners
     return said
 
 
-async def _forked(zygote: socket.socket) -> socket.socket:
-    """The runner's end of its pipe, once it has its job."""
-    asked, fds = await _heard(zygote, pipe.to_zygote)
-    assert isinstance(asked, pipe.ForkRunner)
-    runner = socket.socket(fileno=fds[0])
-    runner.setblocking(False)
-    pipe.send(zygote, pipe.Forked(PID))
-    pipe.send(runner, pipe.Ready())
-    _, fds = await _heard(runner, pipe.to_runner)
+async def _play_zygote(
+    zygote: socket.socket, request: link.RunAttempt, packets: list[bytes], status: int
+) -> None:
+    """Fork runners as they are asked for; all tell the same story and die the same death."""
+    async with asyncio.TaskGroup() as tasks:
+        for number in count():
+            asked, fds = await _heard(zygote, pipe.to_zygote)
+            if isinstance(asked, pipe.ForkRunner):
+                runner = socket.socket(fileno=fds[0])
+                tasks.create_task(_play_runner(zygote, runner, PID - number, request, packets, status))
+
+
+async def _play_runner(
+    zygote: socket.socket,
+    runner: socket.socket,
+    pid: int,
+    request: link.RunAttempt,
+    packets: list[bytes],
+    status: int,
+) -> None:
+    with runner:
+        runner.setblocking(False)
+        pipe.send(zygote, pipe.Forked(pid))
+        pipe.send(runner, pipe.Ready())
+        with suppress(pipe.PipeError), await _conversation(runner, request) as job:
+            await _speak(runner, job, packets)
+    with suppress(pipe.PipeError):
+        pipe.send(zygote, pipe.ChildExited(pid, status))
+
+
+async def _conversation(runner: socket.socket, request: link.RunAttempt) -> socket.socket:
+    """Where it speaks of its job, once it has that: of a sealed one on its own pipe."""
+    if request.cell is not None:
+        job = runner.dup()
+    else:
+        _, fds = await _heard(runner, pipe.to_runner)
+        job = socket.socket(fileno=fds[0])
+    job.setblocking(False)
+    try:
+        _, fds = await _heard(job, pipe.to_runner)
+    except BaseException:
+        job.close()
+        raise
     for fd in fds:
         os.close(fd)
-    return runner
+    return job
 
 
 async def _heard(
@@ -205,10 +241,11 @@ async def _heard(
         await asyncio.sleep(0)
 
 
-async def _speak(runner: socket.socket, packets: list[bytes]) -> None:
-    for packet in packets:
+async def _speak(runner: socket.socket, job: socket.socket, packets: list[bytes]) -> None:
+    """Each packet on the job's socket, every third one on the runner's own."""
+    for number, packet in enumerate(packets):
         try:
-            _send(runner, packet)
+            _send(runner if number % 3 == 2 else job, packet)
         except BlockingIOError:
             await asyncio.sleep(0)
         except OSError:

@@ -282,7 +282,7 @@ class Agent:
     def _hear(self, message: link.ToAgent) -> None:
         match message:
             case link.StartReplica():
-                self._spawn(self._start_replica(message.replica, message.model, message.cell))
+                self._spawn(self._start_replica(message))
             case link.StopReplica(replica=replica_id):
                 self._spawn(self._stop_replica(replica_id))
             case link.SendMetadata(model=spec):
@@ -301,9 +301,8 @@ class Agent:
         return self._tasks.create_task(coroutine)
 
     # -- replicas --------------------------------------------------------------------------------------
-    async def _start_replica(
-        self, replica_id: str, spec: link.ModelSpec, cell: link.CellLimits | None
-    ) -> None:
+    async def _start_replica(self, message: link.StartReplica) -> None:
+        replica_id, spec, cell = message.replica, message.model, message.cell
         if replica_id in self._replicas:
             return
         if cell is not None and (lacking := await self._lacking_walls()):
@@ -320,6 +319,7 @@ class Agent:
             self._config.environment,
             cell,
             self._config.spool / "scratch",
+            message.merging,
         )
         self._replicas[replica_id] = replica
         try:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -18,20 +17,17 @@ from edif.core.errors import EdifError, ErrorCode, JobFailed
 from edif.core.job import MAX_ATTEMPTS, AttemptOutcome
 from edif.core.limits import MIB
 from edif.faults import Point
-from edif.wire import link, pipe
+from edif.wire import link
+from edif.worker.endings import RunnerDied
+from edif.worker.progress import Progress, Say
 from edif.worker.replica import Replica
-from edif.worker.runners import JobCallbacks, JobRefused, RunnerDied
 from edif.worker.transfer import NotThere, Spooled, Transfer, TransferFailed
+from edif.worker.tries import Files, execute
 
 log = structlog.get_logger()
 
-_LOG_NOTICE_BYTES = 200
-"""Room for the executor's own notice that the rest was cut."""
-
 _LEAST_ROOM_BYTES = MIB
 _LOOK_FOR_ROOM_EVERY_S = 1.0
-
-Say = Callable[[link.ToGateway], None]
 
 
 async def run_attempt(
@@ -41,7 +37,7 @@ async def run_attempt(
 
     The end is returned, not said: the agent keeps it until the gateway has confirmed it.
     """
-    progress = _Progress(message, say)
+    progress = Progress(message, say)
     try:
         ended = await _try(message, replica, transfer, progress)
     except asyncio.CancelledError:
@@ -59,7 +55,7 @@ def cannot_seal(message: link.RunAttempt, reason: str) -> link.AttemptEnded:
 
 
 async def _try(
-    message: link.RunAttempt, replica: Replica | None, transfer: Transfer, progress: "_Progress"
+    message: link.RunAttempt, replica: Replica | None, transfer: Transfer, progress: Progress
 ) -> link.AttemptEnded:
     if replica is None:
         return _lost(message, "The replica is gone.")
@@ -85,7 +81,7 @@ async def _try(
 
 
 async def _run(
-    message: link.RunAttempt, replica: Replica, transfer: Transfer, progress: "_Progress"
+    message: link.RunAttempt, replica: Replica, transfer: Transfer, progress: Progress
 ) -> link.AttemptEnded:
     await _wait_for_room(message, transfer)
     began = time.monotonic()
@@ -97,7 +93,7 @@ async def _run(
         try:
             fetched = time.monotonic()
             progress.started()
-            await _execute(message, replica, inputs, result, kept, progress)
+            await execute(message, replica, inputs, Files(result.file, kept.file), progress)
             executed = time.monotonic()
             kept_bytes = await _commit_kept(kept, message.result_limit_bytes)
             _check_size(result.file.path, message.result_limit_bytes)
@@ -164,108 +160,6 @@ async def _wait_for_room(message: link.RunAttempt, transfer: Transfer) -> None:
         if looks == 0:
             log.warning("agent.no_room", job=message.job)
         await asyncio.sleep(_LOOK_FOR_ROOM_EVERY_S)
-
-
-async def _execute(
-    message: link.RunAttempt,
-    replica: Replica,
-    inputs: list[int],
-    result: Spooled,
-    kept: Spooled,
-    progress: "_Progress",
-) -> None:
-    request = pipe.RunJob(
-        env=message.env,
-        compress=message.compress,
-        extras=message.extras,
-        result_limit_bytes=message.result_limit_bytes,
-        expanded_limit_bytes=message.expanded_limit_bytes,
-        log_limit_bytes=message.log_limit_bytes,
-        merge=message.merge,
-    )
-
-    def saving() -> None:
-        progress.saving()
-        result.file.follow()
-
-    def room() -> int:
-        fd = _create(kept.file.path)
-        kept.file.follow()
-        return fd
-
-    callbacks = JobCallbacks(log=progress.log, saving=saving, room=room, spent=progress.spent)
-    result_fd = _create(result.file.path)
-    payload_fd, *kept_fds = inputs
-    try:
-        fds = (payload_fd, result_fd, *kept_fds)
-        progress.done(await replica.run(request, fds, callbacks, message.cell, message.time_limit_s))
-    except TimeoutError:
-        raise JobFailed(
-            errors.TIME_LIMIT,
-            f"The job ran longer than the {message.time_limit_s:g} seconds that a job may take, and was stopped.",
-        ) from None
-    except JobRefused as error:
-        progress.failed(error.failure)
-        kind = errors.catalogue().get(error.failure.code, errors.INTERNAL)
-        raise JobFailed(kind, error.failure.sentence, error.failure.next_step) from None
-    finally:
-        os.close(result_fd)
-
-
-def _create(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-
-
-class _Progress:
-    """What becomes of an attempt, told on the way, and what it has used so far.
-
-    What the executor says is passed on within the limits that it should keep itself. Seconds and memory are measured
-    outside it; how the seconds divide, and the tokens, are its own word.
-    """
-
-    def __init__(self, message: link.RunAttempt, say: Say) -> None:
-        self._message = message
-        self._say = say
-        self._left = message.log_limit_bytes + _LOG_NOTICE_BYTES
-        self._told_saving = False
-        self.usage = link.Usage()
-
-    def started(self) -> None:
-        self._say(link.AttemptStarted(self._message.job, self._message.attempt))
-
-    def spent(self, seconds: float, memory_bytes: int) -> None:
-        self._use(run_s=seconds, charged_s=seconds, peak_memory_bytes=memory_bytes)
-
-    def done(self, said: pipe.Done) -> None:
-        whole = self.usage.run_s
-        save_s = min(max(said.save_s, 0.0), whole)
-        self._use(
-            run_s=whole - save_s,
-            charged_s=whole - save_s,
-            save_s=save_s,
-            tokens=said.tokens,
-            packed=said.packed,
-            rounded_tensors=said.rounded,
-        )
-
-    def failed(self, said: pipe.Failed) -> None:
-        self._use(tokens=said.tokens)
-
-    def moved(self, seconds: float) -> None:
-        self._use(transfer_s=seconds)
-
-    def _use(self, **fields: float) -> None:
-        self.usage = msgspec.structs.replace(self.usage, **fields)
-
-    def log(self, text: str) -> None:
-        self._left -= len(text)
-        if self._left >= 0:
-            self._say(link.AttemptLog(self._message.job, self._message.attempt, text))
-
-    def saving(self) -> None:
-        if not self._told_saving:
-            self._told_saving = True
-            self._say(link.AttemptSaving(self._message.job, self._message.attempt))
 
 
 def _check_size(result: Path, limit_bytes: int) -> None:

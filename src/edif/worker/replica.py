@@ -1,7 +1,7 @@
-"""One replica, seen from the agent: a process family behind two pipes.
+"""One replica, seen from the agent: a process family behind pipes.
 
 The agent starts the zygote with an empty environment and one inherited socket, waits until it holds the
-model, has it fork runners, and hands each one job at a time. A shared runner serves many jobs; one that dies or
+model, has it fork runners, and hands them jobs. A shared runner serves many jobs; one that dies or
 says that it is spoiled is replaced by a new fork. A sealed one serves one job in a cell and is killed after it;
 the next stands ready by then. The zygote's own death ends the replica.
 """
@@ -9,7 +9,6 @@ the next stands ready by then. The zygote's own death ends the replica.
 import asyncio
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -21,19 +20,15 @@ import msgspec
 import structlog
 
 from edif.wire import pipe
-from edif.wire.link import CellLimits, ModelSpec
+from edif.wire.link import CellLimits, Merging, ModelSpec
+from edif.worker.conversations import JobCallbacks
 from edif.worker.environment import environment_from
-from edif.worker.runners import JobCallbacks, Runner, RunnerCallbacks, RunnerDied
+from edif.worker.forks import Forks
+from edif.worker.pool import Pool
 
 log = structlog.get_logger()
 
 _STOP_GRACE_S = 5.0
-_RUNNER_ATTEMPTS = 5
-_FILL_AFTER_S = 0.025
-_TAKE_S = 300.0
-"""Waiting for a runner takes milliseconds, or as long as the zygote is busy with its preparations."""
-_READY_AHEAD = 2
-"""Sealed runners that stand ready: making one takes longer than a small job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +53,7 @@ class Replica:
         environment: the agent's environment; only the few names that loading needs are passed on.
         cell: that of the jobs to come; None for shared ones. A job that comes with another one changes it.
         scratch: a folder for the scratch folders of sealed jobs.
+        merging: how traces of several jobs are merged; None: nothing ever is.
     """
 
     def __init__(
@@ -68,6 +64,7 @@ class Replica:
         environment: dict[str, str],
         cell: CellLimits | None,
         scratch: Path,
+        merging: Merging | None = None,
     ) -> None:
         self.id = replica_id
         self.spec = spec
@@ -77,12 +74,15 @@ class Replica:
         self._loop = asyncio.get_running_loop()
         self._process: asyncio.subprocess.Process | None = None
         self._zygote: socket.socket | None = None
-        self._cell = cell
-        self._scratch = scratch
-        self._runners: list[Runner] = []
-        self._runner_callbacks = RunnerCallbacks(ready=self._on_ready, kill=self._kill)
-        self._changed = asyncio.Event()
-        self._fruitless_forks = 0
+        self._merging = merging
+        self._forks = Forks(self._tell_zygote)
+        self._pool = Pool(
+            replica_id,
+            cell,
+            scratch,
+            self._forks,
+            lambda: self._fail(f"The processes that run jobs on model {spec.id!r} keep dying.", died=False),
+        )
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
         self._over = False
@@ -107,7 +107,7 @@ class Replica:
         self._loop.add_reader(ours, self._on_zygote)
         self._watcher = asyncio.create_task(self._watch(self._process))
         with contextlib.suppress(pipe.PipeError):  # it has died already, and its watcher tells
-            pipe.send(ours, pipe.Load(self.spec, merging=None))
+            pipe.send(ours, pipe.Load(self.spec, self._merging))
 
     @property
     def pid(self) -> int | None:
@@ -120,34 +120,36 @@ class Replica:
         job: JobCallbacks,
         cell: CellLimits | None,
         time_limit_s: float,
+        *,
+        alone: bool = False,
     ) -> pipe.Done:
         """Run one job, sealed in ``cell`` or shared without one, and wait for its end.
 
+        If the replica does not merge, neither does the job, whatever the request says.
+
         Args:
             fds: those that ride along with the request.
+            alone: whether no other job may be in its process meanwhile.
 
         Raises:
             TimeoutError: the job ran longer than it may; waiting for its process does not count.
             JobRefused: the executor said that the job failed.
+            AskedAlone: it is to be run again without merging.
             RunnerDied: its process ended before it answered.
+            Disturbed: so it did, while it had several jobs, and not because of this one.
         """
+        runner = await self._pool.take(cell, alone=alone)
         try:
-            async with asyncio.timeout(_TAKE_S):
-                runner = await self._take(cell)
-        except TimeoutError:
-            raise RunnerDied(-signal.SIGKILL, by_its_job=False) from None
-        try:
-            return await runner.run(request, fds, job, time_limit_s)
+            if self._pool.merging is None:
+                request = msgspec.structs.replace(request, merge=False)
+            return await runner.run(request, fds, job, time_limit_s, alone=alone)
         finally:
-            if runner.cell is not None or self._cell is not None:
-                # What a sealed one still has running ends with its job, and a shared one has no more jobs to come.
-                runner.kill()
-            runner.taken = runner.cell is not None
-            self._fill_soon()
+            self._pool.give_back(runner)
 
     async def stop(self) -> None:
         """End the whole family."""
         self._stopping = True
+        self._pool.close()
         if self._zygote is not None:
             self._loop.remove_reader(self._zygote)
             self._zygote.close()  # the zygote kills its children and leaves
@@ -162,6 +164,10 @@ class Replica:
         if self._watcher is not None:
             await asyncio.wait([self._watcher])
         self._drop_all()
+
+    def _drop_all(self) -> None:
+        self._pool.close()
+        self._forks.drop_all()
 
     # -- the zygote ------------------------------------------------------------------------------------
     def _on_zygote(self) -> None:
@@ -185,15 +191,30 @@ class Replica:
             case pipe.Loaded(load_s=load_s, weight_bytes=weight_bytes):
                 self.is_ready = True
                 self._callbacks.ready(load_s, weight_bytes)
-                self._fill(self._cell)
+                self._pool.open()
+            case pipe.Mergeable():
+                self._on_mergeable(message)
             case pipe.LoadFailed(sentence=sentence):
                 self._fail(sentence, died=False)
             case pipe.Forked(pid=pid):
-                self._on_forked(pid)
+                self._forks.forked(pid)
             case pipe.ChildExited(pid=pid, status=status):
-                self._on_child_exit(pid, status)
+                self._forks.exited(pid, status)
             case _:
                 log.warning("replica.unexpected_message", replica=self.id, kind=type(message).__name__)
+
+    def _on_mergeable(self, said: pipe.Mergeable) -> None:
+        log.info("replica.mergeable", replica=self.id, **msgspec.structs.asdict(said))
+        if not (said.why_not or self.is_ready):  # after that, runners are there that know nothing of it
+            self._pool.merging = self._merging
+
+    def _tell_zygote(self, message: msgspec.Struct, fds: Sequence[int]) -> None:
+        if self._zygote is None:
+            raise pipe.PipeError("there is no zygote")
+        try:
+            pipe.send(self._zygote, message, fds)
+        except BlockingIOError:
+            raise pipe.PipeError("the zygote does not read") from None
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         status = await process.wait()
@@ -209,103 +230,5 @@ class Replica:
         if not self._over:
             self._over = True
             self.is_ready = False
+            self._pool.close()
             self._callbacks.failed(sentence, died)
-
-    # -- the runners -----------------------------------------------------------------------------------
-    async def _take(self, cell: CellLimits | None) -> Runner:
-        """A clean runner of this kind, taken for one job."""
-        if cell != self._cell:
-            self._cell = cell
-            for other in [each for each in self._runners if each.cell != cell and not each.taken]:
-                other.kill()
-        while True:
-            if self._over or self._stopping:
-                raise RunnerDied(-signal.SIGKILL, by_its_job=False)
-            self._fill(cell)
-            for runner in self._runners:
-                if runner.ready and not runner.taken and runner.cell == cell:
-                    runner.taken = True
-                    runner.ready = False
-                    return runner
-            self._changed.clear()
-            await self._changed.wait()
-
-    def _fill_soon(self) -> None:
-        # Not while the job ran, and not before its result is on its way: making the next one takes from both. Unless
-        # none is left, for whom the next job would wait.
-        if any(each.ready and each.cell == self._cell for each in self._runners):
-            self._loop.call_later(_FILL_AFTER_S, lambda: self._fill(self._cell))
-        else:
-            self._fill(self._cell)
-
-    def _fill(self, cell: CellLimits | None) -> None:
-        """See to it that there is one shared runner, or that enough sealed ones are free."""
-        if not self.is_ready or self._stopping:
-            return
-        there = [each for each in self._runners if each.cell == cell and not each.doomed]
-        free = [each for each in there if not each.taken]
-        lacking = 1 - len(there) if cell is None else _READY_AHEAD - len(free)
-        for _ in range(lacking):
-            try:
-                self._fork_runner(cell)
-            except OSError as error:  # no room, or too many open files: what runs is not to suffer from it
-                log.error("replica.cannot_fork", replica=self.id, reason=str(error))  # noqa: TRY400
-                return
-
-    def _fork_runner(self, cell: CellLimits | None) -> None:
-        assert self._zygote is not None
-        scratch = None
-        if cell is not None:
-            scratch = self._scratch / f"{self.id}-{secrets.token_hex(6)}"
-            scratch.mkdir(parents=True, mode=0o700)
-        ours, theirs = pipe.pair()
-        ours.setblocking(False)
-        runner = Runner(self.id, ours, cell, scratch, self._runner_callbacks)
-        with theirs:
-            try:
-                pipe.send(self._zygote, pipe.ForkRunner(cell, str(scratch or "")), (theirs.fileno(),))
-            except (pipe.PipeError, BlockingIOError):
-                runner.discard()
-                return
-        self._runners.append(runner)
-        runner.listen()
-
-    def _on_forked(self, pid: int) -> None:
-        # The zygote forks in the order in which it is asked.
-        runner = next((each for each in self._runners if each.pid is None), None)
-        if runner is not None:
-            runner.pid = pid
-            if runner.doomed:
-                runner.kill()
-
-    def _on_ready(self, runner: Runner) -> None:
-        self._fruitless_forks = 0
-        if runner.ready:
-            self._changed.set()
-
-    def _kill(self, pid: int) -> None:
-        if self._zygote is not None:
-            with contextlib.suppress(pipe.PipeError, BlockingIOError, OSError):
-                pipe.send(self._zygote, pipe.KillChild(pid))
-
-    def _on_child_exit(self, pid: int, status: int) -> None:
-        runner = next((each for each in self._runners if each.pid == pid), None)
-        if runner is None:
-            return
-        if not (runner.doomed or runner.was_ready):
-            self._fruitless_forks += 1
-        self._drop(runner, status, by_its_job=runner.cell is not None)
-        if self._fruitless_forks > _RUNNER_ATTEMPTS:
-            self._fail(f"The processes that run jobs on model {self.spec.id!r} keep dying.", died=False)
-            return
-        self._fill(self._cell)
-
-    def _drop_all(self) -> None:
-        for runner in list(self._runners):
-            self._drop(runner, -signal.SIGKILL, by_its_job=False)
-        self._changed.set()
-
-    def _drop(self, runner: Runner, status: int, *, by_its_job: bool) -> None:
-        runner.has_died(status, by_its_job=by_its_job)
-        self._runners.remove(runner)
-        self._changed.set()

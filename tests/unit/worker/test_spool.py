@@ -38,8 +38,8 @@ def test_what_is_read_along_is_not_read_again_at_the_end(tmp_path: Path) -> None
     spooled = SpoolFile(tmp_path / "result")
     spooled.path.write_bytes(b"a" * 3 * MIB)
     spooled.follow()
-    while spooled._digested < 3 * MIB:
-        spooled._over.wait(0.001)
+    while spooled._reading._digested < 3 * MIB:
+        spooled._reading.over.wait(0.001)
     with spooled.path.open("r+b") as file:
         file.write(b"b")
     assert spooled.finish().sha256 == hashlib.sha256(b"a" * 3 * MIB).hexdigest()
@@ -50,7 +50,7 @@ def test_one_that_is_discarded_while_it_is_followed_leaves_nothing(tmp_path: Pat
     spooled.path.write_bytes(b"a")
     spooled.follow()
     spooled.discard()
-    for thread in spooled._followers:
+    for thread in spooled._reading._followers:
         thread.join(60)
     assert threads() == []
     assert list(tmp_path.iterdir()) == []

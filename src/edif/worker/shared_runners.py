@@ -1,0 +1,162 @@
+"""A shared runner: a process that serves many jobs, each on a socket of its own, and several at once if traces are merged."""
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from edif.wire import pipe
+from edif.worker.conversations import Conversation, JobCallbacks
+from edif.worker.endings import Disturbed, RunnerDied
+from edif.worker.lines import Line
+from edif.worker.processes import ProcessCallbacks
+from edif.worker.runners import Runner
+
+log = structlog.get_logger()
+
+_MESSAGES_PER_JOB = 200_000
+"""Ours says a few hundred things, and one more for each shared forward pass, of which a generation has one a token."""
+
+
+class SharedRunner(Runner):
+    """One process that jobs share.
+
+    Args:
+        most_jobs: so many it takes at once.
+    """
+
+    def __init__(
+        self, replica_id: str, sock: socket.socket, most_jobs: int, callbacks: ProcessCallbacks
+    ) -> None:
+        super().__init__(replica_id, sock, None, callbacks, _MESSAGES_PER_JOB)
+        self._most_jobs = most_jobs
+        self._ready = False
+        self._held_alone = False
+        self._jobs: list[Conversation] = []
+        self._lines: dict[Conversation, Line[Any]] = {}
+        self._not_by_those_left = False
+        """Whether it was ended because of a job that is in it no more."""
+
+    def may_take(self, *, alone: bool) -> bool:
+        if not self._ready or self.doomed or self._held_alone:
+            return False
+        return self.held == 0 if alone else self.held < self._most_jobs
+
+    def take(self, *, alone: bool) -> None:
+        super().take(alone=alone)
+        self._held_alone = alone
+
+    def give_back(self) -> None:
+        super().give_back()
+        self._held_alone = False  # whoever has it alone is the only one to give it back
+
+    async def run(
+        self,
+        request: pipe.RunJob,
+        fds: Sequence[int],
+        job: JobCallbacks,
+        time_limit_s: float,
+        *,
+        alone: bool = False,
+    ) -> pipe.Done:
+        before = self.memory().own
+        conversation = self._enter(request, fds, job, alone=alone)
+        try:
+            await self._turn_of(conversation, time_limit_s)
+            async with asyncio.timeout(time_limit_s):
+                await asyncio.wait({conversation.answer})
+            return conversation.outcome()
+        except (asyncio.CancelledError, TimeoutError):
+            self._not_by_those_left = True
+            self.kill()
+            raise
+        finally:
+            self._jobs.remove(conversation)
+            self._lines.pop(conversation).close()
+            conversation.close()
+            if conversation.began is not None:
+                job.spent(time.monotonic() - conversation.began, max(self.memory().most_own - before, 0))
+
+    def _enter(
+        self, request: pipe.RunJob, fds: Sequence[int], job: JobCallbacks, *, alone: bool
+    ) -> Conversation:
+        ours, theirs = pipe.pair()
+        conversation = Conversation(job, self.kill, alone=alone)
+        line = Line[Any](
+            ours,
+            pipe.from_runner,
+            lambda message: self._hear_of(conversation, message),
+            # Its end is closed when the job is answered.
+            lambda: None if conversation.answer.done() else self._on_broken(),
+            _MESSAGES_PER_JOB,
+        )
+        self.line.count_anew()
+        if self._most_jobs == 1:
+            self._ready = False  # until it has been put back as it was
+        self._jobs.append(conversation)
+        self._lines[conversation] = line
+        with theirs:
+            try:
+                self.line.send(pipe.Enter(), (theirs.fileno(),))
+                line.send(request, fds)
+            except pipe.PipeError:
+                self.kill()  # its death, which is to come, ends this job too
+        line.listen()
+        return conversation
+
+    async def _turn_of(self, conversation: Conversation, time_limit_s: float) -> None:
+        """Wait until the job has begun, or has ended without. As long as others run, their time limits bound that.
+
+        Raises:
+            RunnerDied: it does not begin though no other job is in its way.
+        """
+        while not conversation.turn.done():
+            await asyncio.wait({conversation.turn}, timeout=time_limit_s)
+            others = (each for each in self._jobs if each is not conversation)
+            if not conversation.turn.done() and not any(each.began for each in others):
+                self._not_by_those_left = True
+                self.kill()
+                raise RunnerDied(-signal.SIGKILL, by_its_job=False)
+
+    def _tell(self, status: int, *, with_all: bool) -> None:
+        for line in self._lines.values():
+            line.drain()
+        waiting = [each for each in self._jobs if not each.answer.done()]
+        several = self._not_by_those_left or len(waiting) > 1
+        for conversation in waiting:
+            begun = conversation.began is not None
+            if with_all or not several or (conversation.alone and begun):
+                conversation.fail(RunnerDied(status, by_its_job=False))
+            else:
+                conversation.fail(Disturbed(begun=begun))
+
+    def _hear_of(self, conversation: Conversation, message: Any) -> None:
+        match message:
+            case pipe.Begun():
+                conversation.begin()
+            case pipe.Shared():
+                if not conversation.answer.done():
+                    conversation.job.shared(message)
+            case _:
+                conversation.understand(message, self._lines[conversation])
+
+    def _understand(self, message: Any) -> None:
+        match message:
+            case pipe.Ready():
+                self.was_ready = True
+                self._ready = self._most_jobs > 1 or all(each.answer.done() for each in self._jobs)
+                self._callbacks.ready()
+            case pipe.Tainted(reason=reason):
+                if not self.doomed:
+                    log.warning("replica.runner_replaced", replica=self._replica_id, reason=reason)
+                # Of one that has not begun: an earlier job left that.
+                self._not_by_those_left = self._not_by_those_left or not any(
+                    each.began and not each.answer.done() for each in self._jobs
+                )
+                self.kill()
+            case _:
+                pass  # of a job it speaks on that one's socket

@@ -1,0 +1,107 @@
+"""An attempt's way through a replica's processes: mostly one try, and another where merging did not suit the job."""
+
+import os
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from edif.core import errors
+from edif.core.errors import JobFailed
+from edif.wire import link, pipe
+from edif.worker.conversations import JobCallbacks
+from edif.worker.endings import AskedAlone, AskedTwice, Disturbed, JobRefused
+from edif.worker.progress import Progress
+from edif.worker.replica import Replica
+from edif.worker.spool import SpoolFile
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the result goes, and what the job keeps."""
+
+    result: SpoolFile
+    kept: SpoolFile
+
+    def start_again(self) -> None:
+        self.result.start_again()
+        self.kept.start_again()
+
+
+async def execute(
+    message: link.RunAttempt, replica: Replica, inputs: list[int], files: Files, progress: Progress
+) -> None:
+    """Run the job until it is done; then its result is in its file.
+
+    Args:
+        inputs: descriptors of the payload and of the kept values that it uses.
+
+    Raises:
+        JobFailed: it failed, or ran longer than it may.
+        RunnerDied: its process ended.
+    """
+    request = pipe.RunJob(
+        env=message.env,
+        compress=message.compress,
+        extras=message.extras,
+        result_limit_bytes=message.result_limit_bytes,
+        expanded_limit_bytes=message.expanded_limit_bytes,
+        log_limit_bytes=message.log_limit_bytes,
+        merge=message.merge,
+    )
+    try:
+        progress.done(await _run(request, message, replica, inputs, files, progress))
+    except TimeoutError:
+        raise JobFailed(
+            errors.TIME_LIMIT,
+            f"The job ran longer than the {message.time_limit_s:g} seconds that a job may take, and was stopped.",
+        ) from None
+    except JobRefused as error:
+        progress.failed(error.failure)
+        kind = errors.catalogue().get(error.failure.code, errors.INTERNAL)
+        raise JobFailed(kind, error.failure.sentence, error.failure.next_step) from None
+
+
+async def _run(
+    request: pipe.RunJob,
+    message: link.RunAttempt,
+    replica: Replica,
+    inputs: list[int],
+    files: Files,
+    progress: Progress,
+) -> pipe.Done:
+    def saving() -> None:
+        progress.saving()
+        files.result.follow()
+
+    def room() -> int:
+        fd = files.kept.create()
+        files.kept.follow()
+        return fd
+
+    callbacks = JobCallbacks(
+        log=progress.log, saving=saving, room=room, shared=progress.shared, spent=progress.spent
+    )
+    alone = asked = False
+    payload_fd, *kept_fds = inputs
+    while True:
+        result_fd = files.result.create()
+        try:
+            fds = (payload_fd, result_fd, *kept_fds)
+            return await replica.run(request, fds, callbacks, message.cell, message.time_limit_s, alone=alone)
+        except AskedAlone as reason:
+            if asked:
+                raise AskedTwice from None
+            asked = alone = True
+            log.info("agent.run_alone", job=message.job, reason=str(reason))
+        except Disturbed as error:
+            alone = alone or error.begun
+            log.info("agent.run_again", job=message.job, alone=alone)
+        finally:
+            os.close(result_fd)
+        if alone:
+            request = msgspec.structs.replace(request, merge=False)
+        files.start_again()
+        progress.try_again()
