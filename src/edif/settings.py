@@ -182,7 +182,7 @@ class Settings(BaseSettings):
         description="Sealed jobs of one replica that run the model by themselves at the same time; shared ones do so one by one.",
     )
     merge: Merge = Field(
-        default=Merge.OFF,
+        default=Merge.AUTO,
         description="Whether traces of several jobs share forward passes: `auto` where it pays, `off` never, `always` "
         "wherever they can, and wait for each other (for tests).",
     )

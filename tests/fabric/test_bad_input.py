@@ -1,6 +1,5 @@
 """Bad input gets a clear error with its code, and neither loses nor disturbs anything."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -220,15 +219,6 @@ async def test_a_client_that_leaves_disturbs_nothing(fabric: Fabric, client: Rep
             session = json.loads(await socket.recv())["session_id"]
             jobs.append((await client.post("hello", session)).json()["id"])
     assert {(await client.poll(job))["status"] for job in jobs} == {"COMPLETED"}
-
-
-async def test_a_queued_client_is_told_its_position(client: Replayer, fabric: Fabric) -> None:
-    blocker = await client.submit("slow")
-    outcomes = await asyncio.gather(client.run("hello"), client.run("hello"))
-    told = [frame["description"] for o in outcomes for frame in o.frames if frame["status"] == "QUEUED"]
-    assert any("Position 1 " in text for text in told)
-    assert any("Position 2 " in text for text in told)
-    assert (await client.poll(blocker))["status"] == "COMPLETED"
 
 
 async def test_unknown_routes_and_jobs_are_404(fabric: Fabric, client: Replayer) -> None:

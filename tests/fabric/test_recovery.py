@@ -24,9 +24,12 @@ from tests.support.waiting import eventually, gateway_is_tried_until, says
 
 @pytest.fixture(scope="module")
 def fabric(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fabric]:
-    """Without short limits: a job that is held still until a process has come up again must outlast it."""
+    """Without short limits: a job that is held still until a process has come up again must outlast it. With one slot, so that
+    one job runs and others wait.
+    """
     running = start_fabric(
-        tmp_path_factory.mktemp("recovery") / "data", "--model", f"{GPT2_ID}={models[GPT2_ID]}"
+        tmp_path_factory.mktemp("recovery") / "data",
+        *("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--merge", "off"),
     )
     yield running
     assert running.stop() == 0
@@ -296,7 +299,7 @@ async def test_a_gateway_waits_for_a_database_that_is_away(
 @pytest.mark.slow
 async def test_stopping_a_fabric_keeps_its_jobs(models: dict[str, Path], blobs: Path, tmp_path: Path) -> None:
     """A stop that waits for nobody, while one job runs and one waits; both end after the next start."""
-    arguments = ("--model", f"{GPT2_ID}={models[GPT2_ID]}")
+    arguments = ("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--merge", "off")
     first = start_fabric(tmp_path / "data", *arguments, EDIF_DRAIN_S="0")
     try:
         first.wait_running(GPT2_ID)

@@ -44,8 +44,7 @@ def fabric(
 ) -> Iterator[Fabric]:
     running = start_fabric(
         tmp_path_factory.mktemp("fabric") / "data",
-        "--model",
-        f"{GPT2_ID}={models[GPT2_ID]}",
+        *("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--merge", "off"),  # one slot
         EDIF_MIN_FREE_BYTES="0",
         **in_bucket(radosgw, bucket),
     )

@@ -34,6 +34,7 @@ def fabric(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         *("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--isolation", "sealed"),
         *("--job-time-limit", "5", "--job-memory-limit", "1.5GiB", "--result-limit", "32MiB"),
         EDIF_SEALED_AT_ONCE="8",
+        EDIF_MERGE="off",  # eight at once, and no more
     )
     running.wait_running(GPT2_ID)
     yield running
@@ -188,7 +189,7 @@ async def test_a_drain_under_load_lets_cells_end_and_begins_none(fabric: Fabric,
 async def test_a_stop_under_load_lets_cells_end_and_keeps_who_waits(
     models: dict[str, Path], blobs: Path, tmp_path: Path
 ) -> None:
-    model = ("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--isolation", "sealed")
+    model = ("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--isolation", "sealed", "--merge", "off")
     fabric = start_fabric(tmp_path / "data", *model, EDIF_DRAIN_S="60")
     async with Replayer(fabric.url, blobs) as client:
         calm = {kind: (await client.run(kind)).result for kind in ("slow", "hello", "wave")}
@@ -268,7 +269,7 @@ async def test_each_deployment_has_its_own_isolation_and_sealed_jobs_run_at_once
         GPT2_ID: {"folder": str(models[GPT2_ID]), "isolation": "sealed", "sealed_at_once": 3},
         TRUSTED_ID: {"folder": str(models[GPT2_ID]), "isolation": "shared"},
     }
-    fabric = start_fabric(tmp_path / "data", EDIF_DEPLOYMENTS=json.dumps(deployments))
+    fabric = start_fabric(tmp_path / "data", EDIF_DEPLOYMENTS=json.dumps(deployments), EDIF_MERGE="off")
     try:
         for model in deployments:
             fabric.wait_running(model)

@@ -34,7 +34,7 @@ def fabric(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         unstarted.edif("users", "add", name, *more)
     running = start_fabric(
         data,
-        *("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--isolation", "shared"),
+        *("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--isolation", "shared", "--merge", "off"),
         EDIF_CONTACT=CONTACT,
     )
     running.wait_running(GPT2_ID)
@@ -119,6 +119,16 @@ async def test_a_flood_of_one_user_does_not_hold_up_another(
         await people["ada"].poll(job)
     await people["bob"].poll(single)
     assert order_of_ends(fabric, [*flood, single]).index(single) <= 1
+
+
+async def test_a_client_that_waits_is_told_its_position(people: dict[str, Replayer]) -> None:
+    ada, bob = people["ada"], people["bob"]
+    blocker = await running(ada, "slow")
+    outcomes = await asyncio.gather(bob.run("hello"), bob.run("hello"))
+    told = [frame["description"] for o in outcomes for frame in o.frames if frame["status"] == "QUEUED"]
+    assert any("Position 1 " in text for text in told)
+    assert any("Position 2 " in text for text in told)
+    assert (await ada.poll(blocker))["status"] == "COMPLETED"
 
 
 async def test_a_higher_class_goes_first_and_a_change_is_seen_by_jobs_that_wait(
@@ -273,11 +283,12 @@ async def test_a_job_is_cancelled_once(fabric: Fabric, people: dict[str, Replaye
 # -- draining ------------------------------------------------------------------------------------------
 @pytest.fixture
 def own(models: dict[str, Path], tmp_path: Path) -> Iterator[Callable[..., Fabric]]:
-    """Starts fabrics without users on data folders of the test; ends those that still run."""
+    """Starts fabrics without users and with one slot on data folders of the test; ends those that still run."""
     started: list[Fabric] = []
 
     def start(data: Path = tmp_path / "data", **environment: str) -> Fabric:
-        fabric = start_fabric(data, "--model", f"{GPT2_ID}={models[GPT2_ID]}", **environment)
+        model = ("--model", f"{GPT2_ID}={models[GPT2_ID]}")
+        fabric = start_fabric(data, *model, "--merge", "off", **environment)
         started.append(fabric)
         return fabric
 
@@ -326,7 +337,8 @@ async def test_a_terminal_that_closes_is_a_stop_that_lets_running_jobs_end_and_k
 ) -> None:
     ours, terminal = os.openpty()
     data = tmp_path / "data"
-    serve = (EDIF, "serve", "--port", "0", "--data", str(data), "--model", f"{GPT2_ID}={models[GPT2_ID]}")
+    model = ("--model", f"{GPT2_ID}={models[GPT2_ID]}", "--merge", "off")
+    serve = (EDIF, "serve", "--port", "0", "--data", str(data), *model)
     with hangups(signal.SIG_DFL):
         process = subprocess.Popen(
             ["setsid", "--ctty", *serve],

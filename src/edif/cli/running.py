@@ -34,7 +34,7 @@ Isolated = Annotated[
 ]
 Merged = Annotated[
     Merge | None,
-    typer.Option("--merge", help="Whether traces of several jobs share forward passes.", show_default="off"),
+    typer.Option("--merge", help="Whether traces of several jobs share forward passes.", show_default="auto"),
 ]
 TimeLimit = Annotated[
     float | None,

@@ -28,7 +28,7 @@ def test_a_model_without_settings_of_its_own_has_those_of_all() -> None:
         sealed_at_once=7,
     )
     spec = ModelSpec("org/name", DEMO, dtype="bfloat16", threads=2, adapters={"a": "b"})
-    assert found == Deployment(spec, Isolation.SEALED, 7)
+    assert found == Deployment(spec, Isolation.SEALED, 7, Merging(16, 4096, 64.0, alone_at_once=7))
 
 
 def test_a_models_own_settings_count_before_those_of_all() -> None:
@@ -42,6 +42,7 @@ def test_a_models_own_settings_count_before_those_of_all() -> None:
         "adapters": {},
         "isolation": "shared",
         "sealed_at_once": 1,
+        "merge": "off",
     }
     (found,) = deployments(
         deployments={"org/own": own}, dtype="bfloat16", adapters={"a": "b"}, isolation="sealed"
