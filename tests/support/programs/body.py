@@ -20,7 +20,7 @@ class Body:
         family: for which model.
         model: the name by which it is reached.
         seen: the saved list to which values are appended.
-        length: tokens of the shortest row that is certain to be there in each pass.
+        length: tokens that each pass has at least.
         prefix: of all names that it binds.
         elements: what occurs, a set that several bodies share.
         repeated: it stands in a loop.
@@ -100,14 +100,14 @@ class Body:
         )
 
     def constant(self) -> str:
-        return str(self.chance.choice([0.0, 0.5, 1.0, -1.0, 2.0, -0.25]))
+        return str(self.chance.choice([0.0, 0.5, 1.5, -1.0, 2.0, -0.25]))
 
     def channels(self, width: int) -> str:
         start = self.chance.randrange(0, width - 4)
         return f"{start}:{self.chance.randrange(start + 1, width + 1)}"
 
     def vector(self, width: int, scale: float = 1.0) -> tuple[str, str]:
-        """The lines' one statement that makes a constant vector, and its name."""
+        """The statement that makes a constant vector, and the vector's name."""
         name = self.name()
         seed = self.chance.randrange(1000)
         self.note("steering")

@@ -146,7 +146,7 @@ def last(body: Body) -> None:
             body.at(order, body.save(f"{body.model}.lm_head.output"))
         case "root":
             body.note("root")
-            body.at(body.number_of("", "output"), body.save(f"{body.model}.output.logits[:, -1]"))
+            body.at(body.number_of("", "output"), body.save(f"{body.model}.output.logits"))
         case _:
             name = body.name()
             body.at(
