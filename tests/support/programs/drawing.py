@@ -3,8 +3,9 @@
 import random
 from collections.abc import Callable
 
+from tests.support.programs.draft import Draft
 from tests.support.programs.lone import gradient, skipped, sourced, weights_edited
-from tests.support.programs.passes import Draft, edited, generated, invoked, sampled, session, traced
+from tests.support.programs.passes import edited, generated, invoked, sampled, session, traced
 from tests.support.programs.program import Program
 
 KINDS: dict[str, tuple[Callable[[Draft], None], int]] = {

@@ -1,6 +1,6 @@
 """The kinds of programs that need a forward pass of their own."""
 
-from tests.support.programs.passes import Draft
+from tests.support.programs.draft import Draft
 from tests.support.programs.places import attention, backbone
 from tests.support.programs.reads import last
 

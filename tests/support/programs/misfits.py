@@ -1,6 +1,6 @@
 """Programs that go wrong on purpose, in company or alone."""
 
-from tests.support.programs.passes import HEADER
+from tests.support.programs.draft import HEADER
 from tests.support.programs.places import backbone
 from tests.support.programs.program import Program
 
