@@ -1,5 +1,6 @@
 """One drawn program: its source, and what is known of it before it runs."""
 
+import re
 from dataclasses import dataclass
 
 FAMILIES = ("gpt2", "llama")
@@ -7,6 +8,7 @@ FAMILIES = ("gpt2", "llama")
 Batch = tuple[tuple[int, ...], ...]
 """Token ids of some rows."""
 
+_SAVED = re.compile(r"(\w+) = (?:nnsight\.save\(|tracer\.cache\(|.*\.save\(\))")
 _FEWEST_ROWS = 3
 """A matrix of fewer rows than this is multiplied in another way, which rounds otherwise."""
 
@@ -53,6 +55,14 @@ class Program:
     def ragged(self) -> bool:
         """Whether some of its rows are padded even when it runs alone."""
         return any(len({len(row) for row in batch}) > 1 for batch in self.prompts)
+
+    @property
+    def saves(self) -> frozenset[str]:
+        """The names that it saves expressly.
+
+        Saved is an object: a result has its other names too, as when ``.output`` is read twice and one of both is saved.
+        """
+        return frozenset(_SAVED.findall(self.source))
 
     @property
     def exact(self) -> bool:

@@ -26,6 +26,7 @@ class Tolerance:
 @dataclass(slots=True)
 class _Comparison:
     tolerance: Tolerance | None
+    requires_grad: bool
     compared: dict[tuple[int, int], tuple[Any, Any]] = field(default_factory=dict)
     """By their ids, which stay theirs while they are held here."""
 
@@ -36,13 +37,18 @@ def loaded(result: bytes) -> dict[str, Any]:
     return values
 
 
-def differences(left: Any, right: Any, tolerance: Tolerance | None = None) -> list[str]:
+def differences(
+    left: Any, right: Any, tolerance: Tolerance | None = None, *, requires_grad: bool = True
+) -> list[str]:
     """Each place in which the two differ, in words; empty when nothing differs.
 
     Tensors and arrays have equal bits, dtypes and shapes, and tensors the same ``requires_grad``; all else is equal and of
     equal type. With a tolerance floating-point numbers may differ so far, and infinite ones and NaN are where the other's are.
+
+    Args:
+        requires_grad: whether that it is the same counts, too.
     """
-    return list(_differ(left, right, "", _Comparison(tolerance)))
+    return list(_differ(left, right, "", _Comparison(tolerance, requires_grad)))
 
 
 def _differ(left: Any, right: Any, where: str, comparison: _Comparison) -> Iterator[str]:
@@ -90,7 +96,7 @@ def _tensors(left: torch.Tensor, right: torch.Tensor, where: str, comparison: _C
     if (left.dtype, left.shape) != (right.dtype, right.shape):
         yield f"{where}: {left.dtype} {list(left.shape)} against {right.dtype} {list(right.shape)}"
         return
-    if left.requires_grad != right.requires_grad:
+    if comparison.requires_grad and left.requires_grad != right.requires_grad:
         yield f"{where}: requires_grad {left.requires_grad} against {right.requires_grad}"
     left, right = left.detach(), right.detach()
     if not _same_bits(left, right) and not _near(left, right, comparison.tolerance):

@@ -66,6 +66,12 @@ def test_equal_values_in_other_memory_do_not_differ() -> None:
     assert differences(left, right) == []
 
 
+def test_whether_gradients_would_flow_may_be_left_out() -> None:
+    learning = ONES.clone().requires_grad_()
+    assert differences(ONES, learning, requires_grad=False) == []
+    assert differences(ONES, 2 * learning, requires_grad=False)
+
+
 def test_what_contains_itself_is_compared_once() -> None:
     left, right = [ONES], [ONES.clone()]
     left.append(left)  # type: ignore[arg-type]
