@@ -14,7 +14,8 @@ from edif.core.job import Extras
 from edif.core.limits import MIB
 from edif.wire import pipe
 from edif.wire.link import CellLimits, ModelSpec
-from edif.worker.replica import JobCallbacks, JobRefused, Replica, ReplicaCallbacks, RunnerDied
+from edif.worker.replica import Replica, ReplicaCallbacks
+from edif.worker.runners import JobCallbacks, JobRefused, RunnerDied
 from tests.support.programs.payloads import Payload
 
 CELL = CellLimits(memory_bytes=2**31, scratch_bytes=2**26, file_bytes=2**28, cpu_s=60)
@@ -44,10 +45,12 @@ class Served:
     Args:
         folder: for payloads and results.
         sealed: whether its jobs run sealed, in :data:`CELL`; to be changed while none runs.
+        merge: whether their traces may share forward passes.
     """
 
     def __init__(self, replica: Replica, folder: Path, *, sealed: bool) -> None:
         self.sealed = sealed
+        self.merge = False
         self._replica = replica
         self._folder = folder
         self._number = 0
@@ -62,6 +65,7 @@ class Served:
             result_limit_bytes=64 * MIB,
             expanded_limit_bytes=64 * MIB,
             log_limit_bytes=MIB,
+            merge=self.merge,
         )
         heard: list[str] = []
         callbacks = JobCallbacks(
