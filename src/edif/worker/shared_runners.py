@@ -105,6 +105,8 @@ class SharedRunner(Runner):
                 line.send(request, fds)
             except pipe.PipeError:
                 self.kill()  # its death, which is to come, ends this job too
+                if self.dead:
+                    conversation.fail(Disturbed(begun=False))
         line.listen()
         return conversation
 
