@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edif.wire import pipe
+from edif.worker import shared_runners
 from edif.worker.endings import AskedAlone, Disturbed, JobRefused, RunnerDied
 from tests.unit.worker.played import REQUEST, Heard, PlayedFamily, PlayedProcess, family, settle
 
@@ -86,7 +87,10 @@ async def test_the_time_limit_runs_from_when_its_turn_has_come(tmp_path: Path) -
             await running[0]
 
 
-async def test_who_never_begins_though_nobody_is_in_its_way_is_given_up(tmp_path: Path) -> None:
+async def test_who_never_begins_though_nobody_is_in_its_way_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_runners, "_BEGINS_WITHIN_S", 0.2)
     async with family(tmp_path) as played:
         runner = await played.runner()
         job = Heard()
@@ -120,6 +124,34 @@ async def test_a_job_that_takes_the_runner_with_it_is_the_only_one_to_end(tmp_pa
         assert isinstance(ends[0], TimeoutError if how == "its time is up" else asyncio.CancelledError)
         assert [type(end) for end in ends[1:]] == [Disturbed, Disturbed]
         assert [end.begun for end in ends[1:]] == [True, False]
+
+
+async def test_a_job_that_is_cancelled_before_its_turn_disturbs_nobody(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = [played.begin(Heard()) for _ in range(2)]
+        inside = [await runner.next_job() for _ in running]
+        inside[0].say(pipe.Begun())
+        running[1].cancel()
+        await asyncio.wait({running[1]})
+        with pytest.raises(pipe.PipeError):
+            inside[1].say(pipe.Begun())  # and so it does not begin
+        await settle()
+        inside[0].say(DONE)
+        assert await running[0] == DONE
+
+
+async def test_a_job_that_is_cancelled_when_it_has_said_that_it_begins_takes_the_runner_with_it(
+    tmp_path: Path,
+) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = [played.begin(Heard()) for _ in range(2)]
+        inside = [await runner.next_job() for _ in running]
+        inside[1].say(pipe.Begun())
+        running[1].cancel()  # not a step of the loop later
+        with pytest.raises(Disturbed):
+            await running[0]
 
 
 async def test_where_the_process_dies_by_itself_nobody_knows_by_whom(tmp_path: Path) -> None:
