@@ -32,6 +32,7 @@ class Sizes:
         api_examples: requests made from the description of each route.
         large_result_mib: saved values of which the memory that they take beside them is measured.
         cut_download_bytes: a result whose download is cut ten times.
+        merged_programs: random programs that are run merged, and compared with the same run alone.
         derandomize: whether every run tries the same examples.
     """
 
@@ -55,6 +56,7 @@ class Sizes:
     api_examples: int
     large_result_mib: int
     cut_download_bytes: int
+    merged_programs: int
     derandomize: bool
 
 
@@ -79,6 +81,7 @@ REDUCED = Sizes(
     api_examples=20,
     large_result_mib=128,
     cut_download_bytes=64 * 2**20,
+    merged_programs=120,
     derandomize=True,
 )
 FULL = Sizes(
@@ -102,6 +105,7 @@ FULL = Sizes(
     api_examples=750,  # 1,000 took 31 minutes for all routes, on two cores that had four times as much to do
     large_result_mib=4_096,
     cut_download_bytes=2**30,
+    merged_programs=2_000,
     derandomize=False,
 )
 

@@ -112,10 +112,24 @@ def run_job(
     traces.enter(company)
     if company is not None and not company.unshared.isdisjoint(_names_in(tracer.info.code)):
         company.shares = False
-    saved = _execute(tracer, company)
+    try:
+        saved = _execute(tracer, company)
+    except JobFailed:
+        _look_around(company)
+        raise
+    _look_around(company)
+    return saved
+
+
+def _look_around(company: Company | None) -> None:
+    """
+    Raises:
+        Misfit: what the job came to does not count.
+    """
     if company is not None and company.misfits:
         raise Misfit(company.misfits[0])
-    return saved
+    if company is not None and (changed := company.disturbed()):
+        raise Misfit(f"somebody changed what it ran with: {changed}")
 
 
 def _execute(tracer: Any, company: Company | None) -> dict[str, Any]:

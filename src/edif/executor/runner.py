@@ -124,8 +124,9 @@ def _take_one(
         pipe.send(sock, pipe.Begun())
         if company is not None:
             # Passes are shared by those for whom the model is as it was loaded.
-            company.shares = message.env == loaded.plain_env
-        _serve_one(sock, loaded, message, fds, memory_limit_bytes, company if message.merge else None)
+            company.is_there = message.merge
+            company.shares = message.merge and message.env == loaded.plain_env
+        _serve_one(sock, loaded, message, fds, memory_limit_bytes, company)
     finally:
         Keeping.forget()
         for fd in fds:

@@ -107,12 +107,19 @@ class Alone(_Message, frozen=True):
 
 
 class Leaf(msgspec.Struct, frozen=True, array_like=True):
-    """One tensor of a value, row by row in the order of ``strides``."""
+    """One tensor of a value, row by row in the order of ``strides``.
+
+    Attributes:
+        tensor: a number that the tensor keeps for the time of the pass: met again, it is the same.
+        memory: likewise of the memory that it lies in, which others may show too.
+    """
 
     offset: Offset
     shape: list[Size]
     strides: list[Size]
     dtype: str
+    tensor: Size
+    memory: Size
 
 
 class Visit(_Message, frozen=True):
@@ -124,6 +131,7 @@ class Visit(_Message, frozen=True):
         form: which of the location's known forms the value has.
         leaves: its tensors, in the order of the form.
         scalars: its numbers and texts, likewise.
+        gone: tensors that the job was shown earlier in this pass, and that the pass has no more use for.
     """
 
     location: Location
@@ -131,6 +139,7 @@ class Visit(_Message, frozen=True):
     form: Size
     leaves: list[Leaf]
     scalars: list[Scalar]
+    gone: list[Size] = []
 
 
 class Over(_Message, frozen=True):

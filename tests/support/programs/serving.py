@@ -10,12 +10,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from edif.core.job import Extras
 from edif.core.limits import MIB
 from edif.wire import pipe
-from edif.wire.link import CellLimits, ModelSpec
+from edif.wire.link import CellLimits, Merging, ModelSpec
+from edif.worker.conversations import JobCallbacks
+from edif.worker.endings import AskedAlone, Disturbed, JobRefused, RunnerDied
 from edif.worker.replica import Replica, ReplicaCallbacks
-from edif.worker.runners import JobCallbacks, JobRefused, RunnerDied
 from tests.support.programs.payloads import Payload
 
 CELL = CellLimits(memory_bytes=2**31, scratch_bytes=2**26, file_bytes=2**28, cpu_s=60)
@@ -31,12 +34,21 @@ class Outcome:
         code: the error's code, ``""`` with a result; ``died`` and ``time_limit`` for what the replica itself finds.
         sentence: the error's words, the traceback among them.
         log: what the block printed.
+        shared: the passes that it shared with others in the try that counted.
+        why_alone: what the executor said when it wanted the job run again, alone; empty if it did not.
     """
 
     result: bytes | None
     code: str = ""
     sentence: str = ""
     log: str = ""
+    shared: tuple[pipe.Shared, ...] = ()
+    why_alone: str = ""
+
+    @property
+    def in_company(self) -> bool:
+        """Whether it had a part in a pass that had rows of another."""
+        return any(each.rows > each.own_rows for each in self.shared)
 
 
 class Served:
@@ -67,30 +79,58 @@ class Served:
             log_limit_bytes=MIB,
             merge=self.merge,
         )
-        heard: list[str] = []
-        callbacks = JobCallbacks(
-            log=heard.append, saving=lambda: None, room=_no_room, spent=lambda _seconds, _bytes: None
-        )
         body, result = self._folder / f"{self._number}.payload", self._folder / f"{self._number}.result"
         body.write_bytes(payload.body)
         fds = (os.open(body, os.O_RDONLY), os.open(result, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         try:
-            cell = CELL if self.sealed else None
-            await self._replica.run(request, fds, callbacks, cell, time_limit_s)
-        except JobRefused as refused:
-            failure = refused.failure
-            return Outcome(None, failure.code, failure.sentence, "".join(heard))
-        except RunnerDied as died:
-            return Outcome(None, "died", died.sentence, "".join(heard))
-        except TimeoutError:
-            return Outcome(None, "time_limit", "", "".join(heard))
-        else:
-            return Outcome(result.read_bytes(), log="".join(heard))
+            return await self._try(request, fds, result, time_limit_s)
         finally:
             for fd in fds:
                 os.close(fd)
             body.unlink()
             result.unlink()
+
+    async def _try(
+        self,
+        request: pipe.RunJob,
+        fds: tuple[int, int],
+        result: Path,
+        time_limit_s: float,
+        why_alone: str = "",
+    ) -> Outcome:
+        """One try, and a second one alone where the first says so, as an attempt has them."""
+        log: list[str] = []
+        shared: list[pipe.Shared] = []
+        callbacks = JobCallbacks(
+            log=log.append,
+            saving=lambda: None,
+            room=_no_room,
+            shared=shared.append,
+            spent=lambda _seconds, _bytes: None,
+        )
+        cell = CELL if self.sealed else None
+        alone = bool(why_alone)
+        try:
+            await self._replica.run(request, fds, callbacks, cell, time_limit_s, alone=alone)
+        except (AskedAlone, Disturbed) as error:
+            if isinstance(error, Disturbed):
+                why_alone = why_alone or ("it was there when the process ended" if error.begun else "")
+            elif alone:
+                raise RuntimeError(f"it is alone, and asks to be: {error}") from error
+            else:
+                why_alone = str(error)
+            os.ftruncate(fds[1], 0)
+            os.lseek(fds[1], 0, os.SEEK_SET)
+            request = msgspec.structs.replace(request, merge=request.merge and not why_alone)
+            return await self._try(request, fds, result, time_limit_s, why_alone)
+        except JobRefused as refused:
+            failure = refused.failure
+            return Outcome(None, failure.code, failure.sentence, "".join(log), tuple(shared), why_alone)
+        except RunnerDied as died:
+            return Outcome(None, "died", died.sentence, "".join(log), tuple(shared), why_alone)
+        except TimeoutError:
+            return Outcome(None, "time_limit", "", "".join(log), tuple(shared), why_alone)
+        return Outcome(result.read_bytes(), "", "", "".join(log), tuple(shared), why_alone)
 
     async def run_all(
         self, payloads: Sequence[Payload], *, at_once: int = 1, time_limit_s: float = 60.0
@@ -106,11 +146,14 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(spec: ModelSpec, folder: Path, *, sealed: bool = False) -> AsyncIterator[Served]:
+async def serving(
+    spec: ModelSpec, folder: Path, *, sealed: bool = False, merging: Merging | None = None
+) -> AsyncIterator[Served]:
     """One replica of the model, ready to run jobs, and stopped afterwards.
 
     Args:
         folder: for payloads, results and scratch folders; made if it is not there.
+        merging: how traces may be merged; jobs are merged when ``merge`` is set besides.
 
     Raises:
         RuntimeError: the model could not be loaded.
@@ -128,7 +171,7 @@ async def serving(spec: ModelSpec, folder: Path, *, sealed: bool = False) -> Asy
     scratch = folder / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     callbacks = ReplicaCallbacks(loading=lambda _: None, ready=loaded, failed=failed)
-    replica = Replica("r1", spec, callbacks, dict(os.environ), CELL if sealed else None, scratch)
+    replica = Replica("r1", spec, callbacks, dict(os.environ), CELL if sealed else None, scratch, merging)
     await replica.start()
     try:
         async with asyncio.timeout(_LOAD_S):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from edif.executor.merging.collecting import ByItself, Collector, Together
-from edif.executor.merging.guest import Reply, Wanted
+from edif.executor.merging.guest import Reply, Visit, Wanted
 from edif.executor.merging.joint_pass import JointPass, Left
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.request import Request, request_of
@@ -66,21 +66,24 @@ class SealedParty:
         self.dropped = False
         return self._wanted
 
-    def offer(
-        self,
-        location: int,
-        occurrence: int,
-        form: int,
-        tensors: Sequence[torch.Tensor],
-        scalars: Sequence[Any],
-    ) -> None:
-        self._leaves, span = place(tensors)
+    def offer(self, visit: Visit) -> None:
+        self._leaves, span = place(visit.tensors, visit.identities)
         try:
             region = self._room(span)
             region.counts[: len(self._counts)] = torch.tensor(self._counts, dtype=torch.int32)
-            for leaf, tensor in zip(self._leaves, tensors, strict=True):
+            for leaf, tensor in zip(self._leaves, visit.tensors, strict=True):
                 region.tensor(leaf).copy_(tensor)
-            pipe.send(self.sock, seat.Visit(location, occurrence, form, self._leaves, list(scalars)))
+            pipe.send(
+                self.sock,
+                seat.Visit(
+                    visit.location,
+                    visit.occurrence,
+                    visit.form,
+                    self._leaves,
+                    list(visit.scalars),
+                    list(visit.gone),
+                ),
+            )
         except (pipe.PipeError, BlockingIOError):
             self.dropped = True  # its answer will be missing
 

@@ -6,7 +6,6 @@ as bytes. Nobody builds an object from what another process says.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Any
 
 import torch
@@ -21,7 +20,6 @@ Form = tuple[Any, ...]
 
 _TENSOR: Form = ("tensor",)
 _SCALAR: Form = ("scalar",)
-_OPAQUE: Form = ("opaque",)
 
 
 @dataclass(slots=True)
@@ -54,15 +52,24 @@ def _form(value: Any, parts: Parts) -> Form:
     if isinstance(value, tuple | list):
         return ("sequence", type(value), tuple(_form(each, parts) for each in value))
     parts.opaque.append(value)
-    return _OPAQUE
+    return ("opaque", value.__class__)
 
 
 def put_together(
-    form: Form, leaves: Sequence[torch.Tensor], scalars: Sequence[Any], opaque: Sequence[Any] | None = None
+    form: Form, leaves: Sequence[torch.Tensor], scalars: Sequence[Any], opaque: Sequence[Any]
 ) -> Any:
-    """The value of this form. Without ``opaque`` something that cannot be used stands for each such part."""
-    standing_in = (Elsewhere() for _ in repeat(None))
-    return _build(form, iter(leaves), iter(scalars), standing_in if opaque is None else iter(opaque))
+    """The value of this form."""
+    return _build(form, iter(leaves), iter(scalars), iter(opaque))
+
+
+def opaque_kinds(form: Form) -> Iterator[type]:
+    """The classes of a form's opaque parts, in their order."""
+    match form:
+        case ("opaque", kind):
+            yield kind
+        case ("dict", _, _, children) | ("sequence", _, children):
+            for each in children:
+                yield from opaque_kinds(each)
 
 
 def _build(form: Form, leaves: Iterator[Any], scalars: Iterator[Any], opaque: Iterator[Any]) -> Any:
@@ -71,7 +78,7 @@ def _build(form: Form, leaves: Iterator[Any], scalars: Iterator[Any], opaque: It
             return next(leaves)
         case ("scalar",):
             return next(scalars)
-        case ("opaque",):
+        case ("opaque", _):
             return next(opaque)
         case ("dict", kind, keys, children):
             values = [_build(each, leaves, scalars, opaque) for each in children]
@@ -90,9 +97,3 @@ def _mapping(kind: Any, items: dict[str, Any]) -> Any:
     for name, item in items.items():
         made[name] = item
     return made
-
-
-def has_opaque(form: Form) -> bool:
-    if form[0] in ("dict", "sequence"):
-        return any(has_opaque(each) for each in form[-1])
-    return form == _OPAQUE

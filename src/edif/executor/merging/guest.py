@@ -5,16 +5,17 @@ the interleaver in a pass of the job's own, a visit hands to it here. So a job s
 runs the pass needs to know nothing of it but which visits it waits for.
 """
 
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from nnsight.intervention.interleaver import Event
 
-from edif.executor.merging.forms import Form, put_together, take_apart
+from edif.executor.merging.forms import Form, opaque_kinds, put_together, take_apart
+from edif.executor.merging.identity import Identity
 from edif.executor.merging.layout import Layout
-from edif.executor.merging.misfit import Misfit
+from edif.executor.merging.lending import Lent
+from edif.executor.merging.misfit import Elsewhere, Misfit, standing_in_for
 
 
 class Wanted(NamedTuple):
@@ -24,23 +25,33 @@ class Wanted(NamedTuple):
     watched: list[int]
 
 
+class Visit(NamedTuple):
+    """What one party is shown of a location.
+
+    Attributes:
+        location: its number.
+        occurrence: which visit of it in this pass, from 0 on.
+        form: which of its forms the value has.
+        tensors: the party's own rows.
+        identities: of the tensors that they are rows of.
+        scalars: numbers and texts.
+        gone: tensors that the job was shown earlier, and that the pass has no more use for.
+    """
+
+    location: int
+    occurrence: int
+    form: int
+    tensors: Sequence[torch.Tensor]
+    identities: Sequence[Identity]
+    scalars: Sequence[Any]
+    gone: Sequence[int]
+
+
 class Reply(NamedTuple):
     """What a job did with a visit's leaves, by their index: written to in place, or put another tensor in place of."""
 
     edited: dict[int, torch.Tensor]
     replaced: dict[int, torch.Tensor]
-
-
-class _Lent(torch.autograd.Function):
-    """A tensor of the shared pass as a job has it: with a history, as in a pass of its own, that cannot be followed back."""
-
-    @staticmethod
-    def forward(_: Any, tensor: torch.Tensor, __: torch.Tensor) -> torch.Tensor:
-        return tensor.clone()
-
-    @staticmethod
-    def backward(*_: Any) -> Any:
-        raise Misfit("it asks for a gradient through the model")
 
 
 class _Counts(dict[str, int]):
@@ -65,17 +76,18 @@ class Guest:
     Args:
         interleaver: nnsight's, with the job's workers started.
         layout: the model's.
+        generates: whether the pass is a generation.
 
     Attributes:
         tracked: whether the job's code runs with gradients on, so that its activations must look as if they had some.
     """
 
-    def __init__(self, interleaver: Any, layout: Layout) -> None:
+    def __init__(self, interleaver: Any, layout: Layout, generates: bool) -> None:
+        self._generates = generates
         self._interleaver = interleaver
         self._layout = layout
         self.tracked = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        self._anchor = torch.zeros((), requires_grad=True)
-        self._lent: list[tuple[weakref.ref[torch.Tensor], int]] = []
+        self._lent = Lent()
 
     def begin(self, count: Callable[[int], int]) -> None:
         """The pass begins. From now on nnsight's counts are the pass's: of visits of a location, by its number."""
@@ -83,7 +95,7 @@ class Guest:
         for mediator in self._interleaver.mediators:
             mediator.counts_at_start = {}
 
-    def fits(self, generates: bool) -> bool:
+    def fits(self) -> bool:
         """Whether all that the job is known to want can be served: asked before anything is done in a shared pass."""
         pending = [each.pending for each in self._interleaver.mediators if each.pending is not None]
         if any(each.event is Event.SKIP for each in pending):
@@ -92,7 +104,7 @@ class Guest:
             return False
         # A cache is saved whole, with what a shared pass does not hand out.
         watched = [self._layout.number(name) for name in self._interleaver.observers]
-        return not any(self._layout.opaque(each, generates) for each in watched if each is not None)
+        return not any(self._layout.opaque(each, self._generates) for each in watched if each is not None)
 
     def wanted(self) -> Wanted:
         """
@@ -119,43 +131,42 @@ class Guest:
             raise Misfit(f"it waits for {name}")
         return number
 
-    def serve(
-        self, location: int, form_number: int, tensors: Sequence[torch.Tensor], scalars: Sequence[Any]
-    ) -> Reply:
-        """Have the job do with a value what it waits to do.
-
-        Args:
-            tensors: its own rows. They are copied, and may be used again when this returns.
+    def serve(self, visit: Visit) -> Reply:
+        """Have the job do with a value what it waits to do. The visit's tensors may be used again when this returns.
 
         Raises:
             Misfit: it did what cannot be carried over to the shared pass.
             EarlyStopException: its part in the pass ends here, by its own wish.
             Exception: what its code raised.
         """
-        place = self._layout.locations[location]
-        form = place.forms[form_number]
-        leaves = [self._lend(tensor, leaf.tracked) for tensor, leaf in zip(tensors, form.leaves, strict=True)]
-        before = [each._version for each in leaves]  # noqa: SLF001 - torch's count of edits in place
-        value = put_together(form.form, leaves, scalars)
-        edited = self._interleaver.handle(place.name, value)
-        self.check_lent()
-        reply = Reply({}, {}) if edited is value else self._changed(form.form, leaves, scalars, edited)
-        for index, (leaf, tensor, version) in enumerate(zip(leaves, tensors, before, strict=True)):
-            # By the bytes too: what was written through ``.data`` or numpy moves no version.
-            if leaf._version != version or not torch.equal(leaf, tensor):  # noqa: SLF001
-                reply.edited[index] = leaf.detach()
-        self._lent += [(weakref.ref(leaf), leaf._version) for leaf in leaves]  # noqa: SLF001
+        place = self._layout.locations[visit.location]
+        form = place.forms[visit.form]
+        # transformers generates without gradients, and that is how a job's code then runs.
+        with torch.set_grad_enabled(
+            torch.is_grad_enabled() and not (self._generates and place.in_generation)
+        ):
+            leaves = self._lent.lend(visit, [self.tracked and leaf.tracked for leaf in form.leaves])
+            opaque = [standing_in_for(kind) for kind in opaque_kinds(form.form)]
+            value = put_together(form.form, leaves, visit.scalars, opaque)
+            edited = self._interleaver.handle(place.name, value)
+        reply = Reply({}, {})
+        if edited is not value:
+            reply = self._changed(form.form, leaves, visit.scalars, opaque, edited)
+        for index in self._lent.written(visit, leaves):
+            reply.edited[index] = leaves[index].detach()
         return reply
 
-    def _lend(self, tensor: torch.Tensor, tracked: bool) -> torch.Tensor:
-        if not (self.tracked and tracked):
-            return tensor.clone()
-        lent: torch.Tensor = _Lent.apply(tensor, self._anchor)  # type: ignore[no-untyped-call]
-        return lent
-
-    def _changed(self, form: Form, leaves: list[torch.Tensor], scalars: Sequence[Any], edited: Any) -> Reply:
+    def _changed(
+        self,
+        form: Form,
+        leaves: list[torch.Tensor],
+        scalars: Sequence[Any],
+        opaque: list[Elsewhere],
+        edited: Any,
+    ) -> Reply:
         parts = take_apart(edited)
-        if parts.form != form or parts.scalars != list(scalars):
+        same = parts.form == form and parts.scalars == list(scalars)
+        if not same or any(now is not was for now, was in zip(parts.opaque, opaque, strict=True)):
             raise Misfit("it puts a value of another form in place of the model's")
         replaced = {}
         for index, (leaf, now) in enumerate(zip(leaves, parts.leaves, strict=True)):
@@ -164,17 +175,3 @@ class Guest:
                     raise Misfit("it puts a tensor of another shape or dtype in place of the model's")
                 replaced[index] = now.detach()
         return Reply({}, replaced)
-
-    def check_lent(self) -> None:
-        """
-        Raises:
-            Misfit: the job wrote to a tensor of an earlier visit, which in a pass of its own might still be in use.
-        """
-        alive = []
-        for reference, version in self._lent:
-            tensor = reference()
-            if tensor is not None:
-                if tensor._version != version:  # noqa: SLF001
-                    raise Misfit("it writes to an activation after the pass has gone on")
-                alive.append((reference, version))
-        self._lent = alive

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
 from greenlet import greenlet
 
 from edif.executor.merging import traces
 from edif.executor.merging.grouping import chosen
-from edif.executor.merging.guest import Guest, Reply, Wanted
+from edif.executor.merging.guest import Guest, Reply, Visit, Wanted
 from edif.executor.merging.joint_pass import JointPass, Left
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.misfit import Misfit
@@ -51,6 +50,7 @@ class Tenant:
         self.module = hub.model._module  # noqa: SLF001 - nnsight's own name
         self.layout = hub.layout
         self.changed = hub.untouched.changed
+        self.is_there = True
         self.shares = True
         self.unshared = traces.NEEDS_OWN_PASS | _SEEDS
         self.misfits: list[str] = []
@@ -64,7 +64,7 @@ class Tenant:
         self._asked_at = 0.0
         self._guest: Guest | None = None
         self._outcome: BaseException | None = None
-        self._offered: tuple[Any, ...] = ()
+        self._offered: Visit | None = None
 
     # -- as company ------------------------------------------------------------------------------------
     def join(self, request: Request, guest: Guest) -> bool:
@@ -75,6 +75,9 @@ class Tenant:
         if self._outcome is not None:
             raise self._outcome
         return shared
+
+    def disturbed(self) -> str:
+        return self._hub.untouched.changed() if self._hub.has_several else ""
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -106,21 +109,15 @@ class Tenant:
             self._guest.begin(counts.__getitem__)
             return self._guest.wanted()
 
-    def offer(
-        self,
-        location: int,
-        occurrence: int,
-        form: int,
-        tensors: Sequence[torch.Tensor],
-        scalars: Sequence[Any],
-    ) -> None:
-        self._offered = (location, form, tensors, scalars)
+    def offer(self, visit: Visit) -> None:
+        self._offered = visit
 
     def answer(self) -> tuple[Reply, Wanted]:
         assert self._guest is not None
+        assert self._offered is not None
         with self._hub.turn_of(self):
             try:
-                return self._guest.serve(*self._offered), self._guest.wanted()
+                return self._guest.serve(self._offered), self._guest.wanted()
             except _TooSlow:
                 self._outcome = Misfit("its code took long while others waited")
             except (Exception, Misfit) as outcome:  # noqa: BLE001 - the job gets it when its turn comes
@@ -163,6 +160,11 @@ class Hub:
         """The interleaver's state as it is before any trace."""
         fresh = vars(type(self.model.interleaver)())
         return {**fresh, "envoys": self._own["envoys"], "fragments": self._own["fragments"]}
+
+    @property
+    def has_several(self) -> bool:
+        """Whether other jobs run at the same time as this one."""
+        return len(self._tenants) > 1
 
     def run(self, jobs: Sequence[Callable[[Tenant], None]]) -> None:
         """Run these jobs to their ends."""

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import torch
 
 from edif.executor.merging.forms import Parts, put_together, take_apart
-from edif.executor.merging.guest import Reply, Wanted
+from edif.executor.merging.guest import Reply, Visit, Wanted
+from edif.executor.merging.identity import Identities
 from edif.executor.merging.layout import FormLayout, Kind, Layout, LeafLayout, Unservable, handled_by
 from edif.executor.merging.request import Request
 
@@ -30,15 +31,8 @@ class Party(Protocol):
     def begin(self, counts: Sequence[int]) -> Wanted:
         """The pass begins; ``counts`` is kept up to date while it lasts. Returns what the job waits for."""
 
-    def offer(
-        self,
-        location: int,
-        occurrence: int,
-        form: int,
-        tensors: Sequence[torch.Tensor],
-        scalars: Sequence[Any],
-    ) -> None:
-        """Show it a visit. Its tensors are its own rows."""
+    def offer(self, visit: Visit) -> None:
+        """Show it a visit."""
 
     def answer(self) -> tuple[Reply, Wanted]:
         """What it did with the visit that was offered last, and what it waits for now.
@@ -83,6 +77,9 @@ class JointPass:
         self._sizes = [each.request.rows for each in parties]
         self._request = _joined([each.request for each in parties])
         self._first_row: dict[int, int] = {}
+        self._identities = Identities()
+        self._shown: list[set[int]] = [set() for _ in parties]
+        """Of each party, the tensors that it was shown and that the pass still has."""
         self._counts = [0] * len(layout.locations)
         self._wanted: dict[int, Wanted] = {}
         self._awaited: dict[int, set[int]] = {}
@@ -164,7 +161,7 @@ class JointPass:
             self._count_tokens(value)
         waiting = self._waiting(location) if self._awaited.get(location) else []
         if self._finished:
-            waiting = self._still_running(waiting, name)
+            waiting = self._still_running(waiting, location)
         if waiting:
             value = self._visit(location, waiting, value)
             self._look_for_an_end()
@@ -183,10 +180,9 @@ class JointPass:
             if number in self._wanted and number not in self._finished:
                 self.tokens[number] += size * kwargs["input_ids"].shape[1]
 
-    def _still_running(self, waiting: list[int], name: str) -> list[int]:
+    def _still_running(self, waiting: list[int], location: int) -> list[int]:
         """Whose generation has ended is served nothing more but what it generated."""
-        of_generator = name.startswith(f"{self._model.generator.path}.") and ".streamer" not in name
-        if of_generator or name == "result":
+        if not self._layout.locations[location].in_generation:
             return waiting
         return [each for each in waiting if each not in self._finished]
 
@@ -231,7 +227,12 @@ class JointPass:
                 f"the rows of the value at {self._layout.locations[location].name} cannot be told apart",
             )
             return False
-        self._parties[number].offer(location, self._counts[location], known, own, parts.scalars)
+        identities = [self._identities.of(each) for each in parts.leaves]
+        gone = self._identities.gone(self._shown[number])
+        self._shown[number] -= set(gone)
+        self._shown[number] |= {each.tensor for each in identities}
+        visit = Visit(location, self._counts[location], known, own, identities, parts.scalars, gone)
+        self._parties[number].offer(visit)
         return True
 
     def _answer(self, number: int, form: FormLayout, parts: Parts) -> Reply | None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from edif.executor.keeping import DTYPES
-from edif.executor.merging.forms import Form, Parts, has_opaque, take_apart
+from edif.executor.merging.forms import Form, Parts, opaque_kinds, take_apart
 
 _FIRST, _SECOND = (2, 3), (3, 4)
 """Rows and tokens of the two batches. No size, nor rows times tokens, means the same in both."""
@@ -82,6 +82,11 @@ class Location:
     name: str
     forms: list[FormLayout] = field(default_factory=list)
 
+    @property
+    def in_generation(self) -> bool:
+        """Whether a generation comes by it in its course, and not when it is over."""
+        return self.name != "result" and self.name not in ("model.generator.input", "model.generator.output")
+
     def known(self, form: Form, generates: bool) -> int | None:
         """The number of this form, if it was seen when the model was loaded."""
         for number, each in enumerate(self.forms):
@@ -123,7 +128,7 @@ class Layout:
     def opaque(self, number: int, generates: bool) -> bool:
         """Whether values of this location have parts that are not served."""
         forms = self.locations[number].forms
-        return any(has_opaque(each.form) for each in forms if each.generates is generates)
+        return any(any(opaque_kinds(each.form)) for each in forms if each.generates is generates)
 
     @classmethod
     def learn(cls, model: Any) -> "Layout":

@@ -1,5 +1,6 @@
 """When a job turns out to need more than a shared pass offers."""
 
+from functools import cache
 from typing import Any, NoReturn
 
 _met: list[str] = []
@@ -28,3 +29,14 @@ class Elsewhere:
     __getattr__ = __reduce_ex__ = __iter__ = __len__ = __getitem__ = __call__ = __bool__ = _used
     __setitem__ = __contains__ = __eq__ = __repr__ = __str__ = _used
     __hash__ = _used
+
+
+@cache
+def _class_for(kind: type) -> type[Elsewhere]:
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return type(kind.__name__, (Elsewhere,), {**names, "__class__": property(lambda _: kind)})
+
+
+def standing_in_for(kind: type) -> Elsewhere:
+    """Something that has the class of what it stands for, by name and by ``isinstance``, and else only raises."""
+    return _class_for(kind)()

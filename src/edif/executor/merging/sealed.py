@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from edif.executor.merging.guest import Guest, Wanted
+from edif.executor.merging.guest import Guest, Visit, Wanted
+from edif.executor.merging.identity import Identity
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.misfit import Misfit
 from edif.executor.merging.request import Request
@@ -33,6 +34,7 @@ class SealedCompany:
     def __init__(
         self, sock: socket.socket, module: torch.nn.Module, layout: Layout, changed: Callable[[], str]
     ) -> None:
+        self.is_there = True
         self.shares = True
         self.unshared = NEEDS_OWN_PASS
         self.changed = changed
@@ -66,6 +68,9 @@ class SealedCompany:
                     self._over(message)
                     return True
 
+    def disturbed(self) -> str:
+        return ""  # nobody else is in its process
+
     def _over(self, message: seat.Over) -> None:
         self.shared_passes += 1
         self.tokens += message.tokens
@@ -76,6 +81,9 @@ class SealedCompany:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
+        if not self.is_there:
+            yield
+            return
         if not self._granted:
             self._send(seat.AskAlone())
             while not isinstance(self._receive(), seat.Alone):
@@ -90,7 +98,18 @@ class SealedCompany:
         assert self._region is not None, "the driver says first where its values lie"
         tensors = [self._region.tensor(leaf) for leaf in visit.leaves]
         try:
-            reply = guest.serve(visit.location, visit.form, tensors, visit.scalars)
+            identities = [Identity(leaf.tensor, leaf.memory) for leaf in visit.leaves]
+            reply = guest.serve(
+                Visit(
+                    visit.location,
+                    visit.occurrence,
+                    visit.form,
+                    tensors,
+                    identities,
+                    visit.scalars,
+                    visit.gone,
+                )
+            )
             wanted = guest.wanted()
         except (Exception, Misfit):
             self._send(seat.Answer([], [], [], leaves=True))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from edif.executor.keeping import DTYPES
+from edif.executor.merging.identity import Identity
 from edif.wire import seat
 
 _ALIGN = 64
@@ -51,12 +52,12 @@ class Region:
         return self._bytes[first : first + size].view(dtype).as_strided(leaf.shape, leaf.strides)
 
 
-def place(tensors: Sequence[torch.Tensor]) -> tuple[list[seat.Leaf], int]:
+def place(tensors: Sequence[torch.Tensor], identities: Sequence[Identity]) -> tuple[list[seat.Leaf], int]:
     """Where these tensors go, one after the other, and how many bytes they take. The order of their dimensions is kept."""
     leaves, end = [], 0
-    for tensor in tensors:
+    for tensor, identity in zip(tensors, identities, strict=True):
         dtype = str(tensor.dtype).removeprefix("torch.")
-        leaves.append(seat.Leaf(end, list(tensor.shape), _dense(tensor), dtype))
+        leaves.append(seat.Leaf(end, list(tensor.shape), _dense(tensor), dtype, *identity))
         end += -(-tensor.numel() * tensor.element_size() // _ALIGN) * _ALIGN
     return leaves, end
 

@@ -32,6 +32,7 @@ class Company(Protocol):
         tokens: input tokens of its rows in them.
         unshared: names that a block has in it which will need passes of its own; it is spared the try.
         passes: those that it shared, for whoever keeps account.
+        is_there: whether anybody knows of this job; if not, it runs its passes as if it had no company.
         shares: whether it may share passes at all; if not, it runs them itself, in turn with others.
     """
 
@@ -42,10 +43,14 @@ class Company(Protocol):
     tokens: int
     unshared: frozenset[str]
     passes: list[pipe.Shared]
+    is_there: bool
     shares: bool
 
     def changed(self) -> str:
         """What the job has changed that a pass run elsewhere does not show; empty if nothing."""
+
+    def disturbed(self) -> str:
+        """What another job has changed that this one ran with; empty if nothing, or if nobody can."""
 
     def join(self, request: Request, guest: Guest) -> bool:
         """Share the pass of this trace. Returns False if it is to be run by the job itself, now.
@@ -124,8 +129,8 @@ def _share(company: Company, envoy: Any, fn: Any, args: Any, kwargs: Any) -> boo
     request = None if generates is None else request_of(generates, args, kwargs)
     if request is None:
         return False
-    guest = Guest(envoy.interleaver, company.layout)
-    if not guest.fits(generates is True):
+    guest = Guest(envoy.interleaver, company.layout, generates is True)
+    if not guest.fits():
         return False
     counts = envoy.interleaver.counts
     try:

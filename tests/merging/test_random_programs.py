@@ -1,0 +1,78 @@
+"""Random programs give the same bits in company as alone, and none is the worse for what another one does."""
+
+import asyncio
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from edif.wire.link import Merging, ModelSpec
+from tests.sizes import SIZES
+from tests.support.models import GPT2_ID, LLAMA_ID
+from tests.support.programs.drawing import draw
+from tests.support.programs.payloads import Payload, payloads
+from tests.support.programs.program import FAMILIES
+from tests.support.programs.results import differences, loaded
+from tests.support.programs.serving import Outcome, Served, serving
+
+IDS = {"gpt2": GPT2_ID, "llama": LLAMA_ID}
+EVERYTHING = Merging(rows=16, tokens=4096, tolerance=0.0, alone_at_once=2, always=True)
+LARGEST_CROWD = 14
+BATCH = 150
+"""Programs that are minted and run at a time."""
+
+
+@pytest.mark.parametrize("isolation", ["sealed", "shared"])
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_programs_in_company_give_the_bits_that_they_give_alone(
+    family: str, isolation: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    count = SIZES.merged_programs // len(FAMILIES)
+    spec = ModelSpec(IDS[family], str(models[IDS[family]]))
+    wrong: list[str] = []
+    met: list[Outcome] = []
+    async with serving(spec, tmp_path / "served", sealed=isolation == "sealed", merging=EVERYTHING) as served:
+        for first in range(0, count, BATCH):
+            programs = [draw(seed, family) for seed in range(first, min(first + BATCH, count))]
+            requests = await asyncio.to_thread(
+                payloads, programs, models[IDS[family]], tmp_path / f"programs{first}"
+            )
+            alone = await _run(served, requests, seed=first, merge=False)
+            merged = await _run(served, requests, seed=first, merge=True)
+            for request, one, other in zip(requests, alone, merged, strict=True):
+                wrong += [
+                    f"{request.program.name}: {each}\n{request.program.source}"
+                    for each in _compare(one, other)
+                ]
+            met += merged
+    assert not wrong, f"{len(wrong)} differ\n" + "\n".join(wrong[:5])
+    in_company = sum(each.in_company for each in met)
+    reasons = Counter(each.why_alone for each in met)
+    print(f"{in_company} of {count} in company; run again, alone: {reasons}")
+    # Of what is drawn, two in three can be merged, if they meet somebody.
+    assert in_company > count / 5
+
+
+async def _run(served: Served, requests: list[Payload], *, seed: int, merge: bool) -> list[Outcome]:
+    """Run all, in an order and in crowds that the seed draws; the outcomes are in the order of the requests."""
+    served.merge = merge
+    chance = random.Random(seed)
+    order = list(range(len(requests)))
+    chance.shuffle(order)
+    outcomes: dict[int, Outcome] = {}
+    while order:
+        crowd = [
+            order.pop() for _ in range(min(chance.randint(2, LARGEST_CROWD) if merge else 2, len(order)))
+        ]
+        ran = await served.run_all([requests[each] for each in crowd], at_once=len(crowd))
+        outcomes.update(zip(crowd, ran, strict=True))
+    return [outcomes[each] for each in range(len(requests))]
+
+
+def _compare(alone: Outcome, merged: Outcome) -> list[str]:
+    if alone.result is None or merged.result is None:
+        same = (alone.code, alone.sentence, alone.log) == (merged.code, merged.sentence, merged.log)
+        return [] if same else [f"{alone} against {merged}"]
+    found = differences(loaded(alone.result), loaded(merged.result))
+    return found if alone.log == merged.log else [*found, f"printed {alone.log!r} against {merged.log!r}"]
