@@ -86,47 +86,49 @@ async def _jobs(
 
 
 @CELLS
-async def test_traces_of_jobs_that_are_there_together_share_passes_and_bear_their_parts(
+async def test_jobs_share_passes_or_run_again_and_who_takes_the_process_along_takes_nobody_else(
     models: dict[str, Path], blobs: Path, tmp_path: Path, cell: CellLimits | None
 ) -> None:
+    """One replica for all of it, for its start takes seconds."""
     before = open_descriptors()
     async with _jobs(models, blobs, tmp_path, cell) as jobs:
-        ends = await jobs.all("hello", "hidden", "hello")
-        assert [end.outcome for end in ends] == [AttemptOutcome.COMPLETED] * 3, ends
-        assert max(end.usage.shared_rows for end in ends) > 1
-        for end in ends:
-            if end.usage.shared_rows > 1:
-                assert 0.0 < end.usage.charged_s < end.usage.run_s
+        await _share_and_bear_their_parts(jobs)
+        await _one_does_not_suit_and_is_run_again(jobs)
+        await _one_runs_too_long(jobs)
+        await _one_kills_its_process(jobs, by_its_job=cell is not None)
     assert set(open_descriptors()) == set(before)
 
 
-@CELLS
-async def test_a_job_that_a_shared_pass_does_not_suit_is_run_again_and_nobody_sees_that(
-    models: dict[str, Path], blobs: Path, tmp_path: Path, cell: CellLimits | None
-) -> None:
-    async with _jobs(models, blobs, tmp_path, cell) as jobs:
-        ends = await jobs.all("edits_weights", "hello", "hidden")
-        assert [end.outcome for end in ends] == [AttemptOutcome.COMPLETED] * 3, ends
-        assert ends[0].usage.shared_passes == 0
+async def _share_and_bear_their_parts(jobs: _Jobs) -> None:
+    ends = await jobs.all("hello", "hidden", "hello")
+    _completed(ends)
+    assert max(end.usage.shared_rows for end in ends) > 1
+    for end in ends:
+        if end.usage.shared_rows > 1:
+            assert 0.0 < end.usage.charged_s < end.usage.run_s
 
 
-@CELLS
-async def test_whoever_takes_the_process_along_the_others_end_well(
-    models: dict[str, Path], blobs: Path, tmp_path: Path, cell: CellLimits | None
-) -> None:
-    async with _jobs(models, blobs, tmp_path, cell) as jobs:
-        culprit = jobs.begin("endless", time_limit_s=3.0)
-        others = [jobs.begin(program) for program in ("hello", "hidden")]
-        ended = await culprit
-        assert (ended.outcome, ended.error_code) == (AttemptOutcome.FAILED, errors.TIME_LIMIT.code)
-        ends = await asyncio.gather(*others)
-        assert [end.outcome for end in ends] == [AttemptOutcome.COMPLETED] * 2, ends
+async def _one_does_not_suit_and_is_run_again(jobs: _Jobs) -> None:
+    ends = await jobs.all("edits_weights", "hello", "hidden")
+    _completed(ends)
+    assert ends[0].usage.shared_passes == 0
 
 
-async def test_of_those_that_were_in_a_process_that_died_each_is_run_alone(
-    models: dict[str, Path], blobs: Path, tmp_path: Path
-) -> None:
-    async with _jobs(models, blobs, tmp_path, None) as jobs:
-        ends = await jobs.all("segfault", "hello", "hidden")
-        assert [end.outcome for end in ends] == [AttemptOutcome.LOST, *[AttemptOutcome.COMPLETED] * 2], ends
-        assert "SIGSEGV" in ends[0].sentence
+async def _one_runs_too_long(jobs: _Jobs) -> None:
+    culprit = jobs.begin("endless", time_limit_s=3.0)
+    others = [jobs.begin(program) for program in ("hello", "hidden")]
+    ended = await culprit
+    assert (ended.outcome, ended.error_code) == (AttemptOutcome.FAILED, errors.TIME_LIMIT.code)
+    _completed(await asyncio.gather(*others))
+
+
+async def _one_kills_its_process(jobs: _Jobs, *, by_its_job: bool) -> None:
+    """In a shared one nobody knows at first who it was."""
+    ended, *others = await jobs.all("segfault", "hello", "hidden")
+    assert ended.outcome is (AttemptOutcome.FAILED if by_its_job else AttemptOutcome.LOST)
+    assert "SIGSEGV" in ended.sentence
+    _completed(others)
+
+
+def _completed(ends: list[link.AttemptEnded]) -> None:
+    assert [end.outcome for end in ends] == [AttemptOutcome.COMPLETED] * len(ends), ends
