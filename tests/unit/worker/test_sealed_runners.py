@@ -8,6 +8,8 @@ import pytest
 
 from edif.wire import pipe
 from edif.worker import pool
+from edif.worker.drivers import Driver
+from edif.worker.processes import ProcessCallbacks
 from tests.unit.worker.played import CELL, MERGEABLE, Heard, PlayedFamily, family, settle
 
 DONE = pipe.Done(0.0, 3)
@@ -184,3 +186,21 @@ async def test_the_process_of_a_sealed_job_that_dies_died_by_it(tmp_path: Path) 
         played.end(runner.pid, -signal.SIGSEGV)
         await asyncio.wait({running})
         assert getattr(running.exception(), "by_its_job", None) is True
+
+
+async def test_what_the_driver_had_said_of_a_job_before_it_ended_is_heard() -> None:
+    """Its answer comes on another socket, and may be heard first."""
+    ours, theirs = pipe.pair()
+    seat, _ = seats = pipe.pair()
+    driver = Driver(ours, ProcessCallbacks(lambda: None, lambda _: None, lambda _: None))
+    heard: list[pipe.Shared] = []
+    number = driver.admit(seat, heard.append)
+    assert number == 1
+    pipe.send(theirs, PASS)
+    driver.leave(number)
+    pipe.send(theirs, PASS)
+    driver.leave(number)
+    assert heard == [PASS]
+    driver.discard()
+    for sock in (theirs, *seats):
+        sock.close()
