@@ -112,6 +112,8 @@ def run_job(
     traces.enter(company)
     if company is not None and not company.unshared.isdisjoint(_names_in(tracer.info.code)):
         company.shares = False
+    if company is not None and not company.shares:
+        company.step_aside()
     try:
         saved = _execute(tracer, company)
     except JobFailed:

@@ -66,23 +66,30 @@ def main(fd: int) -> None:
     from edif.executor.weights import WeightArena
 
     rehearsals = warm_up(model)
-    layout = _learn(sock, model, message.merging) if message.merging is not None else None
+    learned = _learn(model, message.merging) if message.merging is not None else None
     # After the first pass, in which a model may still make buffers.
     arena = WeightArena(model._module)  # noqa: SLF001 - nnsight's own name for the wrapped module
     gc.collect()
     gc.freeze()  # keep the collector from touching, and so copying, pages that the children share
+    layout = None if learned is None else _told(sock, *learned, arena)
     pipe.send(sock, pipe.Loaded(time.monotonic() - began, arena.size_bytes))
-    if layout is not None and not arena.tells_at_once:
-        layout = None  # whether a job has written to a weight could be told, but not after every pass
     readable = tuple(Path(folder) for folder in (*model_folders(model), *adapters.values()))
     _Zygote(sock, model, arena, adapters, readable, message, rehearsals, layout).serve()
 
 
-def _learn(sock: socket.socket, model: Any, merging: Merging) -> "Layout | None":
-    """Where rows lie in this model's values; None if its traces cannot be merged."""
+def _learn(model: Any, merging: Merging) -> tuple["Layout | None", str]:
+    """Where rows lie in this model's values, and why its traces cannot be merged."""
     from edif.executor.merging.layout import learn
 
-    layout, why_not = learn(model, merging.tolerance)
+    return learn(model, merging.tolerance)
+
+
+def _told(
+    sock: socket.socket, layout: "Layout | None", why_not: str, arena: "WeightArena"
+) -> "Layout | None":
+    """The layout, if traces are merged by it; whether they are, the agent is told."""
+    if not arena.tells_at_once:
+        why_not = why_not or "whether a job has written to a weight cannot be told after every pass here"
     difference = 0.0 if layout is None else layout.difference
     pipe.send(sock, pipe.Mergeable(difference, None, pipe.clip(why_not)))
     return None if why_not else layout

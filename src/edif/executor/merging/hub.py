@@ -34,6 +34,9 @@ _PATIENCE_S = 0.5
 _SEEDS = frozenset({"manual_seed", "seed", "set_rng_state", "set_state"})
 """Who draws random numbers from the process's own generators, beginning at a seed, takes them all in one turn."""
 
+_CHANGES_MODEL = frozenset({"data", "load_state_dict", "set_", "_module"})
+"""By these a block can write to weights, which are everybody's until the runner is replaced: it is better last."""
+
 
 class _TooSlow(BaseException):
     pass
@@ -50,9 +53,10 @@ class Tenant:
         self.module = hub.model._module  # noqa: SLF001 - nnsight's own name
         self.layout = hub.layout
         self.changed = hub.untouched.changed
+        self.aside = False
         self.is_there = True
         self.shares = True
-        self.unshared = traces.NEEDS_OWN_PASS | _SEEDS
+        self.unshared = traces.NEEDS_OWN_PASS | _SEEDS | _CHANGES_MODEL
         self.misfits: list[str] = []
         self.shared_passes = 0
         self.tokens = 0
@@ -78,6 +82,11 @@ class Tenant:
 
     def disturbed(self) -> str:
         return self._hub.untouched.changed() if self._hub.has_several else ""
+
+    def step_aside(self) -> None:
+        if self._hub.has_several:
+            self.aside = True
+            self._greenlet.parent.switch()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -173,6 +182,9 @@ class Hub:
             tenant.go_on()
         while waiting := [(each, each.request) for each in self._tenants if each.waits]:
             self._run_pass(chosen(waiting, self._merging.rows, self._merging.tokens))
+        for tenant in self._tenants:
+            if tenant.aside:
+                tenant.go_on()
 
     def _run_pass(self, tenants: list[Tenant]) -> None:
         if len(tenants) == 1 and not self._merging.always:

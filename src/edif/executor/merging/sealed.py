@@ -68,6 +68,9 @@ class SealedCompany:
                     self._over(message)
                     return True
 
+    def step_aside(self) -> None:
+        """Nobody is in its way."""
+
     def disturbed(self) -> str:
         return ""  # nobody else is in its process
 

@@ -52,6 +52,9 @@ class Company(Protocol):
     def disturbed(self) -> str:
         """What another job has changed that this one ran with; empty if nothing, or if nobody can."""
 
+    def step_aside(self) -> None:
+        """The job will not share passes: it lets those go first who may."""
+
     def join(self, request: Request, guest: Guest) -> bool:
         """Share the pass of this trace. Returns False if it is to be run by the job itself, now.
 
