@@ -38,10 +38,6 @@ _CHANGES_MODEL = frozenset({"data", "load_state_dict", "set_", "_module"})
 """By these a block can write to weights, which are everybody's until the runner is replaced: it is better last."""
 
 
-class _TooSlow(BaseException):
-    pass
-
-
 class Tenant:
     """One job in the hub: as its company, and as a party of passes.
 
@@ -84,12 +80,13 @@ class Tenant:
         return self._hub.untouched.changed() if self._hub.has_several else ""
 
     def step_aside(self) -> None:
-        if self._hub.has_several:
+        if self._hub.somebody_waits:
             self.aside = True
             self._greenlet.parent.switch()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
+        self.step_aside()
         yield  # nobody else runs meanwhile
 
     # -- as the hub sees it ----------------------------------------------------------------------------
@@ -99,12 +96,9 @@ class Tenant:
 
     def go_on(self, *, shared: bool = False) -> None:
         """Run it until it wants a pass, or to its end."""
+        self.aside = False
         with self._hub.turn_of(self):
-            try:
-                self._greenlet.switch(shared)
-            except _TooSlow:
-                self.misfits.append("its code took long while others waited")
-                self._greenlet.throw(Misfit("its code took long while others waited"))
+            self._greenlet.switch(shared)
 
     # -- as a party ------------------------------------------------------------------------------------
     @property
@@ -127,8 +121,6 @@ class Tenant:
         with self._hub.turn_of(self):
             try:
                 return self._guest.serve(self._offered), self._guest.wanted()
-            except _TooSlow:
-                self._outcome = Misfit("its code took long while others waited")
             except (Exception, Misfit) as outcome:  # noqa: BLE001 - the job gets it when its turn comes
                 self._outcome = outcome
         raise Left
@@ -163,12 +155,19 @@ class Hub:
         self._merging = merging
         self._own = vars(loaded.model.interleaver)
         self._tenants: list[Tenant] = []
+        self._begun = False
+        self._hurried = False
         signal.signal(signal.SIGALRM, self._too_slow)
 
     def fresh_interleaver(self) -> dict[str, Any]:
         """The interleaver's state as it is before any trace."""
         fresh = vars(type(self.model.interleaver)())
         return {**fresh, "envoys": self._own["envoys"], "fragments": self._own["fragments"]}
+
+    @property
+    def somebody_waits(self) -> bool:
+        """Whether there is somebody whom to let go first."""
+        return not self._begun or any(each.waits for each in self._tenants)
 
     @property
     def has_several(self) -> bool:
@@ -178,13 +177,18 @@ class Hub:
     def run(self, jobs: Sequence[Callable[[Tenant], None]]) -> None:
         """Run these jobs to their ends."""
         self._tenants = [Tenant(self, job) for job in jobs]
+        self._begun = False
         for tenant in self._tenants:
             tenant.go_on()
-        while waiting := [(each, each.request) for each in self._tenants if each.waits]:
-            self._run_pass(chosen(waiting, self._merging.rows, self._merging.tokens))
-        for tenant in self._tenants:
-            if tenant.aside:
-                tenant.go_on()
+        self._begun = True
+        while True:
+            if waiting := [(each, each.request) for each in self._tenants if each.waits]:
+                self._run_pass(chosen(waiting, self._merging.rows, self._merging.tokens))
+            elif aside := [each for each in self._tenants if each.aside]:
+                aside[0].go_on()
+            else:
+                break
+        self._tenants = []
 
     def _run_pass(self, tenants: list[Tenant]) -> None:
         if len(tenants) == 1 and not self._merging.always:
@@ -204,17 +208,19 @@ class Hub:
     @contextmanager
     def turn_of(self, tenant: Tenant) -> Iterator[None]:
         """Within the block the process's state is this job's, and its code does not keep the others waiting for long."""
-        others = any(each.waits for each in self._tenants if each is not tenant)
         tenant.turn.change()
         traces.enter(tenant)
-        signal.setitimer(signal.ITIMER_REAL, _PATIENCE_S if others else 0.0)
+        if any(each.waits for each in self._tenants if each is not tenant):
+            self._hurried = True
+            signal.setitimer(signal.ITIMER_REAL, _PATIENCE_S)
         try:
             yield
         finally:
+            self._hurried = False
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             traces.enter(None)
             tenant.turn.change()
 
-    @staticmethod
-    def _too_slow(*_: Any) -> None:
-        raise _TooSlow
+    def _too_slow(self, *_: Any) -> None:
+        if self._hurried:  # the signal may come when the turn has just ended
+            raise Misfit("its code took long while others waited")
