@@ -15,6 +15,7 @@ from nnsight.intervention.interleaver import Event
 from edif.executor.merging.forms import Form, put_together, take_apart
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.misfit import Misfit
+from edif.executor.merging.request import Way
 
 
 class Wanted(NamedTuple):
@@ -83,8 +84,10 @@ class Guest:
         for mediator in self._interleaver.mediators:
             mediator.counts_at_start = {}
 
-    def fits(self, generates: bool) -> bool:
+    def fits(self, way: Way) -> bool:
         """Whether all that the job is known to want can be served: asked before anything is done in a shared pass."""
+        if way not in self._layout.ways:
+            return False
         pending = [each.pending for each in self._interleaver.mediators if each.pending is not None]
         if any(each.event is Event.SKIP for each in pending):
             return False
@@ -92,7 +95,7 @@ class Guest:
             return False
         # A cache is saved whole, with what a shared pass does not hand out.
         watched = [self._layout.number(name) for name in self._interleaver.observers]
-        return not any(self._layout.opaque(each, generates) for each in watched if each is not None)
+        return not any(self._layout.opaque(each, way) for each in watched if each is not None)
 
     def wanted(self) -> Wanted:
         """

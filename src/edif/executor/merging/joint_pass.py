@@ -193,7 +193,7 @@ class JointPass:
     def _visit(self, location: int, waiting: Iterable[int], value: Any) -> Any:
         parts = take_apart(value)
         place = self._layout.locations[location]
-        known = place.known(parts.form, self._request.generates)
+        known = place.known(parts.form, self._request.way)
         offered = []
         for number in waiting:
             if known is not None and self._offer(number, location, known, place.forms[known], parts):

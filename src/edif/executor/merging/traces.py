@@ -125,7 +125,7 @@ def _share(company: Company, envoy: Any, fn: Any, args: Any, kwargs: Any) -> boo
     if request is None:
         return False
     guest = Guest(envoy.interleaver, company.layout)
-    if not guest.fits(generates is True):
+    if not guest.fits(request.way):
         return False
     counts = envoy.interleaver.counts
     try:
