@@ -262,12 +262,19 @@ def _both(one: LeafLayout, other: LeafLayout) -> Kind:
 
 
 def difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest difference, in units in the last place of the dtype at the largest value."""
-    if not one.is_floating_point() or one.numel() == 0:
-        return 0.0 if torch.equal(one, other) else float("inf")
+    """The largest difference, in units in the last place of the dtype at the largest finite value.
+
+    Infinite where one is not finite and the other is something else.
+    """
     one, other = one.detach(), other.detach()
-    largest = max(float(other.abs().max()), torch.finfo(one.dtype).tiny)
-    return float((one - other).abs().max()) / largest / torch.finfo(one.dtype).eps
+    differ = (one != other) & ~(one.isnan() & other.isnan())
+    if not bool(differ.any()):
+        return 0.0
+    ones, others = one[differ], other[differ]
+    if not one.is_floating_point() or not bool((ones.isfinite() & others.isfinite()).all()):
+        return float("inf")
+    largest = max(float(other[other.isfinite()].abs().max()), torch.finfo(one.dtype).tiny)
+    return float((ones - others).abs().max()) / largest / torch.finfo(one.dtype).eps
 
 
 def learn(model: Any, tolerance: float) -> tuple[Layout | None, str]:
