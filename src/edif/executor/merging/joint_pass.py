@@ -89,6 +89,8 @@ class JointPass:
         """Of each location, the parties that wait for some visit of it."""
         self._finished: dict[int, int] = {}
         """Parties all of whose rows have ended their generation, and after how many tokens."""
+        self._just_finished: set[int] = set()
+        """Those of them that have in the present call of the model: their last token may not have been streamed yet."""
         self._root = f"{model.path}.input"
         self.tokens = [0] * len(self._parties)
         row = 0
@@ -152,6 +154,7 @@ class JointPass:
             first = self._first_row[number]
             if number not in self._finished and all(ended[first : first + size]):
                 self._finished[number] = tokens
+                self._just_finished.add(number)
 
     # -- visits ----------------------------------------------------------------------------------------
     def _handle(self, name: str, value: Any) -> Any:
@@ -161,6 +164,7 @@ class JointPass:
             return value
         if name == self._root:
             self._before_each_call()
+            self._just_finished.clear()
             self._count_tokens(value)
         waiting = self._waiting(location) if self._awaited.get(location) else []
         if self._finished:
@@ -185,10 +189,12 @@ class JointPass:
 
     def _still_running(self, waiting: list[int], name: str) -> list[int]:
         """Whose generation has ended is served nothing more but what it generated."""
-        of_generator = name.startswith(f"{self._model.generator.path}.") and ".streamer" not in name
-        if of_generator or name == "result":
+        of_generator = name.startswith(f"{self._model.generator.path}.")
+        streamed = ".streamer" in name
+        if (of_generator and not streamed) or name == "result":
             return waiting
-        return [each for each in waiting if each not in self._finished]
+        late = self._just_finished if streamed else set()
+        return [each for each in waiting if each not in self._finished or each in late]
 
     def _visit(self, location: int, waiting: Iterable[int], value: Any) -> Any:
         parts = take_apart(value)
