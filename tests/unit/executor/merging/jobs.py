@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from nnsight.intervention.cache import CacheView
 from nnsight.schema.request import RequestModel
 from nnsight.tracing.backend import Backend
 
@@ -142,7 +143,9 @@ def site(build: Callable[[], Any]) -> Iterator[Site]:
 
 
 def flat(value: Any) -> Iterator[Any]:
-    """Every leaf of nested containers."""
+    """Every leaf of nested containers, nnsight's caches among them."""
+    if isinstance(value, CacheView):
+        value = [(each.inputs, each.output) for key in value.keys() for each in value[key]._entries()]  # noqa: SIM118
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):

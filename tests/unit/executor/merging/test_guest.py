@@ -234,7 +234,12 @@ def test_values_look_as_if_they_had_a_history(gpt2: Site) -> None:
         with model.trace(EDITED, backend=backend):
             ids = model.transformer.wte.input
             hidden = model.transformer.h[0].output
-            flags = [ids.requires_grad, hidden.requires_grad, (hidden * 2).requires_grad, hidden.is_leaf].save()
+            flags = [
+                ids.requires_grad,
+                hidden.requires_grad,
+                (hidden * 2).requires_grad,
+                hidden.is_leaf,
+            ].save()
             logits = model.lm_head.output.save()
             flags.append(logits.requires_grad)
 

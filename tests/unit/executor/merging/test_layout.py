@@ -53,7 +53,9 @@ def test_rotary_embeddings_likewise(llama: Site) -> None:
 def test_a_router_has_rows_and_tokens_in_one_dimension(mixtral: Site) -> None:
     gate = "model.model.layers.0.mlp.gate.output"
     assert set(kinds(mixtral.layout, gate, PASS)) == {Kind.FLAT}
-    assert set(kinds(mixtral.layout, gate, GENERATION)) == {Kind.FLAT}, "with one token a row it looks like rows"
+    assert set(kinds(mixtral.layout, gate, GENERATION)) == {Kind.FLAT}, (
+        "with one token a row it looks like rows"
+    )
 
 
 def test_what_lies_in_the_order_of_experts_is_unknown(mixtral: Site) -> None:
@@ -104,9 +106,7 @@ def test_what_is_computed_beside(compute: Callable[[torch.Tensor], Any], kind: K
 
 def test_tokens_before_rows_is_no_flat_dimension() -> None:
     """Its size is that of rows times tokens, but its order is not row by row: what a row would get is not its own."""
-    _, why_not = learn(
-        tiny.gpt2_beside(lambda hidden: hidden.transpose(0, 1).flatten(0, 1)), tiny.TOLERANCE
-    )
+    _, why_not = learn(tiny.gpt2_beside(lambda hidden: hidden.transpose(0, 1).flatten(0, 1)), tiny.TOLERANCE)
     assert "in a batch its values differ by" in why_not
 
 
@@ -123,7 +123,9 @@ def test_a_model_that_needs_more_than_ids_is_refused() -> None:
 
     layout, why_not = learn(tiny.gpt2_beside(fails), tiny.TOLERANCE)
     assert layout is None
-    assert why_not == "it cannot be run on token ids alone (ValueError: You have to specify decoder_input_ids)"
+    assert (
+        why_not == "it cannot be run on token ids alone (ValueError: You have to specify decoder_input_ids)"
+    )
 
 
 def test_learning_leaves_nothing_on_the_model(gpt2: Site) -> None:
