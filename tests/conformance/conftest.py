@@ -60,6 +60,7 @@ def outcome(
         *("--model", f"{GPT2_ID}={models[GPT2_ID]}"),
         *("--model", f"{LLAMA_ID}={models[LLAMA_ID]}"),
         EDIF_ISOLATION=request.param,
+        EDIF_MERGE="always",
         EDIF_ADAPTERS=json.dumps({LORA_ID: str(models[LORA_ID])}),
     )
     try:
@@ -82,7 +83,8 @@ def _client(plans: list[Path], environment: dict[str, str], log: Path) -> Iterat
         client = subprocess.Popen(
             [sys.executable, HERE / "client.py", *plans],
             # Compiled files are chosen by time of change, and one script takes another's place in a second.
-            env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
+            # And the local run is to compute like the fabric, where a row has the same bits in every batch.
+            env=environment | {"PYTHONDONTWRITEBYTECODE": "1", "MKL_CBWR": "AUTO,STRICT"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -1,7 +1,7 @@
 """That a replica whose traces are merged has a driver: it is forked when it is wanted, and anew when it has died."""
 
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
@@ -17,18 +17,22 @@ _FRUITLESS_AT_MOST = 3
 _FRUITFUL_S = 60.0
 
 
+class _Died(Protocol):
+    def __call__(self, *, for_good: bool) -> None: ...
+
+
 class Driving:
     """The driver, or its absence.
 
     Args:
         replica_id: for the log.
-        given_up: called when drivers died too often; the replica merges nothing any more.
+        died: called when one has died; ``for_good`` if that came too often, and there will be none any more.
     """
 
-    def __init__(self, replica_id: str, forks: Forks, given_up: Callable[[], None]) -> None:
+    def __init__(self, replica_id: str, forks: Forks, died: _Died) -> None:
         self._replica_id = replica_id
         self._forks = forks
-        self._given_up = given_up
+        self._died = died
         self._driver: Driver | None = None
         self._forked_at = 0.0
         self._fruitless = 0
@@ -66,4 +70,4 @@ class Driving:
         if self._fruitless >= _FRUITLESS_AT_MOST:
             self._over = True
             log.error("replica.merging_given_up", replica=self._replica_id)
-            self._given_up()
+        self._died(for_good=self._over)

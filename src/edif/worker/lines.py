@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import msgspec
@@ -66,6 +67,12 @@ class Line(Generic[M]):
         while self._take_turn():
             if self._most is not None and self._heard > self._most:
                 return
+
+    def hush(self) -> None:
+        """Let nothing more be said, and hear what has been."""
+        with suppress(OSError):  # the peer is gone
+            self._sock.shutdown(socket.SHUT_RD)
+        self.drain()
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:

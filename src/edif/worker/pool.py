@@ -72,7 +72,7 @@ class Pool:
         self._scratch = scratch
         self._forks = forks
         self._failed = failed
-        self._driving = Driving(replica_id, forks, self._merge_no_more)
+        self._driving = Driving(replica_id, forks, self._on_driver_died)
         self._runners: list[Runner] = []
         self._waiting: deque[_Waiter] = deque()
         self._fruitless = 0
@@ -128,15 +128,12 @@ class Pool:
             self._waiting.remove(waiter)
             waiter.runner.cancel()
         elif waiter.runner.exception() is None:  # it was cancelled when it had just got one
-            waiter.runner.result().give_back()
+            self._release(waiter.runner.result(), used=False)
         self._serve()
 
     def give_back(self, runner: Runner) -> None:
         """The job for which it was set aside is over."""
-        runner.give_back()
-        if runner.cell is not None or (self._cell is not None and runner.held == 0):
-            # What a sealed one still has running ends with its job, and a shared one has no more jobs to come.
-            runner.kill()
+        self._release(runner, used=True)
         self._serve()
         # Not while the job ran, and not before its result is on its way: making the next one takes from both. Unless
         # none is left, for whom the next job would wait.
@@ -145,6 +142,12 @@ class Pool:
         else:
             self._fill()
         self._shrink_later()
+
+    def _release(self, runner: Runner, *, used: bool) -> None:
+        runner.give_back()
+        # What a sealed one still has running ends with its job; one of another cell has no more jobs to come.
+        if (used and runner.cell is not None) or (runner.cell != self._cell and runner.held == 0):
+            runner.kill()
 
     def _serve(self) -> None:
         """Hand out what is free, to the first in the line and then to those behind."""
@@ -270,5 +273,7 @@ class Pool:
         self._fill()
         self._serve()
 
-    def _merge_no_more(self) -> None:
-        self.merging = None
+    def _on_driver_died(self, *, for_good: bool) -> None:
+        if for_good:
+            self.merging = None
+        self._fill()

@@ -39,6 +39,7 @@ class Process:
         was_ready: whether it has said that it is ready.
         killed: whether we wanted it to end.
         doomed: whether it takes nothing more: it was killed, or is not heard any more.
+        dead: whether its death has been told.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Process:
         self.was_ready = False
         self.killed = False
         self.doomed = False
+        self.dead = False
         self._callbacks = callbacks
         self._loop = asyncio.get_running_loop()
         self.line = Line[Any](sock, decoder, self._understand, self._on_broken, most)
@@ -74,7 +76,7 @@ class Process:
         self.line.drain()
         self.discard()
         self._tell(status, with_all=with_all)
-        self.doomed = True
+        self.doomed = self.dead = True
         self._callbacks.ended(self)
 
     def discard(self) -> None:

@@ -20,6 +20,8 @@ log = structlog.get_logger()
 
 _MESSAGES_PER_JOB = 200_000
 """Ours says a few hundred things, and one more for each shared forward pass, of which a generation has one a token."""
+_BEGINS_WITHIN_S = 60.0
+"""A job that nobody is in the way of begins as soon as the last one is cleared away."""
 
 
 class SharedRunner(Runner):
@@ -71,8 +73,7 @@ class SharedRunner(Runner):
                 await asyncio.wait({conversation.answer})
             return conversation.outcome()
         except (asyncio.CancelledError, TimeoutError):
-            self._not_by_those_left = True
-            self.kill()
+            self._withdraw(conversation)
             raise
         finally:
             self._jobs.remove(conversation)
@@ -105,6 +106,8 @@ class SharedRunner(Runner):
                 line.send(request, fds)
             except pipe.PipeError:
                 self.kill()  # its death, which is to come, ends this job too
+                if self.dead:
+                    conversation.fail(Disturbed(begun=False))
         line.listen()
         return conversation
 
@@ -115,12 +118,20 @@ class SharedRunner(Runner):
             RunnerDied: it does not begin though no other job is in its way.
         """
         while not conversation.turn.done():
-            await asyncio.wait({conversation.turn}, timeout=time_limit_s)
+            await asyncio.wait({conversation.turn}, timeout=max(time_limit_s, _BEGINS_WITHIN_S))
             others = (each for each in self._jobs if each is not conversation)
             if not conversation.turn.done() and not any(each.began for each in others):
                 self._not_by_those_left = True
                 self.kill()
                 raise RunnerDied(-signal.SIGKILL, by_its_job=False)
+
+    def _withdraw(self, conversation: Conversation) -> None:
+        """End a job. If its turn has not come it never will: who cannot say that it begins does not begin."""
+        conversation.close()
+        self._lines[conversation].hush()
+        if conversation.began is not None:
+            self._not_by_those_left = True
+            self.kill()
 
     def _tell(self, status: int, *, with_all: bool) -> None:
         for line in self._lines.values():

@@ -1,0 +1,58 @@
+"""Programs that go wrong on purpose, in company or alone."""
+
+from tests.support.programs.draft import HEADER
+from tests.support.programs.places import backbone
+from tests.support.programs.program import Program
+
+_ROW = (5, 9, 13, 2, 30, 7, 21, 11, 4, 18, 26, 3)
+
+
+def raising(family: str, length: int = 8, layer: int = 1) -> Program:
+    """Fails when the model is in the midst of the pass."""
+    message = f"raised at layer {layer}"
+    return _misfit("raises", family, length, layer, f"raise ValueError({message!r})", raises=message)
+
+
+def stopping(family: str, length: int = 8, layer: int = 1) -> Program:
+    """Needs no more of the pass."""
+    return _misfit("stops", family, length, layer, "tracer.stop()")
+
+
+def sleeping(family: str, seconds: float, length: int = 8, layer: int = 1) -> Program:
+    """Has the pass wait for it."""
+    return _misfit("sleeps", family, length, layer, f"import time; time.sleep({seconds})")
+
+
+def endless(family: str, length: int = 8, layer: int = 1) -> Program:
+    """Never gives the pass on."""
+    return _misfit("endless", family, length, layer, "while True: pass")
+
+
+def exiting(family: str, length: int = 8, layer: int = 1) -> Program:
+    """Ends its process with exit code 3."""
+    return _misfit("exits", family, length, layer, "import os; os._exit(3)")
+
+
+def killed(family: str, length: int = 8, layer: int = 1) -> Program:
+    """Kills its process."""
+    return _misfit("killed", family, length, layer, "import os; os.kill(os.getpid(), 9)")
+
+
+def _misfit(kind: str, family: str, length: int, layer: int, deed: str, raises: str | None = None) -> Program:
+    batch = (_ROW[:length],)
+    path = f"model.{backbone(family)[0]}[{layer}]"
+    lines = [
+        f"    with model.trace(torch.tensor({[list(row) for row in batch]}), backend=backend) as tracer:",
+        f"        before = {path}.output[:, -1].clone().save()",
+        f"        {deed}",
+    ]
+    if kind == "sleeps":
+        lines.append("        after = model.lm_head.output[:, -1].save()")
+    return Program(
+        name=f"{family}-{kind}-{length}-{layer}",
+        family=family,
+        kind=kind,
+        source=HEADER + "\n".join(lines) + "\n",
+        prompts=(batch,),
+        raises=raises,
+    )

@@ -1,0 +1,245 @@
+"""Jobs in a shared runner, each on a socket of its own; its process is played."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from edif.wire import pipe
+from edif.worker import shared_runners
+from edif.worker.endings import AskedAlone, Disturbed, JobRefused, RunnerDied
+from tests.unit.worker.played import REQUEST, Heard, PlayedFamily, PlayedProcess, family, settle
+
+DONE = pipe.Done(0.0, 3)
+
+
+async def test_all_about_a_job_is_said_on_its_own_socket(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        job = Heard()
+        running = played.begin(job)
+        inside = await runner.next_job()
+        assert (inside.request, len(inside.fds)) == (REQUEST, 2)
+        runner.say(pipe.Log("not of any job"))
+        passed = pipe.Shared(0, 3, 1, 0.1, 0.2)
+        inside.say(pipe.Begun(), pipe.Log("a"), pipe.Log("b"), passed)
+        await inside.room()
+        inside.say(DONE, pipe.Log("afterwards"))
+        inside.close()
+        assert await running == DONE
+        assert (job.logged, job.passes, len(job.seconds)) == (["a", "b"], [passed], 1)
+        assert len(played.there) == 1, "that it closes the job's socket afterwards is no death"
+
+
+async def test_a_replica_that_merges_has_several_jobs_in_it_and_they_end_on_their_own(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        jobs = [Heard() for _ in range(5)]
+        running = [played.begin(job) for job in jobs]
+        inside = [await runner.next_job() for _ in range(4)]
+        await settle()
+        assert not runner.has_word(), "more than rows"
+        inside[2].say(pipe.Begun(), pipe.Failed("user_error", "no", "", 0))
+        with pytest.raises(JobRefused):
+            await running[2]
+        inside.append(await runner.next_job())
+        for each in (0, 1, 3, 4):
+            inside[each].say(pipe.Begun(), pipe.Log(str(each)), DONE)
+        assert await asyncio.gather(*(running[each] for each in (0, 1, 3, 4))) == [DONE] * 4
+        assert [job.logged for job in jobs] == [["0"], ["1"], [], ["3"], ["4"]]
+
+
+@pytest.mark.parametrize(
+    "why", [{"merging": None}, {"mergeable": None}, {"mergeable": pipe.Mergeable(9.0, None, "too far off")}]
+)
+async def test_one_that_does_not_merge_has_one_job_at_a_time_and_is_put_back_in_between(
+    tmp_path: Path, why: dict[str, None]
+) -> None:
+    async with family(tmp_path, **why) as played:
+        runner = await played.runner()
+        first, second = played.begin(Heard()), played.begin(Heard())
+        inside = await runner.next_job()
+        assert not inside.request.merge
+        inside.say(pipe.Begun(), DONE)
+        await first
+        await settle()
+        assert not runner.has_word(), "it has not said that it is clean"
+        runner.say(pipe.Ready())
+        (await runner.next_job()).say(pipe.Begun(), DONE)
+        assert await second == DONE
+
+
+async def test_the_time_limit_runs_from_when_its_turn_has_come(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        first, waiting = Heard(), Heard()
+        running = played.begin(first), played.begin(waiting, time_limit_s=0.2)
+        one, other = [await runner.next_job() for _ in range(2)]
+        one.say(pipe.Begun())
+        await asyncio.sleep(0.5)
+        assert not running[1].done()
+        other.say(pipe.Begun())
+        with pytest.raises(TimeoutError):
+            await running[1]
+        assert 0.2 <= waiting.seconds[0] < 0.5
+        with pytest.raises(Disturbed):
+            await running[0]
+
+
+async def test_who_never_begins_though_nobody_is_in_its_way_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_runners, "_BEGINS_WITHIN_S", 0.2)
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        job = Heard()
+        running = played.begin(job, time_limit_s=0.1)
+        await runner.next_job()
+        with pytest.raises(RunnerDied) as died:
+            await running
+        assert (died.value.by_its_job, job.seconds) == (False, [])
+
+
+async def _three(
+    played: PlayedFamily, runner: PlayedProcess, *, limit_s: float = 60.0
+) -> list[asyncio.Task[pipe.Done]]:
+    """A culprit to be, one that has begun, one that has not."""
+    running = [played.begin(Heard(), time_limit_s=limit_s), played.begin(Heard()), played.begin(Heard())]
+    inside = [await runner.next_job() for _ in running]
+    inside[0].say(pipe.Begun())
+    inside[1].say(pipe.Begun())
+    await settle()
+    return running
+
+
+@pytest.mark.parametrize("how", ["its time is up", "it is cancelled"])
+async def test_a_job_that_takes_the_runner_with_it_is_the_only_one_to_end(tmp_path: Path, how: str) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = await _three(played, runner, limit_s=0.3 if how == "its time is up" else 60.0)
+        if how == "it is cancelled":
+            running[0].cancel()
+        ends = await asyncio.gather(*running, return_exceptions=True)
+        assert isinstance(ends[0], TimeoutError if how == "its time is up" else asyncio.CancelledError)
+        assert [type(end) for end in ends[1:]] == [Disturbed, Disturbed]
+        assert [end.begun for end in ends[1:]] == [True, False]
+
+
+async def test_a_job_that_is_cancelled_before_its_turn_disturbs_nobody(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = [played.begin(Heard()) for _ in range(2)]
+        inside = [await runner.next_job() for _ in running]
+        inside[0].say(pipe.Begun())
+        running[1].cancel()
+        await asyncio.wait({running[1]})
+        with pytest.raises(pipe.PipeError):
+            inside[1].say(pipe.Begun())  # and so it does not begin
+        await settle()
+        inside[0].say(DONE)
+        assert await running[0] == DONE
+
+
+async def test_a_job_that_is_cancelled_when_it_has_said_that_it_begins_takes_the_runner_with_it(
+    tmp_path: Path,
+) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = [played.begin(Heard()) for _ in range(2)]
+        inside = [await runner.next_job() for _ in running]
+        inside[1].say(pipe.Begun())
+        running[1].cancel()  # not a step of the loop later
+        with pytest.raises(Disturbed):
+            await running[0]
+
+
+async def test_where_the_process_dies_by_itself_nobody_knows_by_whom(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = await _three(played, runner)
+        played.end(runner.pid, -signal.SIGSEGV)
+        ends = await asyncio.gather(*running, return_exceptions=True)
+        assert [(type(end), end.begun) for end in ends] == [
+            (Disturbed, True),
+            (Disturbed, True),
+            (Disturbed, False),
+        ]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_who_had_it_to_itself_is_told_of_the_death(tmp_path: Path, alone: bool) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = played.begin(Heard(), alone=alone)
+        (await runner.next_job()).say(pipe.Begun())
+        await settle()
+        played.end(runner.pid, -signal.SIGSEGV)
+        with pytest.raises(RunnerDied) as died:
+            await running
+        assert (died.value.status, died.value.by_its_job) == (-signal.SIGSEGV, False)
+
+
+async def test_what_was_answered_before_the_death_counts(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = played.begin(Heard())
+        inside = await runner.next_job()
+        inside.say(pipe.Begun(), *(pipe.Log("x") for _ in range(100)), DONE)
+        played.end(runner.pid, 1)
+        assert await running == DONE
+
+
+async def test_alone_means_that_nobody_else_is_in_the_runner(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        before = played.begin(Heard())
+        first = await runner.next_job()
+        alone, after = played.begin(Heard(), alone=True), played.begin(Heard())
+        await settle()
+        assert not runner.has_word(), "somebody is in it"
+        first.say(pipe.Begun(), DONE)
+        await before
+        second = await runner.next_job()
+        await settle()
+        assert not runner.has_word(), "it is to be alone"
+        second.say(pipe.Begun(), DONE)
+        await alone
+        (await runner.next_job()).say(pipe.Begun(), DONE)
+        assert await after == DONE
+
+
+async def test_a_runner_that_is_spoiled_is_replaced_and_who_had_not_begun_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = played.begin(Heard())
+        await runner.next_job()
+        runner.say(pipe.Tainted("an earlier job left a hook"))
+        with pytest.raises(Disturbed) as disturbed:
+            await running
+        assert not disturbed.value.begun
+        assert (await played.runner()).pid != runner.pid
+
+
+async def test_that_a_job_wants_to_be_alone_ends_it_and_not_the_others(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = [played.begin(Heard()) for _ in range(2)]
+        inside = [await runner.next_job() for _ in range(2)]
+        inside[0].say(pipe.Begun(), pipe.RunAlone("gradients"))
+        with pytest.raises(AskedAlone, match="gradients"):
+            await running[0]
+        inside[1].say(pipe.Begun(), DONE)
+        assert await running[1] == DONE
+
+
+async def test_nonsense_on_a_jobs_socket_ends_the_runner(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = played.begin(Heard())
+        (await runner.next_job()).sock.send(b"\xc1")
+        with pytest.raises(RunnerDied):
+            await running
+        assert played.there.keys().isdisjoint({runner.pid})

@@ -1,0 +1,222 @@
+"""Attempts whose jobs are run again: what is taken back of the first try, what is told once, and what is charged."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edif.blobs.store import kept_name, result_name
+from edif.core import errors
+from edif.core.job import AttemptOutcome
+from edif.wire import link, pipe
+from tests.unit.helpers import open_descriptors
+from tests.unit.worker.played import (
+    CELL,
+    PAYLOAD,
+    PlayedAttempt,
+    PlayedFamily,
+    PlayedJob,
+    PlayedProcess,
+    family,
+    settle,
+)
+
+DONE = pipe.Done(0.0, 3)
+CELLS = pytest.mark.parametrize("cell", [None, CELL], ids=["shared", "sealed"])
+
+
+async def _next_job(played: PlayedFamily, runner: PlayedProcess | None, cell: Any) -> PlayedJob:
+    """In the shared runner, or in the next sealed one."""
+    if runner is None or cell is not None:
+        runner = await played.runner()
+    job = await runner.next_job()
+    job.say(pipe.Begun())
+    return job
+
+
+@CELLS
+async def test_nothing_of_the_first_try_is_left_but_what_it_printed(tmp_path: Path, cell: Any) -> None:
+    async with family(tmp_path, cell=cell) as played:
+        attempt = PlayedAttempt(played, tmp_path, cell=cell)
+        runner = await played.runner()
+        first = await _next_job(played, runner, None)
+        first.say(pipe.Log("one "), pipe.Log("two "), pipe.Saving())
+        first.write(b"the result of the first try, which is long")
+        os.write(await first.room(), b"kept by the first")
+        await settle()  # so that it is being read already
+        stale = os.dup(first.fds[1])
+        assert os.pread(first.fds[0], 99, 0) == PAYLOAD
+        first.say(pipe.RunAlone("gradients"))
+        second = await _next_job(played, runner, cell)
+        os.write(stale, b"by one who does not end")
+        os.close(stale)
+        assert not second.request.merge
+        assert os.pread(second.fds[0], 99, 0) == PAYLOAD
+        second.say(pipe.Log("one tw"), pipe.Log("o thr"), pipe.Log("ee"), pipe.Saving())
+        second.write(b"second")
+        os.write(await second.room(), b"kept")
+        second.say(DONE)
+        ended = await attempt.task
+        assert ended.outcome is AttemptOutcome.COMPLETED
+        message = attempt.message
+        assert attempt.blobs.path(result_name(message.job, message.attempt)).read_bytes() == b"second"
+        assert attempt.blobs.path(kept_name(message.job, message.attempt)).read_bytes() == b"kept"
+        assert (ended.result_bytes, ended.kept_bytes) == (6, 4)
+        assert attempt.logged == "one two three"
+        kinds = [type(each) for each in attempt.said if not isinstance(each, link.AttemptLog)]
+        assert kinds == [link.AttemptStarted, link.AttemptSaving]
+        assert list((attempt.blobs.folder / "tmp").iterdir()) == []
+
+
+@CELLS
+async def test_who_asks_twice_to_be_run_alone_has_failed(tmp_path: Path, cell: Any) -> None:
+    async with family(tmp_path, cell=cell) as played:
+        attempt = PlayedAttempt(played, tmp_path, cell=cell)
+        runner = await played.runner()
+        (await _next_job(played, runner, None)).say(pipe.RunAlone("gradients"))
+        (await _next_job(played, runner, cell)).say(pipe.RunAlone("gradients"))
+        ended = await attempt.task
+        assert (ended.outcome, ended.error_code) == (AttemptOutcome.FAILED, errors.PROCESS_DIED.code)
+        assert "another try" in ended.sentence
+
+
+async def test_jobs_that_another_one_disturbed_run_again_alone_one_after_the_other(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        culprit = PlayedAttempt(played, tmp_path / "a", time_limit_s=0.3)
+        others = [PlayedAttempt(played, tmp_path / name) for name in "bc"]
+        runner = await played.runner()
+        for name in "abc":
+            (await _next_job(played, runner, None)).say(pipe.Log(name))
+        ended = await culprit.task
+        assert (ended.outcome, ended.error_code) == (AttemptOutcome.FAILED, errors.TIME_LIMIT.code)
+        runner = await played.runner()
+        for _ in others:
+            job = await runner.next_job()
+            await settle()
+            assert not runner.has_word(), "it is alone"
+            assert not job.request.merge
+            job.say(pipe.Begun(), pipe.Log("bc"), DONE)
+        for other in others:
+            assert (await other.task).outcome is AttemptOutcome.COMPLETED
+            assert len(other.logged) == 2
+
+
+async def test_a_job_that_had_not_begun_is_simply_run_again(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        attempts = [PlayedAttempt(played, tmp_path / name) for name in "abc"]
+        runner = await played.runner()
+        jobs = [await runner.next_job() for _ in attempts]
+        jobs[0].say(pipe.Begun())
+        await settle()
+        attempts[0].task.cancel()
+        runner = await played.runner()
+        again = [await runner.next_job() for _ in attempts[1:]]
+        assert [job.request.merge for job in again] == [True, True]
+        for job in again:
+            job.say(pipe.Begun(), DONE)
+        ends = [(await attempt.task).outcome for attempt in attempts]
+        assert ends == [AttemptOutcome.CANCELLED, AttemptOutcome.COMPLETED, AttemptOutcome.COMPLETED]
+
+
+async def test_who_kills_the_runner_though_alone_is_lost_and_tried_elsewhere(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        attempts = [PlayedAttempt(played, tmp_path / name) for name in "ab"]
+        for _ in range(3):
+            runner = await played.runner()
+            (await runner.next_job()).say(pipe.Begun())
+            if runner.has_word():
+                (await runner.next_job()).say(pipe.Begun())
+            await settle()
+            played.end(runner.pid, -signal.SIGSEGV)
+        for attempt in attempts:
+            ended = await attempt.task
+            assert (ended.outcome, ended.error_code) == (AttemptOutcome.LOST, errors.REPLICA_LOST.code)
+            assert "SIGSEGV" in ended.sentence
+
+
+# -- what it is charged --------------------------------------------------------------------------------
+async def test_of_a_shared_pass_a_job_bears_the_part_of_its_rows(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        attempt = PlayedAttempt(played, tmp_path)
+        job = await _next_job(played, await played.runner(), None)
+        await asyncio.sleep(0.6)
+        job.say(pipe.Shared(0, 4, 1, 0.2, 0.3), pipe.Shared(0, 8, 2, 0.1, 0.1), DONE)
+        usage = (await attempt.task).usage
+        assert (usage.shared_passes, usage.shared_rows) == (2, 8)
+        assert usage.run_s >= 0.6
+        assert usage.charged_s == pytest.approx(usage.run_s - 0.4 + 0.2 / 4 + 0.1 / 4, abs=1e-6)
+
+
+@CELLS
+async def test_all_tries_are_charged_and_passes_are_those_of_the_last(tmp_path: Path, cell: Any) -> None:
+    async with family(tmp_path, cell=cell) as played:
+        driver = await played.driver() if cell is not None else None
+        attempt = PlayedAttempt(played, tmp_path, cell=cell)
+        runner = await played.runner()
+        first = await _next_job(played, runner, None)
+        await asyncio.sleep(0.3)
+        teller = first if driver is None else driver
+        teller.say(pipe.Shared(0 if driver is None else 1, 4, 1, 0.2, 0.2))
+        await settle()
+        first.say(pipe.RunAlone("gradients"))
+        second = await _next_job(played, runner, cell)
+        await asyncio.sleep(0.3)
+        second.say(pipe.Done(0.1, 3))
+        usage = (await attempt.task).usage
+        assert (usage.shared_passes, usage.shared_rows) == (0, 0)
+        assert usage.run_s + usage.save_s >= 0.6
+        assert usage.save_s == 0.1
+        assert usage.charged_s == pytest.approx(usage.run_s - 0.2 + 0.2 / 4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pipe.Shared(0, 0, 0, 0.1, 0.1),
+        pipe.Shared(0, 0, 5, 0.1, 0.1),
+        pipe.Shared(0, 4, 0, float("inf"), float("inf")),
+        pipe.Shared(0, 1, 2**63 - 1, 1e300, 1e300),
+        pipe.Shared(0, 2**63 - 1, 1, float("inf"), 0.0),
+        pipe.Shared(0, 2**63 - 1, 2**63 - 1, float("inf"), float("inf")),
+    ],
+)
+async def test_whatever_a_shared_runner_says_the_charge_lies_within_the_seconds(
+    tmp_path: Path, said: pipe.Shared
+) -> None:
+    async with family(tmp_path) as played:
+        attempt = PlayedAttempt(played, tmp_path)
+        job = await _next_job(played, await played.runner(), None)
+        job.say(*[said] * 3, DONE)
+        usage = (await attempt.task).usage
+        assert 0.0 <= usage.charged_s <= usage.run_s < 60.0
+
+
+# -- what is left --------------------------------------------------------------------------------------
+@CELLS
+@pytest.mark.parametrize("when", ["it waits", "it has a runner", "it runs", "it runs again"])
+async def test_a_job_that_is_cancelled_leaves_nothing_open(tmp_path: Path, cell: Any, when: str) -> None:
+    before = open_descriptors()
+    async with family(tmp_path, cell=cell) as played:
+        attempt = PlayedAttempt(played, tmp_path, cell=cell)
+        await settle()
+        if when != "it waits":
+            if cell is not None:
+                await played.driver()
+            runner = await played.runner()
+            if when != "it has a runner":
+                first = await _next_job(played, runner, None)
+                await first.room()
+                await settle()
+            if when == "it runs again":
+                first.say(pipe.RunAlone("gradients"))
+                await _next_job(played, runner, cell)
+                await settle()
+        attempt.task.cancel()
+        assert (await attempt.task).outcome is AttemptOutcome.CANCELLED
+        await settle()
+    assert list((attempt.blobs.folder / "tmp").iterdir()) == []
+    assert not (tmp_path / "scratch").exists() or list((tmp_path / "scratch").iterdir()) == []
+    assert set(open_descriptors()) == set(before)
