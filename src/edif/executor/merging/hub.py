@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from greenlet import greenlet
+from nnsight.tracing import tracer as tracing
 
 from edif.executor.merging import traces
 from edif.executor.merging.grouping import chosen
@@ -30,14 +31,11 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 0.5
 """So long a job's code may run at a stretch while others wait for it; then it is run alone instead."""
-
+_PATIENCE_WITH_PASS_S = 30.0
+"""And so long where it runs the model itself, which of a large one takes its time."""
 
 _SEEDS = frozenset({"manual_seed", "seed", "set_rng_state", "set_state"})
 """Who draws random numbers from the process's own generators, beginning at a seed, takes them all in one turn."""
-
-
-class _TooSlow(BaseException):
-    pass
 
 
 class Tenant:
@@ -78,7 +76,11 @@ class Tenant:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        yield  # nobody else runs meanwhile
+        self._hub.be_patient(self, _PATIENCE_WITH_PASS_S)  # nobody else runs meanwhile
+        try:
+            yield
+        finally:
+            self._hub.be_patient(self, _PATIENCE_S)
 
     # -- as the hub sees it ----------------------------------------------------------------------------
     @property
@@ -88,11 +90,7 @@ class Tenant:
     def go_on(self, *, shared: bool = False) -> None:
         """Run it until it wants a pass, or to its end."""
         with self._hub.turn_of(self):
-            try:
-                self._greenlet.switch(shared)
-            except _TooSlow:
-                self.misfits.append("its code took long while others waited")
-                self._greenlet.throw(Misfit("its code took long while others waited"))
+            self._greenlet.switch(shared)
 
     # -- as a party ------------------------------------------------------------------------------------
     @property
@@ -121,8 +119,6 @@ class Tenant:
         with self._hub.turn_of(self):
             try:
                 return self._guest.serve(*self._offered), self._guest.wanted()
-            except _TooSlow:
-                self._outcome = Misfit("its code took long while others waited")
             except (Exception, Misfit) as outcome:  # noqa: BLE001 - the job gets it when its turn comes
                 self._outcome = outcome
         raise Left
@@ -190,10 +186,9 @@ class Hub:
     @contextmanager
     def turn_of(self, tenant: Tenant) -> Iterator[None]:
         """Within the block the process's state is this job's, and its code does not keep the others waiting for long."""
-        others = any(each.waits for each in self._tenants if each is not tenant)
         tenant.turn.change()
         traces.enter(tenant)
-        signal.setitimer(signal.ITIMER_REAL, _PATIENCE_S if others else 0.0)
+        self.be_patient(tenant, _PATIENCE_S)
         try:
             yield
         finally:
@@ -201,6 +196,13 @@ class Hub:
             traces.enter(None)
             tenant.turn.change()
 
+    def be_patient(self, tenant: Tenant, seconds: float) -> None:
+        """From now on its code may run for so long at a stretch, if others wait; and again so long if it takes no notice."""
+        others = any(each.waits for each in self._tenants if each is not tenant)
+        signal.setitimer(signal.ITIMER_REAL, seconds if others else 0.0, seconds)
+
     @staticmethod
     def _too_slow(*_: Any) -> None:
-        raise _TooSlow
+        # Only its own code is interrupted, and not what is done for it before and afterwards.
+        if getattr(tracing._local, "depth", 0) > 0:  # noqa: SLF001 - raised by what runs a block
+            raise Misfit("its code took long while others waited")
