@@ -17,6 +17,8 @@ _LONGEST_WAIT_S = 0.025
 """For company that is about to come."""
 _SHARE_OF_PASS = 0.5
 """Nor longer than this part of what a pass has taken lately."""
+_LONGEST_BESIDE_S = 0.5
+"""Nor longer than this beside a pass that runs: how long those of their own take is for the jobs to say."""
 _FORCED_WAIT_S = 0.5
 """For company when every trace is to be merged."""
 _NEWEST = 0.25  # the weight of the newest pass in the moving average
@@ -92,34 +94,42 @@ class Collector(Generic[S]):
             asking = [seat for seat, each in self._in_order() if each.asks_alone]
             if asking:
                 return self._alone(asking[0], now)
-        waiting = [(seat, each.request) for seat, each in self._in_order() if each.request is not None]
-        if not waiting or now < self._due(waiting, alone):
-            return None
-        group = chosen(waiting, self.merging.rows, self.merging.tokens)
-        if len(group) > 1 or self.merging.always:
-            for seat in group:
-                self._seats[seat].request = None
-            return Together(group)
-        return self._alone(group[0], now) if alone < self.merging.alone_at_once else None
+        waiting = self._waiting()
+        while waiting and now >= self._due(waiting, alone):
+            group = chosen(waiting, self.merging.rows, self.merging.tokens)
+            if len(group) > 1 or self.merging.always:
+                for seat in group:
+                    self._seats[seat].request = None
+                return Together(group)
+            if alone < self.merging.alone_at_once:
+                return self._alone(group[0], now)
+            waiting = waiting[
+                1:
+            ]  # it waits for one that runs by itself, and that may be for long: others do not
+        return None
 
     def next_beside(self, now: float) -> ByItself[S] | None:
         """Who runs a pass by itself while a shared one is under way: who asks for that, and who has waited for long."""
         if sum(each.alone_since is not None for each in self._seats.values()) >= self.merging.alone_at_once:
             return None
+        patience = min(max(self.pass_s, _LONGEST_WAIT_S), _LONGEST_BESIDE_S)
         for seat, each in self._in_order():
-            late = each.request is not None and now > each.since + max(self.pass_s, _LONGEST_WAIT_S)
+            late = each.request is not None and now > each.since + patience
             if each.asks_alone or (late and not self.merging.always):
                 return self._alone(seat, now)
         return None
 
     def due_in(self, now: float) -> float | None:
         """Seconds until :meth:`next` may have something to say although nothing happens; None if it will not."""
-        waiting = [(seat, each.request) for seat, each in self._in_order() if each.request is not None]
-        if not waiting:
-            return None
+        waiting = self._waiting()
         alone = sum(each.alone_since is not None for each in self._seats.values())
-        due = self._due(waiting, alone)
-        return max(due - now, 0.0) if due > now else None
+        for first in range(len(waiting)):
+            if (due := self._due(waiting[first:], alone)) > now:
+                return due - now
+        return None
+
+    def _waiting(self) -> list[tuple[S, Request]]:
+        return [(seat, each.request) for seat, each in self._in_order() if each.request is not None]
 
     def _due(self, waiting: list[tuple[S, Request]], alone: int) -> float:
         """When the one that has waited longest has waited long enough for others like it."""
@@ -136,7 +146,9 @@ class Collector(Generic[S]):
         if coming:
             return since + wait
         if alone and len(group) == 1:
-            return since + self.pass_s  # somebody's own pass is under way: others will come in its course
+            return since + min(
+                self.pass_s, _LONGEST_BESIDE_S
+            )  # somebody's own pass is under way: others will come in its course
         return since
 
     def _rows(self, seat: S) -> int:

@@ -161,7 +161,9 @@ class SealedParty:
     def take(self, message: seat.Join, now: float) -> Request | None:
         """The request that it makes; None if the model must not be called with that."""
         request = self._limits.request(message)
-        if request is None or any(each >= len(self._layout.locations) for each in message.watched):
+        if request is None or request.way not in self._layout.ways:
+            return None
+        if any(each >= len(self._layout.locations) for each in message.watched):
             return None
         self._wanted = Wanted(self._known(message.wants), list(message.watched))
         self.asked, self.asked_at = request, now

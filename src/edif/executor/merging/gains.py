@@ -43,7 +43,10 @@ class Gains:
     def pays(self, kind: Hashable) -> bool:
         """Whether the next requests of this kind are merged."""
         known = self._of(kind)
-        if min(known.alone.count, known.shared.count) < _ENOUGH or known.shared.seconds <= known.alone.seconds:
+        if (
+            min(known.alone.count, known.shared.count) < _ENOUGH
+            or known.shared.seconds <= known.alone.seconds
+        ):
             known.left_out = 0
             return True
         known.left_out += 1

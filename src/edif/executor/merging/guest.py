@@ -16,6 +16,7 @@ from edif.executor.merging.identity import Identity
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.lending import Lent
 from edif.executor.merging.misfit import Elsewhere, Misfit, standing_in_for
+from edif.executor.merging.request import Way
 
 
 class Wanted(NamedTuple):
@@ -76,14 +77,14 @@ class Guest:
     Args:
         interleaver: nnsight's, with the job's workers started.
         layout: the model's.
-        generates: whether the pass is a generation.
+        way: in which the model is called.
 
     Attributes:
         tracked: whether the job's code runs with gradients on, so that its activations must look as if they had some.
     """
 
-    def __init__(self, interleaver: Any, layout: Layout, generates: bool) -> None:
-        self._generates = generates
+    def __init__(self, interleaver: Any, layout: Layout, way: Way) -> None:
+        self._way = way
         self._interleaver = interleaver
         self._layout = layout
         self.tracked = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
@@ -97,6 +98,8 @@ class Guest:
 
     def fits(self) -> bool:
         """Whether all that the job is known to want can be served: asked before anything is done in a shared pass."""
+        if self._way not in self._layout.ways:
+            return False
         pending = [each.pending for each in self._interleaver.mediators if each.pending is not None]
         if any(each.event is Event.SKIP for each in pending):
             return False
@@ -104,7 +107,7 @@ class Guest:
             return False
         # A cache is saved whole, with what a shared pass does not hand out.
         watched = [self._layout.number(name) for name in self._interleaver.observers]
-        return not any(self._layout.opaque(each, self._generates) for each in watched if each is not None)
+        return not any(self._layout.opaque(each, self._way) for each in watched if each is not None)
 
     def wanted(self) -> Wanted:
         """
@@ -143,7 +146,7 @@ class Guest:
         form = place.forms[visit.form]
         # transformers generates without gradients, and that is how a job's code then runs.
         with torch.set_grad_enabled(
-            torch.is_grad_enabled() and not (self._generates and place.in_generation)
+            torch.is_grad_enabled() and not (self._way.generates and place.in_generation)
         ):
             leaves = self._lent.lend(visit, [self.tracked and leaf.tracked for leaf in form.leaves])
             opaque = [standing_in_for(kind) for kind in opaque_kinds(form.form)]

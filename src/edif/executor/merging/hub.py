@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from greenlet import greenlet
+from nnsight.tracing import tracer as tracing
 
 from edif.executor.merging import traces
 from edif.executor.merging.grouping import chosen
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 0.5
 """So long a job's code may run at a stretch while others wait for it; then it is run alone instead."""
-
+_PATIENCE_WITH_PASS_S = 30.0
+"""And so long where it runs the model itself, which of a large one takes its time."""
 
 _SEEDS = frozenset({"manual_seed", "seed", "set_rng_state", "set_state"})
 """Who draws random numbers from the process's own generators, beginning at a seed, takes them all in one turn."""
@@ -87,7 +89,11 @@ class Tenant:
     @contextmanager
     def alone(self) -> Iterator[None]:
         self.step_aside()
-        yield  # nobody else runs meanwhile
+        self._hub.be_patient(self, _PATIENCE_WITH_PASS_S)  # nobody else runs meanwhile
+        try:
+            yield
+        finally:
+            self._hub.be_patient(self, _PATIENCE_S)
 
     # -- as the hub sees it ----------------------------------------------------------------------------
     @property
@@ -156,7 +162,6 @@ class Hub:
         self._own = vars(loaded.model.interleaver)
         self._tenants: list[Tenant] = []
         self._begun = False
-        self._hurried = False
         signal.signal(signal.SIGALRM, self._too_slow)
 
     def fresh_interleaver(self) -> dict[str, Any]:
@@ -210,17 +215,21 @@ class Hub:
         """Within the block the process's state is this job's, and its code does not keep the others waiting for long."""
         tenant.turn.change()
         traces.enter(tenant)
-        if any(each.waits for each in self._tenants if each is not tenant):
-            self._hurried = True
-            signal.setitimer(signal.ITIMER_REAL, _PATIENCE_S)
+        self.be_patient(tenant, _PATIENCE_S)
         try:
             yield
         finally:
-            self._hurried = False
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             traces.enter(None)
             tenant.turn.change()
 
-    def _too_slow(self, *_: Any) -> None:
-        if self._hurried:  # the signal may come when the turn has just ended
+    def be_patient(self, tenant: Tenant, seconds: float) -> None:
+        """From now on its code may run for so long at a stretch, if others wait; and again so long if it takes no notice."""
+        others = any(each.waits for each in self._tenants if each is not tenant)
+        signal.setitimer(signal.ITIMER_REAL, seconds if others else 0.0, seconds)
+
+    @staticmethod
+    def _too_slow(*_: Any) -> None:
+        # Only its own code is interrupted, and not what is done for it before and afterwards.
+        if getattr(tracing._local, "depth", 0) > 0:  # noqa: SLF001 - raised by what runs a block
             raise Misfit("its code took long while others waited")

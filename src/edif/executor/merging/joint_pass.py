@@ -86,6 +86,8 @@ class JointPass:
         """Of each location, the parties that wait for some visit of it."""
         self._finished: dict[int, int] = {}
         """Parties all of whose rows have ended their generation, and after how many tokens."""
+        self._just_finished: set[int] = set()
+        """Those of them that have in the present call of the model: their last token may not have been streamed yet."""
         self._root = f"{model.path}.input"
         self.tokens = [0] * len(self._parties)
         row = 0
@@ -149,6 +151,7 @@ class JointPass:
             first = self._first_row[number]
             if number not in self._finished and all(ended[first : first + size]):
                 self._finished[number] = tokens
+                self._just_finished.add(number)
 
     # -- visits ----------------------------------------------------------------------------------------
     def _handle(self, name: str, value: Any) -> Any:
@@ -158,6 +161,7 @@ class JointPass:
             return value
         if name == self._root:
             self._before_each_call()
+            self._just_finished.clear()
             self._count_tokens(value)
         waiting = self._waiting(location) if self._awaited.get(location) else []
         if self._finished:
@@ -182,14 +186,16 @@ class JointPass:
 
     def _still_running(self, waiting: list[int], location: int) -> list[int]:
         """Whose generation has ended is served nothing more but what it generated."""
+        streamed = ".streamer" in self._layout.locations[location].name
         if not self._layout.locations[location].in_generation:
             return waiting
-        return [each for each in waiting if each not in self._finished]
+        late = self._just_finished if streamed else set()
+        return [each for each in waiting if each not in self._finished or each in late]
 
     def _visit(self, location: int, waiting: Iterable[int], value: Any) -> Any:
         parts = take_apart(value)
         place = self._layout.locations[location]
-        known = place.known(parts.form, self._request.generates)
+        known = place.known(parts.form, self._request.way)
         offered = []
         for number in waiting:
             if known is not None and self._offer(number, location, known, place.forms[known], parts):

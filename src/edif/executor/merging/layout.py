@@ -4,10 +4,13 @@ A value of a batch is a tensor with a dimension for its rows, or with rows and t
 of them it is cannot be told from one pass: with sixteen rows of sixteen tokens everything looks alike, and a wrong guess shows one
 user the activations of another. So the freshly loaded model runs two small batches of different size, and what grew
 with the rows, and only that, is cut by rows. What cannot be told apart is never served in a shared pass.
+
+It runs them in every way in which traces call it: position embeddings, say, are the same for all rows only as long as no
+row is padded.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -16,10 +19,14 @@ import torch
 
 from edif.executor.keeping import DTYPES
 from edif.executor.merging.forms import Form, Parts, opaque_kinds, take_apart
+from edif.executor.merging.request import Way
 
 _FIRST, _SECOND = (2, 3), (3, 4)
 """Rows and tokens of the two batches. No size, nor rows times tokens, means the same in both."""
 _NEW_TOKENS = 2
+_PLAIN_WAYS = tuple(Way(generates, masked=False, positioned=False) for generates in (False, True))
+_PADDED_WAYS = tuple(Way(generates, masked=True, positioned=True) for generates in (False, True))
+"""As nnsight calls a model with prompts of different lengths."""
 _TOKEN = 7
 """What ids begin at: far from the special tokens that most tokenizers put first."""
 
@@ -70,14 +77,14 @@ class Unservable(Exception):
 
 @dataclass(slots=True)
 class FormLayout:
-    generates: bool
+    way: Way
     form: Form
     leaves: list[LeafLayout]
 
 
 @dataclass(slots=True)
 class Location:
-    """What is true in a single pass need not be so while generating; its forms are numbered over both."""
+    """What is true in one way of calling the model need not be so in another; its forms are numbered over all."""
 
     name: str
     forms: list[FormLayout] = field(default_factory=list)
@@ -87,10 +94,10 @@ class Location:
         """Whether a generation comes by it in its course, and not when it is over."""
         return self.name != "result" and self.name not in ("model.generator.input", "model.generator.output")
 
-    def known(self, form: Form, generates: bool) -> int | None:
+    def known(self, form: Form, way: Way) -> int | None:
         """The number of this form, if it was seen when the model was loaded."""
         for number, each in enumerate(self.forms):
-            if each.generates is generates and each.form == form:
+            if each.way == way and each.form == form:
                 return number
         return None
 
@@ -114,21 +121,23 @@ class Layout:
 
     Attributes:
         locations: in the order of their numbers.
+        ways: in which the model was called; in others no pass is shared.
         difference: the largest of any value between a batch and a pass of one row, see :class:`~edif.wire.link.Merging`.
     """
 
     def __init__(self) -> None:
         self.locations: list[Location] = []
+        self.ways: set[Way] = set()
         self.difference = 0.0
         self._numbers: dict[str, int] = {}
 
     def number(self, name: str) -> int | None:
         return self._numbers.get(name)
 
-    def opaque(self, number: int, generates: bool) -> bool:
+    def opaque(self, number: int, way: Way) -> bool:
         """Whether values of this location have parts that are not served."""
         forms = self.locations[number].forms
-        return any(any(opaque_kinds(each.form)) for each in forms if each.generates is generates)
+        return any(any(opaque_kinds(each.form)) for each in forms if each.way == way)
 
     @classmethod
     def learn(cls, model: Any) -> "Layout":
@@ -138,20 +147,27 @@ class Layout:
             model: the nnsight wrapper of the loaded model.
         """
         layout = cls()
-        for generates in (False, True):
-            first, second = (_record(model, *sizes, generates) for sizes in (_FIRST, _SECOND))
-            layout._note(first, second, generates)
-            layout._measure(second, _record(model, 1, _SECOND[1], generates, first_row=1), generates)
+        for way in _PLAIN_WAYS:
+            layout._learn(model, way)
+        for way in _PADDED_WAYS:
+            with suppress(Exception):  # a model need not take positions
+                layout._learn(model, way)
         return layout
 
-    def _note(self, first: "_Recorded", second: "_Recorded", generates: bool) -> None:
+    def _learn(self, model: Any, way: Way) -> None:
+        first, second = (_record(model, *sizes, way) for sizes in (_FIRST, _SECOND))
+        self._note(first, second, way)
+        self._measure(second, _record(model, 1, _SECOND[1], way, first_row=1), way)
+        self.ways.add(way)
+
+    def _note(self, first: "_Recorded", second: "_Recorded", way: Way) -> None:
         for (name, ones), (other, twos) in zip(first.items(), second.items(), strict=True):
             if name != other or len(ones) != len(twos):
                 raise Unservable
             for one, two in zip(ones, twos, strict=True):
-                self._note_value(name, one, two, generates)
+                self._note_value(name, one, two, way)
 
-    def _note_value(self, name: str, one: Parts, two: Parts, generates: bool) -> None:
+    def _note_value(self, name: str, one: Parts, two: Parts, way: Way) -> None:
         if one.form != two.form:
             return  # depends on the sizes: never served
         number = self._numbers.setdefault(name, len(self.locations))
@@ -159,19 +175,19 @@ class Layout:
             self.locations.append(Location(name))
         location = self.locations[number]
         leaves = [_compare(*pair) for pair in zip(one.leaves, two.leaves, strict=True)]
-        known = location.known(one.form, generates)
+        known = location.known(one.form, way)
         if known is None:
-            location.forms.append(FormLayout(generates, one.form, leaves))
+            location.forms.append(FormLayout(way, one.form, leaves))
             return
         for earlier, now in zip(location.forms[known].leaves, leaves, strict=True):
             earlier.kind = _both(earlier, now)
             earlier.tracked = earlier.tracked or now.tracked
 
-    def _measure(self, batch: "_Recorded", one: "_Recorded", generates: bool) -> None:
+    def _measure(self, batch: "_Recorded", one: "_Recorded", way: Way) -> None:
         for name, values in batch.items():
             location = self.locations[self._numbers[name]]
             for shared, own in zip(values, one.get(name, ()), strict=True):
-                known = location.known(shared.form, generates)
+                known = location.known(shared.form, way)
                 if known is not None and own.form == shared.form:
                     self._measure_value(location.forms[known], own, shared)
 
@@ -191,7 +207,7 @@ class Layout:
 _Recorded = dict[str, list[Parts]]
 
 
-def _record(model: Any, rows: int, tokens: int, generates: bool, first_row: int = 0) -> _Recorded:
+def _record(model: Any, rows: int, tokens: int, way: Way, first_row: int = 0) -> _Recorded:
     """Every value of one run, by location and in the order of visits."""
     recorded: _Recorded = {}
 
@@ -206,8 +222,12 @@ def _record(model: Any, rows: int, tokens: int, generates: bool, first_row: int 
     first = torch.arange(first_row, first_row + rows)[:, None] * tokens
     ids = _TOKEN + first + torch.arange(tokens)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if way.masked:
+        inputs["attention_mask"][:, 0] = 0
+    if way.positioned:
+        inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
     with handled_by(model.interleaver, handle):
-        if generates:
+        if way.generates:
             length = {"max_new_tokens": _NEW_TOKENS, "min_new_tokens": _NEW_TOKENS}
             result = model.generate(**inputs, **length, do_sample=False, num_beams=1)
         else:
@@ -247,12 +267,19 @@ def _both(one: LeafLayout, other: LeafLayout) -> Kind:
 
 
 def difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest difference, in units in the last place of the dtype at the largest value."""
-    if not one.is_floating_point() or one.numel() == 0:
-        return 0.0 if torch.equal(one, other) else float("inf")
+    """The largest difference, in units in the last place of the dtype at the largest finite value.
+
+    Infinite where one is not finite and the other is something else.
+    """
     one, other = one.detach(), other.detach()
-    largest = max(float(other.abs().max()), torch.finfo(one.dtype).tiny)
-    return float((one - other).abs().max()) / largest / torch.finfo(one.dtype).eps
+    differ = (one != other) & ~(one.isnan() & other.isnan())
+    if not bool(differ.any()):
+        return 0.0
+    ones, others = one[differ], other[differ]
+    if not one.is_floating_point() or not bool((ones.isfinite() & others.isfinite()).all()):
+        return float("inf")
+    largest = max(float(other[other.isfinite()].abs().max()), torch.finfo(one.dtype).tiny)
+    return float((ones - others).abs().max()) / largest / torch.finfo(one.dtype).eps
 
 
 def learn(model: Any, tolerance: float) -> tuple[Layout | None, str]:

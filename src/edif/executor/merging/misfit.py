@@ -27,7 +27,8 @@ class Elsewhere:
         raise Misfit("it uses an object that only its own forward pass has")
 
     __getattr__ = __reduce_ex__ = __iter__ = __len__ = __getitem__ = __call__ = __bool__ = _used
-    __setitem__ = __contains__ = __eq__ = __repr__ = __str__ = _used
+    __setitem__ = __delitem__ = __contains__ = __eq__ = __repr__ = __str__ = _used
+    __setattr__ = __delattr__ = __lt__ = __le__ = __gt__ = __ge__ = __add__ = __radd__ = __mul__ = _used
     __hash__ = _used
 
 

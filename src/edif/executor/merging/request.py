@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,6 +12,14 @@ _TRUE_OR_FALSE = frozenset({"do_sample", "use_cache"})
 _NUMBERS = frozenset({"repetition_penalty"})
 
 Option = bool | int | float | str | None
+
+
+class Way(NamedTuple):
+    """How a model is called: what it computes beside has other rows when it is told of padding or positions."""
+
+    generates: bool
+    masked: bool
+    positioned: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,15 +48,13 @@ class Request:
         return self.ids.shape[1]
 
     @property
+    def way(self) -> Way:
+        return Way(self.generates, self.mask is not None, self.positions is not None)
+
+    @property
     def kind(self) -> tuple[Any, ...]:
         """Requests of one kind can share a pass, and give the same bits as alone: the same kernels run."""
-        return (
-            self.generates,
-            self.tokens,
-            self.mask is None,
-            self.positions is None,
-            self.options,
-        )
+        return self.way, self.tokens, self.options
 
     @property
     def size(self) -> int:

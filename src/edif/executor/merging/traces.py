@@ -132,7 +132,7 @@ def _share(company: Company, envoy: Any, fn: Any, args: Any, kwargs: Any) -> boo
     request = None if generates is None else request_of(generates, args, kwargs)
     if request is None:
         return False
-    guest = Guest(envoy.interleaver, company.layout, generates is True)
+    guest = Guest(envoy.interleaver, company.layout, request.way)
     if not guest.fits():
         return False
     counts = envoy.interleaver.counts

@@ -1,0 +1,323 @@
+"""Several jobs in one process: what each has of the process is its own, and none keeps the others waiting."""
+
+import operator
+import random
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnsight.tracing.backend import Backend
+
+import edif
+from edif.executor.merging import hub as hub_module
+from tests.unit.executor.merging.jobs import Program, Site, all_fit, fits
+from tests.unit.executor.merging.test_joint_pass import reads
+from tests.unit.executor.merging.tiny import prompt
+
+# ruff: noqa: F841 - what a block saves is sent back by its name
+# A job's patience is a timer of the process, as is that of pytest's own time limit.
+pytestmark = pytest.mark.timeout(method="thread")
+
+
+# -- each its own ------------------------------------------------------------------------------------------
+def keeps(start: int) -> Program:
+    def program(model: Any, backend: Backend) -> None:
+        with model.trace(prompt(start), backend=backend):
+            kept = edif.keep(model.transformer.h[0].output)
+            logits = edif.keep(model.lm_head.output)
+
+    return program
+
+
+def test_each_keeps_what_it_marked(gpt2: Site) -> None:
+    programs = [keeps(1), reads(11), keeps(21)]
+    alone = [gpt2.solo(each) for each in programs]
+    for one, other in zip(alone, gpt2.merged(*programs), strict=True):
+        assert fits(one, other)
+        assert other.shared == 1
+        assert len(other.kept) == len(one.kept)
+        assert all(map(torch.equal, one.kept, other.kept))
+
+
+def test_blocks_of_equal_file_names_do_not_mix(gpt2: Site) -> None:
+    """nnsight finds nested blocks by file name and line."""
+
+    def nested(start: int, by: str) -> Program:
+        source = f"""
+def program(model, backend):
+    with model.session(backend=backend):
+        with model.trace(ids):
+            first = (model.transformer.h[0].output {by}).save()
+        with model.trace(ids):
+            with model.edit() if False else __import__("contextlib").nullcontext():
+                second = (model.transformer.h[1].output {by}).save()
+"""
+        import linecache
+
+        names: dict[str, Any] = {"ids": prompt(start)}
+        name = "/home/someone/notebook.py"
+
+        def program(model: Any, backend: Backend) -> None:
+            linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+            exec(compile(source, name, "exec"), names)
+            names["program"](model, backend)
+
+        return program
+
+    programs = [nested(1, "* 2"), nested(1, "* 3"), nested(1, "+ 1"), nested(9, "* 2")]
+    ended = all_fit(gpt2, programs, shared=2)
+    firsts = [each.saved["first"] for each in ended]
+    assert torch.equal(firsts[0] * 1.5, firsts[1])
+    assert not torch.equal(firsts[0], firsts[3])
+
+
+def test_a_tensor_saved_by_one_is_not_sent_to_another(gpt2: Site) -> None:
+    def plain(model: Any, backend: Backend) -> None:
+        with model.trace(prompt(3), backend=backend):
+            hidden = model.transformer.h[0].output
+            logits = model.lm_head.output.save()
+
+    ended = gpt2.merged(plain, reads(13), plain)
+    assert [set(each.saved) for each in ended] == [
+        {"logits"},
+        {"hidden", "attention", "logits", "result"},
+        {"logits"},
+    ]
+
+
+def test_gradient_mode_is_each_ones_own(gpt2: Site) -> None:
+    def without(model: Any, backend: Backend) -> None:
+        with model.session(backend=backend):
+            torch.set_grad_enabled(False)
+            with model.trace(prompt(3)):
+                first = model.transformer.h[0].output.requires_grad.save()
+            flag = torch.is_grad_enabled().save()
+
+    def with_them(model: Any, backend: Backend) -> None:
+        with model.session(backend=backend):
+            with model.trace(prompt(3)):
+                first = model.transformer.h[0].output.requires_grad.save()
+            flag = torch.is_grad_enabled().save()
+
+    try:
+        off, on, again = gpt2.merged(without, with_them, without)
+    finally:
+        torch.set_grad_enabled(True)
+    assert (off.saved, on.saved, again.saved) == (
+        {"first": False, "flag": False},
+        {"first": True, "flag": True},
+        {"first": False, "flag": False},
+    )
+
+
+# -- random numbers ----------------------------------------------------------------------------------------
+def seeded(seed: int) -> Program:
+    def program(model: Any, backend: Backend) -> None:
+        with model.session(backend=backend):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)
+            with model.trace(prompt(3)):
+                one = torch.rand(3).save()
+                hidden = model.transformer.h[0].output.save()
+                two = torch.rand(3).save()
+            three = [torch.rand(1).item(), random.random(), float(np.random.rand())].save()
+
+    return program
+
+
+def test_who_seeds_draws_the_numbers_of_the_seed(gpt2: Site) -> None:
+    programs = [seeded(1), seeded(2), reads(5), seeded(1)]
+    alone = [gpt2.solo(each) for each in programs]
+    ended = gpt2.merged(*programs)
+    assert all(map(fits, alone, ended))
+
+
+# -- what needs a pass of its own --------------------------------------------------------------------------
+def own_gradients(model: Any, backend: Backend) -> None:
+    with model.trace(prompt(3), backend=backend):
+        hidden = model.transformer.h[0].output
+        loss = model.lm_head.output.sum()
+        with loss.backward():
+            gradient = hidden.grad.save()
+
+
+def own_source(model: Any, backend: Backend) -> None:
+    with model.trace(prompt(3), backend=backend):
+        inner = model.transformer.h[0].attn.source.attention_interface_0.output[0].save()
+
+
+def own_skip(model: Any, backend: Backend) -> None:
+    with model.trace(prompt(3), backend=backend):
+        hidden = model.transformer.h[0].output
+        model.transformer.h[1].skip(hidden)
+        logits = model.lm_head.output.save()
+
+
+def own_scan(model: Any, backend: Backend) -> None:
+    with model.session(backend=backend), model.scan(prompt(3)):
+        shape = list(model.transformer.h[0].output.shape).save()
+
+
+OWN = [own_gradients, own_skip, own_scan]
+
+
+@pytest.mark.parametrize("program", OWN, ids=lambda each: each.__name__)
+def test_what_needs_a_pass_of_its_own_has_one(program: Program, gpt2: Site) -> None:
+    ended, other, third = gpt2.merged(program, reads(13), reads(23))
+    assert fits(gpt2.solo(program), ended), ended
+    assert ended.shared == 0
+    assert other.shared == third.shared == 1
+    assert fits(gpt2.solo(reads(13)), other)
+
+
+def test_a_changed_model_is_seen_by_nobody_else(gpt2: Site) -> None:
+    """Its passes are its own from then on; and the runner that finds it so is replaced."""
+
+    def hooks(model: Any, backend: Backend) -> None:
+        with model.session(backend=backend):
+            block = model.transformer.h[0]._module
+            handle = operator.methodcaller("register_forward" + "_hook", lambda *args: args[-1] * 2)(block)
+            with model.trace(prompt(3)):
+                logits = model.lm_head.output.save()
+            handle.remove()
+
+    ended, other = gpt2.merged(hooks, reads(13))
+    assert fits(gpt2.solo(hooks), ended)
+    assert ended.shared == 0
+    assert fits(gpt2.solo(reads(13)), other)
+
+
+# -- patience ----------------------------------------------------------------------------------------------
+def sleeps(seconds: float) -> Program:
+    def program(model: Any, backend: Backend) -> None:
+        with model.trace(prompt(3), backend=backend):
+            hidden = model.transformer.h[0].output.save()
+            time.sleep(seconds)
+            logits = model.lm_head.output.save()
+
+    return program
+
+
+def sleeps_before(seconds: float) -> Program:
+    def program(model: Any, backend: Backend) -> None:
+        with model.session(backend=backend):
+            time.sleep(seconds)
+            with model.trace(prompt(3)):
+                logits = model.lm_head.output.save()
+
+    return program
+
+
+def sleeps_after(seconds: float) -> Program:
+    def program(model: Any, backend: Backend) -> None:
+        with model.session(backend=backend):
+            with model.trace(prompt(3)):
+                logits = model.lm_head.output.save()
+            time.sleep(seconds)
+            with model.trace(prompt(4)):
+                more = model.lm_head.output.save()
+
+    return program
+
+
+def sleeps_on(seconds: float) -> Program:
+    """And does not let itself be interrupted, for a while."""
+
+    def program(model: Any, backend: Backend) -> None:
+        with model.trace(prompt(3), backend=backend):
+            hidden = model.transformer.h[0].output.save()
+            for _ in range(3):
+                try:
+                    time.sleep(seconds)
+                except BaseException:
+                    pass
+            logits = model.lm_head.output.save()
+
+    return program
+
+
+def two_traces(start: int) -> Program:
+    def program(model: Any, backend: Backend) -> None:
+        with model.session(backend=backend):
+            with model.trace(prompt(start)):
+                first = model.lm_head.output.save()
+            with model.trace(prompt(start + 1)):
+                second = model.lm_head.output.save()
+
+    return program
+
+
+LONG = 20.0
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "_PATIENCE_S", 0.1)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    ("sluggard", "last"),
+    [
+        (sleeps, False),
+        (sleeps, True),
+        (sleeps_before, True),  # before the first one has begun nobody waits
+        (sleeps_after, False),
+        (sleeps_after, True),
+        (sleeps_on, False),
+    ],
+)
+def test_who_keeps_others_waiting_is_put_out(sluggard: Any, last: bool, gpt2: Site) -> None:
+    others = [two_traces(11), two_traces(21)]
+    slow = sluggard(LONG)
+    order = [*others, slow] if last else [slow, *others]
+    alone = [gpt2.solo(each) for each in others]
+    began = time.monotonic()
+    ended = gpt2.merged(*order)
+    assert time.monotonic() - began < LONG / 2
+    by_program = dict(zip(order, ended, strict=True))
+    assert by_program[slow].misfit == "its code took long while others waited"
+    assert by_program[slow].failed == ""
+    for program, expected in zip(others, alone, strict=True):
+        assert fits(expected, by_program[program], 64.0)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_who_keeps_nobody_waiting_may_take_its_time(gpt2: Site) -> None:
+    (ended,) = gpt2.merged(sleeps_before(0.3))
+    assert ended.misfit == ""
+    assert ended.failed == ""
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_pass_of_ones_own_is_no_dawdling(gpt2: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who needs one, of a large model, takes longer for it than code may take at a stretch."""
+    block = gpt2.loaded.module.transformer.h[0].mlp
+    forward = block.act.forward
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(0.25)
+        return forward(*args)
+
+    monkeypatch.setattr(block.act, "forward", slowly)
+    monkeypatch.setattr(gpt2.untouched, "changed", lambda: "", raising=False)
+    other, third, ended = gpt2.merged(reads(13), reads(23), own_gradients)
+    assert ended.misfit == ""
+    assert set(ended.saved) == {"gradient"}
+    assert other.misfit == third.misfit == ""
+
+
+def test_a_failing_pass_is_void_for_all_in_it(gpt2: Site) -> None:
+    """Ids beyond the vocabulary, which the model meets for all rows at once."""
+
+    def wild(model: Any, backend: Backend) -> None:
+        with model.trace(prompt(3) + 1000, backend=backend):
+            logits = model.lm_head.output.save()
+
+    ended, other, unlike = gpt2.merged(wild, reads(13), reads(23, 7))
+    assert ended.misfit == "the shared pass failed: IndexError"
+    assert other.misfit == "the shared pass failed: IndexError"
+    assert fits(gpt2.solo(reads(23, 7)), unlike)
