@@ -9,6 +9,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
+from edif.executor.merging.gains import Gains
 from edif.executor.merging.grouping import chosen
 from edif.executor.merging.request import Request
 from edif.wire.link import Merging
@@ -46,6 +47,8 @@ class _Seat:
     asks_alone: bool = False
     since: float = 0.0
     alone_since: float | None = None
+    kind: Hashable = None  # of the pass that it runs by itself
+    alone_at_once: int = 1  # when that began
 
 
 @dataclass(slots=True)
@@ -60,6 +63,7 @@ class Collector(Generic[S]):
     merging: Merging
     pass_s: float = 0.01
     _seats: dict[S, _Seat] = field(default_factory=dict)
+    _gains: Gains = field(default_factory=Gains)
 
     # -- what happens ----------------------------------------------------------------------------------
     def admitted(self, seat: S, now: float) -> None:
@@ -77,11 +81,14 @@ class Collector(Generic[S]):
         each = self._seats[seat]
         if each.alone_since is not None:
             self._observe(now - each.alone_since)
+            if each.kind is not None:
+                self._gains.alone(each.kind, now - each.alone_since, each.alone_at_once)
             each.alone_since = None
 
-    def passed(self, seconds: float) -> None:
-        """A shared pass is over."""
+    def passed(self, kind: Hashable, seconds: float, jobs: int) -> None:
+        """A shared pass of so many requests of this kind is over."""
         self._observe(seconds)
+        self._gains.shared(kind, seconds, jobs)
 
     def left(self, seat: S) -> None:
         self._seats.pop(seat, None)
@@ -97,15 +104,14 @@ class Collector(Generic[S]):
         waiting = self._waiting()
         while waiting and now >= self._due(waiting, alone):
             group = chosen(waiting, self.merging.rows, self.merging.tokens)
-            if len(group) > 1 or self.merging.always:
+            if self.merging.always or (len(group) > 1 and self._gains.pays(waiting[0][1].kind)):
                 for seat in group:
                     self._seats[seat].request = None
                 return Together(group)
             if alone < self.merging.alone_at_once:
                 return self._alone(group[0], now)
-            waiting = waiting[
-                1:
-            ]  # it waits for one that runs by itself, and that may be for long: others do not
+            # It waits for one that runs by itself, and that may be for long: others do not.
+            waiting = waiting[1:]
         return None
 
     def next_beside(self, now: float) -> ByItself[S] | None:
@@ -146,9 +152,8 @@ class Collector(Generic[S]):
         if coming:
             return since + wait
         if alone and len(group) == 1:
-            return since + min(
-                self.pass_s, _LONGEST_BESIDE_S
-            )  # somebody's own pass is under way: others will come in its course
+            # Somebody's own pass is under way: others will come in its course.
+            return since + min(self.pass_s, _LONGEST_BESIDE_S)
         return since
 
     def _rows(self, seat: S) -> int:
@@ -160,7 +165,9 @@ class Collector(Generic[S]):
 
     def _alone(self, seat: S, now: float) -> ByItself[S]:
         each = self._seats[seat]
+        each.kind = None if each.request is None else each.request.kind
         each.request, each.asks_alone, each.alone_since = None, False, now
+        each.alone_at_once = sum(other.alone_since is not None for other in self._seats.values())
         return ByItself(seat)
 
     def _observe(self, seconds: float) -> None:

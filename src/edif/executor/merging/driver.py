@@ -313,6 +313,7 @@ class Driver:
 
     def _run_pass(self, parties: list[SealedParty]) -> None:
         joint = JointPass(self._model, self._layout, parties, self._attend_meanwhile)
+        kind = parties[0].request.kind
         asked_at, rows = [each.asked_at for each in parties], [each.request.rows for each in parties]
         for party in parties:
             party.patience_s = max(_LEAST_PATIENCE_S, _PATIENCE_PASSES * self._collector.pass_s)
@@ -322,7 +323,7 @@ class Driver:
         except Exception as error:  # noqa: BLE001 - what a model raises on all rows together says nothing of one job
             failed = f"the shared pass failed: {type(error).__name__}: {error}"[:500]
         now = time.monotonic()
-        self._collector.passed(joint.seconds)
+        self._collector.passed(kind, joint.seconds, len(parties))
         for party, since, own, tokens in zip(parties, asked_at, rows, joint.tokens, strict=True):
             pipe.send(self._sock, pipe.Shared(party.number, joint.rows, own, joint.seconds, now - since))
             if not party.dropped:
