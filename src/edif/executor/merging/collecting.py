@@ -76,7 +76,7 @@ class Collector(Generic[S]):
     def alone_over(self, seat: S, now: float) -> None:
         each = self._seats[seat]
         if each.alone_since is not None:
-            self._observe(now - each.alone_since)
+            self._observe(min(now - each.alone_since, _LONGEST_BESIDE_S))  # how long it was, the job says
             each.alone_since = None
 
     def passed(self, seconds: float) -> None:
