@@ -56,7 +56,7 @@ soak: install
 # A search, guided by coverage, for inputs that break a law of fuzz/: FUZZ_S seconds for each target. With clang, msgspec
 # is built once more for it: then the search sees the branches of its C, and AddressSanitizer sees its faults of memory.
 FUZZ_S ?= 60
-FUZZ_TARGETS ?= packet family envelope key headers frame zstd link packed
+FUZZ_TARGETS ?= packet family envelope key headers frame zstd link packed seat
 FUZZ_ARGS ?= -max_total_time=$(FUZZ_S)
 CLANG ?= clang
 

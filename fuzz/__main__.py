@@ -14,13 +14,14 @@ import atheris
 import structlog
 
 with atheris.instrument_imports(include=["edif", "fuzz"]):
-    from fuzz import client_envelope, packed_results, pipe_messages, worker_link
+    from fuzz import client_envelope, packed_results, pipe_messages, seat_messages, worker_link
 
 TARGETS = {
     **pipe_messages.TARGETS,
     **client_envelope.TARGETS,
     **worker_link.TARGETS,
     **packed_results.TARGETS,
+    **seat_messages.TARGETS,
 }
 
 

@@ -86,6 +86,7 @@ _PLAIN: dict[object, list[object]] = {
     int: [0, 1, -1, 200, 2**31, 2**63, -(2**63), 2**64 - 1],
     float: [0.0, -1.5, 1e300, float("inf"), float("nan")],
     bool: [True, False],
+    bytes: [b"", b"\0" * 8, b"\xc1\xff", bytes(range(64))],
     types.NoneType: [None],
     UsedJob: ["", "j1", "x" * 100],
     typing.Any: [None, True, 7, "eager", ["a"], {"a": {"b": 0.5}}],

@@ -13,7 +13,16 @@ from typing import Any
 import torch
 
 # Taken now: a job may put others in their place, and it is these that must notice.
-_all, _len, _map, _vars, _setattr, _isinstance, _type = all, len, map, vars, setattr, isinstance, type
+_all, _any, _len, _map, _vars, _setattr, _isinstance, _type = (
+    all,
+    any,
+    len,
+    map,
+    vars,
+    setattr,
+    isinstance,
+    type,
+)
 
 SWITCHES: tuple[tuple[Callable[[], Any], Callable[..., Any]], ...] = (
     (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -133,11 +142,19 @@ class Names:
 
     @property
     def same(self) -> bool:
-        """Whether every name that was noted is still there for the same thing. Others may have come."""
+        """Whether every name that was noted is still there for the same thing. Others may have come, but not before inherited ones."""
         present = _vars(self._owner)
-        return _is_same(present, self._keys, self._values) or _all(
-            present.get(name) is value for name, value in self._noted.items()
-        )
+        if _is_same(present, self._keys, self._values):
+            return True
+        unchanged = _all(present.get(name) is value for name, value in self._noted.items())
+        return unchanged and not self._before_inherited()
+
+    def _before_inherited(self) -> list[str]:
+        """Names of a class that have come since, and stand before those of its bases. Lazy imports may add others."""
+        if not _isinstance(self._owner, _type):
+            return []
+        come = _vars(self._owner).keys() - self._noted.keys()
+        return [name for name in come if _any(name in _vars(base) for base in self._owner.__mro__[1:])]
 
     def restore(self) -> None:
         present = _vars(self._owner)
@@ -146,9 +163,6 @@ class Names:
         for name, value in self._noted.items():
             if present.get(name) is not value:
                 _setattr(self._owner, name, value)
-        if _isinstance(self._owner, _type):
-            # Names may be added, as lazy imports do, but not before the inherited ones.
-            for name in present.keys() - self._noted.keys():
-                if any(name in vars(base) for base in self._owner.__mro__[1:]):
-                    delattr(self._owner, name)
+        for name in self._before_inherited():
+            delattr(self._owner, name)
         self._note()

@@ -245,6 +245,11 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
+def fits(message: msgspec.Struct) -> bool:
+    """Whether it is short enough to be sent."""
+    return len(_encoder.encode(message)) <= MAX_PACKET
+
+
 def send(sock: socket.socket, message: msgspec.Struct, fds: Sequence[int] = ()) -> None:
     """Send one message, with descriptors that the receiver gets as its own.
 

@@ -18,6 +18,7 @@ PLAIN: dict[object, st.SearchStrategy[object]] = {
     int: st.integers(-(2**63), 2**64 - 1),
     float: st.floats(allow_nan=False),
     bool: st.booleans(),
+    bytes: st.binary(max_size=30),
     type(None): st.none(),
     typing.Any: ENV_VALUES,
     UsedJob: TEXT,

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from fuzz import client_envelope, packed_results, pipe_messages, worker_link
+from fuzz import client_envelope, packed_results, pipe_messages, seat_messages, worker_link
 from fuzz.target import Target, damaged
 from tests.sizes import SIZES
 
@@ -13,6 +13,7 @@ TARGETS = {
     **client_envelope.TARGETS,
     **worker_link.TARGETS,
     **packed_results.TARGETS,
+    **seat_messages.TARGETS,
 }
 
 # What once broke a law: the target, and the bytes of the file that the fuzzer left.

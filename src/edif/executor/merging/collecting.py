@@ -80,7 +80,7 @@ class Collector(Generic[S]):
     def alone_over(self, seat: S, now: float) -> None:
         each = self._seats[seat]
         if each.alone_since is not None:
-            self._observe(now - each.alone_since)
+            self._observe(min(now - each.alone_since, _LONGEST_BESIDE_S))  # how long it was, the job says
             if each.kind is not None:
                 self._gains.alone(each.kind, now - each.alone_since, each.alone_at_once)
             each.alone_since = None

@@ -27,6 +27,8 @@ _LEAST_PATIENCE_S = 0.05
 """So long at least a job may take over one visit while others wait for it; then it is put out of the pass."""
 _PATIENCE_PASSES = 0.5
 """Else this part of what passes have taken lately."""
+_MOST_PATIENCE_S = 1.0
+"""And no longer in any case: in what passes have taken is what jobs took over their visits."""
 
 
 class _Gone(Exception):
@@ -316,7 +318,8 @@ class Driver:
         kind = parties[0].request.kind
         asked_at, rows = [each.asked_at for each in parties], [each.request.rows for each in parties]
         for party in parties:
-            party.patience_s = max(_LEAST_PATIENCE_S, _PATIENCE_PASSES * self._collector.pass_s)
+            patience_s = max(_LEAST_PATIENCE_S, _PATIENCE_PASSES * self._collector.pass_s)
+            party.patience_s = min(patience_s, _MOST_PATIENCE_S)
         failed = ""
         try:
             joint.run()

@@ -50,7 +50,10 @@ class SealedCompany:
         self._request: Request | None = None
 
     def join(self, request: Request, guest: Guest) -> bool:
-        self._send(_join(request, guest.wanted()))
+        join = _join(request, guest.wanted())
+        if not _fits(join):
+            return False
+        self._send(join)
         self._request = request
         begun = False
         while True:
@@ -169,6 +172,13 @@ def _join(request: Request, wanted: Wanted) -> seat.Join:
         options=dict(request.options),
         wants=_wants(wanted),
         watched=wanted.watched,
+    )
+
+
+def _fits(message: seat.Join) -> bool:
+    """Whether it can be said; of long prompts it cannot."""
+    return (
+        len(message.ids) <= seat.MAX_IDS_BYTES and len(message.wants) <= seat.MAX_WANTS and pipe.fits(message)
     )
 
 

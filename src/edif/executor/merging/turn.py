@@ -38,6 +38,8 @@ class Turn:
         self._named: list[Any] = [{}, {}, {}, None, sys.stdout, sys.stderr]
         self._of_thread: list[dict[str, Any]] = [{} for _ in _OF_THREAD]
         self._grad = True
+        self._random: torch.Tensor | None = None
+        """torch's generator: what a job draws is of its own seed, wherever that was set. Others' states take too long to change."""
 
     def change(self) -> None:
         """Put this state in the place of the present one, and that one here: called twice, all is as it was."""
@@ -55,3 +57,9 @@ class Turn:
         grad = torch.is_grad_enabled()
         torch.set_grad_enabled(self._grad)
         self._grad = grad
+        random = torch.get_rng_state()
+        if self._random is None:
+            torch.default_generator.seed()
+        else:
+            torch.set_rng_state(self._random)
+        self._random = random

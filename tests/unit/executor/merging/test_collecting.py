@@ -235,7 +235,7 @@ class World(RuleBasedStateMachine):
             assert isinstance(step, ByItself)
             self._answered(step.seat)
         self.now += seconds
-        self.made.passed(seconds)
+        self.made.passed("kind", seconds, 2)
         self._drive()
 
     def _answered(self, seat: int) -> None:

@@ -20,7 +20,7 @@ def steps(start: int, new: int = NEW, **options: Any) -> Program:
     def program(model: Any, backend: Backend) -> None:
         with model.generate(prompt(start), max_new_tokens=new, **options, backend=backend) as tracer:
             seen = [].save()
-            for step in tracer.iter[:]:
+            for _ in tracer.iter[:]:
                 seen.append(model.lm_head.output[:, -1].argmax(-1))
 
     return program
@@ -47,7 +47,7 @@ def streamed(start: int, new: int = NEW, **options: Any) -> Program:
     def program(model: Any, backend: Backend) -> None:
         with model.generate(prompt(start), max_new_tokens=new, **options, backend=backend) as tracer:
             tokens = [].save()
-            for step in tracer.iter[:]:
+            for _ in tracer.iter[:]:
                 tokens.append(model.generator.streamer.output.clone())
 
     return program
@@ -59,7 +59,7 @@ def steered(start: int, new: int = NEW, **options: Any) -> Program:
     def program(model: Any, backend: Backend) -> None:
         with model.generate(prompt(start), max_new_tokens=new, **options, backend=backend) as tracer:
             seen = [].save()
-            for step in tracer.all():
+            for _ in tracer.all():
                 model.transformer.h[0].output[:] += 3
                 seen.append(model.lm_head.output[:, -1].argmax(-1))
 
@@ -70,7 +70,7 @@ def bounded(start: int, new: int = NEW, **options: Any) -> Program:
     def program(model: Any, backend: Backend) -> None:
         with model.generate(prompt(start), max_new_tokens=new, **options, backend=backend) as tracer:
             seen = [].save()
-            for step in tracer.iter[1:3]:
+            for _ in tracer.iter[1:3]:
                 seen.append(model.transformer.h[1].output)
 
     return program
@@ -128,7 +128,7 @@ def test_a_job_of_two_rows_goes_on_until_both_have_ended(end: int, gpt2: Site) -
 def test_a_stop_ends_only_the_own_part(gpt2: Site) -> None:
     def stopping(model: Any, backend: Backend) -> None:
         with model.generate(prompt(3), max_new_tokens=NEW, backend=backend) as tracer:
-            for step in tracer.iter[0:2]:
+            for _ in tracer.iter[0:2]:
                 last = model.lm_head.output.save()
             tracer.stop()
 

@@ -3,6 +3,7 @@
 import operator
 import random
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,36 @@ def test_who_seeds_draws_the_numbers_of_the_seed(gpt2: Site) -> None:
     assert all(map(fits, alone, ended))
 
 
+def seeded_elsewhere(seed: int) -> Program:
+    """By a function of which the block says nothing."""
+    begin = operator.methodcaller("manual" + "_seed", seed)
+
+    def program(model: Any, backend: Backend) -> None:
+        with model.session(backend=backend):
+            begin(torch)
+            with model.trace(prompt(3)):
+                one = torch.rand(3).save()
+                hidden = model.transformer.h[0].output.save()
+                two = torch.rand(3).save()
+            three = torch.rand(3).save()
+
+    return program
+
+
+def test_where_the_seed_was_set_makes_no_difference(gpt2: Site) -> None:
+    all_fit(gpt2, [seeded_elsewhere(1), seeded_elsewhere(2), reads(5), seeded_elsewhere(1)])
+
+
+def test_without_a_seed_everybody_draws_other_numbers(gpt2: Site) -> None:
+    def draws(model: Any, backend: Backend) -> None:
+        with model.trace(prompt(3), backend=backend):
+            hidden = model.transformer.h[0].output
+            number = torch.rand(1).save()
+
+    ended = gpt2.merged(draws, draws, draws)
+    assert len({each.saved["number"].item() for each in ended}) == 3
+
+
 # -- what needs a pass of its own --------------------------------------------------------------------------
 def own_gradients(model: Any, backend: Backend) -> None:
     with model.trace(prompt(3), backend=backend):
@@ -230,10 +261,8 @@ def sleeps_on(seconds: float) -> Program:
         with model.trace(prompt(3), backend=backend):
             hidden = model.transformer.h[0].output.save()
             for _ in range(3):
-                try:
+                with suppress(BaseException):
                     time.sleep(seconds)
-                except BaseException:
-                    pass
             logits = model.lm_head.output.save()
 
     return program

@@ -2,7 +2,7 @@
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,12 +15,12 @@ LOCATIONS = 90
 
 
 @pytest.fixture
-def regions() -> Iterator[tuple[Region, Region]]:
+def regions() -> tuple[Region, Region]:
     """Of the driver, and of the job."""
     fd, start, span = memory_file(LOCATIONS, 1000)
     ours, theirs = Region(fd, start, span), Region(fd, start, span)
     os.close(fd)
-    yield ours, theirs
+    return ours, theirs
 
 
 TENSORS = [
