@@ -13,7 +13,16 @@ from typing import Any
 import torch
 
 # Taken now: a job may put others in their place, and it is these that must notice.
-_all, _any, _len, _map, _vars, _setattr, _isinstance, _type = all, any, len, map, vars, setattr, isinstance, type
+_all, _any, _len, _map, _vars, _setattr, _isinstance, _type = (
+    all,
+    any,
+    len,
+    map,
+    vars,
+    setattr,
+    isinstance,
+    type,
+)
 
 SWITCHES: tuple[tuple[Callable[[], Any], Callable[..., Any]], ...] = (
     (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -119,6 +128,10 @@ def _copied(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+_NNSIGHTS = frozenset({"grad"})
+"""Of tensors: nnsight puts it there when a block first asks for a gradient, and no forward pass looks at it."""
+
+
 class Names:
     """The names of a module or class that jobs may patch."""
 
@@ -138,7 +151,7 @@ class Names:
         if _is_same(present, self._keys, self._values):
             return True
         unchanged = _all(present.get(name) is value for name, value in self._noted.items())
-        return unchanged and not self._before_inherited()
+        return unchanged and _NNSIGHTS.issuperset(self._before_inherited())
 
     def _before_inherited(self) -> list[str]:
         """Names of a class that have come since, and stand before those of its bases. Lazy imports may add others."""

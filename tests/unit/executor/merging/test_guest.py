@@ -10,7 +10,7 @@ from nnsight.tracing.backend import Backend
 from tests.unit.executor.merging.jobs import Program, Site, fits
 from tests.unit.executor.merging.tiny import prompt
 
-# ruff: noqa: F841, SIM117 - what a block saves is sent back by its name
+# ruff: noqa: F841 - what a block saves is sent back by its name
 EDITED, OTHER = prompt(3), prompt(20)
 
 

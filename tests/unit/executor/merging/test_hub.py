@@ -17,7 +17,7 @@ from tests.unit.executor.merging.jobs import Program, Site, all_fit, fits
 from tests.unit.executor.merging.test_joint_pass import reads
 from tests.unit.executor.merging.tiny import prompt
 
-# ruff: noqa: F841, SIM117 - what a block saves is sent back by its name
+# ruff: noqa: F841 - what a block saves is sent back by its name
 # A job's patience is a timer of the process, as is that of pytest's own time limit.
 pytestmark = pytest.mark.timeout(method="thread")
 
