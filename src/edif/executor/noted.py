@@ -128,6 +128,10 @@ def _copied(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+_NNSIGHTS = frozenset({"grad"})
+"""Of tensors: nnsight puts it there when a block first asks for a gradient, and no forward pass looks at it."""
+
+
 class Names:
     """The names of a module or class that jobs may patch."""
 
@@ -147,7 +151,7 @@ class Names:
         if _is_same(present, self._keys, self._values):
             return True
         unchanged = _all(present.get(name) is value for name, value in self._noted.items())
-        return unchanged and not self._before_inherited()
+        return unchanged and _NNSIGHTS.issuperset(self._before_inherited())
 
     def _before_inherited(self) -> list[str]:
         """Names of a class that have come since, and stand before those of its bases. Lazy imports may add others."""

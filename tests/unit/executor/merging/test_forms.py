@@ -12,8 +12,8 @@ import torch
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from edif.executor.merging.forms import has_opaque, put_together, take_apart
-from edif.executor.merging.misfit import Elsewhere, Misfit, note_in
+from edif.executor.merging.forms import opaque_kinds, put_together, take_apart
+from edif.executor.merging.misfit import Misfit, note_in, standing_in_for
 
 Pair = namedtuple("Pair", ["one", "two"])
 
@@ -50,13 +50,13 @@ def test_a_value_comes_back_as_it_was(value: Any) -> None:
     parts = take_apart(value)
     again = put_together(parts.form, parts.leaves, parts.scalars, parts.opaque)
     assert same(value, again)
-    assert not has_opaque(parts.form)
+    assert list(opaque_kinds(parts.form)) == []
     assert parts.form == take_apart(again).form
 
 
 def test_a_model_output_has_its_attributes_again() -> None:
     parts = take_apart(BaseModelOutputWithPast(last_hidden_state=HIDDEN))
-    again = put_together(parts.form, [OTHER], parts.scalars)
+    again = put_together(parts.form, [OTHER], parts.scalars, [])
     assert again.last_hidden_state is OTHER
     assert again[0] is OTHER
     assert again.hidden_states is None
@@ -70,7 +70,7 @@ def test_another_shape_of_container_is_another_form() -> None:
 def test_an_object_of_the_pass_comes_back_where_it_was() -> None:
     cache = DynamicCache()
     parts = take_apart((HIDDEN, {"past_key_values": cache}))
-    assert has_opaque(parts.form)
+    assert list(opaque_kinds(parts.form)) == [DynamicCache]
     again = put_together(parts.form, parts.leaves, parts.scalars, parts.opaque)
     assert again[1]["past_key_values"] is cache
 
@@ -81,9 +81,11 @@ def test_in_a_job_something_stands_for_an_object_of_the_pass() -> None:
         BaseModelOutputWithPast(last_hidden_state=HIDDEN, past_key_values=DynamicCache()),
     ):
         parts = take_apart(value)
-        again = put_together(parts.form, parts.leaves, parts.scalars)
+        stands = [standing_in_for(each) for each in opaque_kinds(parts.form)]
+        again = put_together(parts.form, parts.leaves, parts.scalars, stands)
         assert again[0] is HIDDEN
-        assert type(again[1]) is Elsewhere
+        assert again[1] is stands[0]
+        assert isinstance(again[1], DynamicCache)
         assert take_apart(again).form == parts.form
 
 
@@ -123,7 +125,7 @@ def test_to_use_it_is_a_misfit_that_is_noted(use: Callable[[Any], Any]) -> None:
     note_in(met)
     try:
         with pytest.raises(Misfit):
-            use(Elsewhere())
+            use(standing_in_for(DynamicCache))
     finally:
         note_in([])
     assert met == ["it uses an object that only its own forward pass has"]
@@ -134,9 +136,9 @@ def test_a_misfit_that_user_code_swallows_is_noted_all_the_same() -> None:
     note_in(met)
     try:
         with suppress(BaseException):
-            len(Elsewhere())
+            len(standing_in_for(DynamicCache))
         with pytest.raises(Misfit), suppress(Exception):  # it is none
-            bool(Elsewhere())
+            bool(standing_in_for(DynamicCache))
     finally:
         note_in([])
     assert len(met) == 2

@@ -7,11 +7,16 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from edif.executor.merging.identity import Identity
 from edif.executor.merging.seat_memory import Region, memory_file, place
 from edif.wire.seat import Leaf
 from tests.unit.helpers import open_descriptors
 
 LOCATIONS = 90
+
+
+def _placed(tensors: list[torch.Tensor]) -> tuple[list[Leaf], int]:
+    return place(tensors, [Identity(number, number) for number in range(len(tensors))])
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ TENSORS = [
 @pytest.mark.parametrize("tensor", TENSORS, ids=lambda each: f"{tuple(each.shape)} {each.stride()}")
 def test_what_one_side_writes_the_other_reads(tensor: torch.Tensor, regions: tuple[Region, Region]) -> None:
     ours, theirs = regions
-    (first, leaf), _ = place([torch.ones(7), tensor])
+    (first, leaf), _ = _placed([torch.ones(7), tensor])
     ours.tensor(first).fill_(7)
     ours.tensor(leaf).copy_(tensor)
     assert torch.equal(theirs.tensor(leaf), tensor)
@@ -53,12 +58,12 @@ def test_what_one_side_writes_the_other_reads(tensor: torch.Tensor, regions: tup
 @pytest.mark.parametrize("tensor", TENSORS[:3], ids=str)
 def test_dimensions_lie_in_the_same_order_as_before(tensor: torch.Tensor) -> None:
     """Kernels sum in the order in which numbers lie."""
-    (leaf,), _ = place([tensor])
+    (leaf,), _ = _placed([tensor])
     assert tuple(leaf.strides) == tensor.stride()
 
 
 def test_leaves_do_not_overlap_and_are_aligned() -> None:
-    leaves, span = place(TENSORS)
+    leaves, span = _placed(TENSORS)
     ends = [
         leaf.offset + tensor.numel() * tensor.element_size()
         for leaf, tensor in zip(leaves, TENSORS, strict=True)
@@ -75,15 +80,15 @@ def test_counts_are_seen_on_the_other_side(regions: tuple[Region, Region]) -> No
 
 
 OUTSIDE = [
-    Leaf(1 << 20, [1], [1], "float32"),
-    Leaf((1 << 20) - 4, [2], [1], "float32"),
-    Leaf(0, [1 << 19], [1], "float32"),
-    Leaf(0, [2**31 - 1, 2**31 - 1], [1, 1], "float64"),
-    Leaf(1 << 46, [1], [1], "uint8"),
-    Leaf(0, [2], [1], "float128"),
-    Leaf(0, [2], [1], "__class__"),
-    Leaf(0, [2, 2], [1], "float32"),
-    Leaf(0, [2], [2, 1], "float32"),
+    Leaf(1 << 20, [1], [1], "float32", 0, 0),
+    Leaf((1 << 20) - 4, [2], [1], "float32", 0, 0),
+    Leaf(0, [1 << 19], [1], "float32", 0, 0),
+    Leaf(0, [2**31 - 1, 2**31 - 1], [1, 1], "float64", 0, 0),
+    Leaf(1 << 46, [1], [1], "uint8", 0, 0),
+    Leaf(0, [2], [1], "float128", 0, 0),
+    Leaf(0, [2], [1], "__class__", 0, 0),
+    Leaf(0, [2, 2], [1], "float32", 0, 0),
+    Leaf(0, [2], [2, 1], "float32", 0, 0),
 ]
 
 
@@ -96,7 +101,7 @@ def test_a_leaf_outside_is_refused(leaf: Leaf, replacement: bool, regions: tuple
 
 def test_strides_do_not_reach_out_of_the_file(regions: tuple[Region, Region]) -> None:
     with pytest.raises(RuntimeError, match="out of bounds"):
-        regions[0].tensor(Leaf(0, [2, 2], [2**30, 1], "float32"))
+        regions[0].tensor(Leaf(0, [2, 2], [2**30, 1], "float32", 0, 0))
 
 
 @pytest.mark.parametrize(
