@@ -226,7 +226,8 @@ def jobs_can_be_awaited(here: Here) -> None:
 def traces_of_a_connection_that_is_to_share_no_pass_say_so(here: Here) -> None:
     _, expected = here.trace()
     with here.connect() as sharing, edif.connect(here.url, here.key, merge=False) as apart:
-        assert edif.connect(here.url, here.key, merge=False) is apart
+        with edif.connect(here.url, here.key, merge=False) as same:
+            assert same is apart
         tracer, hidden = here.trace()
         assert torch.equal(hidden, expected)
         assert here.extras(tracer.backend.job_id)["merge"] is False
