@@ -6,6 +6,7 @@ They take strict turns, on greenlets of one thread, as nnsight's own workers do.
 
 import signal
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,7 @@ class Tenant:
         assert self._request is not None
         return self._request
 
-    def begin(self, counts: Sequence[int]) -> Wanted:
+    def begin(self, counts: "array[int]") -> Wanted:
         assert self._guest is not None
         with self._hub.turn_of(self):
             self._guest.begin(counts.__getitem__)

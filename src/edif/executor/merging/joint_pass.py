@@ -6,6 +6,7 @@ if it were hostile, for it may be: by its shape and dtype, and by the rows that 
 """
 
 import time
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -28,7 +29,7 @@ class Party(Protocol):
     @property
     def request(self) -> Request: ...
 
-    def begin(self, counts: Sequence[int]) -> Wanted:
+    def begin(self, counts: "array[int]") -> Wanted:
         """The pass begins; ``counts`` is kept up to date while it lasts. Returns what the job waits for."""
 
     def offer(self, visit: Visit) -> None:
@@ -80,7 +81,7 @@ class JointPass:
         self._identities = Identities()
         self._shown: list[set[int]] = [set() for _ in parties]
         """Of each party, the tensors that it was shown and that the pass still has."""
-        self._counts = [0] * len(layout.locations)
+        self._counts = array("i", bytes(4 * len(layout.locations)))
         self._wanted: dict[int, Wanted] = {}
         self._awaited: dict[int, set[int]] = {}
         """Of each location, the parties that wait for some visit of it."""
@@ -272,8 +273,13 @@ class JointPass:
                 self._own(number, form.leaves[index], parts.leaves[index]).copy_(rows)
         return bool(fresh)
 
-    def _may_change(self, leaf: LeafLayout, tensor: torch.Tensor) -> bool:
-        return leaf.kind is not Kind.WHOLE and (tensor.stride(leaf.dim) != 0 or self.rows == 1)
+    @staticmethod
+    def _may_change(leaf: LeafLayout, tensor: torch.Tensor) -> bool:
+        """Whether rows of this tensor are in memory of their own, which one can write to."""
+        expanded = any(
+            step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
+        )
+        return leaf.kind is not Kind.WHOLE and not expanded
 
     def _drop(self, number: int, reason: str) -> None:
         self._note(number, None)

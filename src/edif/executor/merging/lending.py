@@ -31,6 +31,7 @@ class _Copy(NamedTuple):
     tensor: torch.Tensor
     memory: int
     version: int
+    bits: int
 
 
 class Lent:
@@ -57,7 +58,7 @@ class Lent:
             if known is not None and not torch.equal(copy, tensor):  # the model has written to it since
                 with torch.no_grad():
                     copy.copy_(tensor)
-            self._copies[identity.tensor] = _Copy(copy, identity.memory, _version(copy))
+            self._copies[identity.tensor] = _Copy(copy, identity.memory, _version(copy), 0)
             leaves.append(copy)
         self._before = [_version(each) for each in leaves]
         return leaves
@@ -83,15 +84,29 @@ class Lent:
         shown = {identity.tensor for identity in visit.identities}
         written = {visit.identities[index] for index in changed}
         for number, copy in self._copies.items():
-            if number not in shown and _version(copy.tensor) != copy.version:
+            late = number not in shown and (
+                _version(copy.tensor) != copy.version or _bits(copy.tensor) != copy.bits
+            )
+            if late:
                 raise Misfit("it writes to an activation after the pass has gone on")
             if any(number != each.tensor and copy.memory == each.memory for each in written):
                 raise Misfit("it writes to an activation of which it has another view")
         for identity, leaf in zip(visit.identities, leaves, strict=True):
-            self._copies[identity.tensor] = _Copy(leaf, identity.memory, _version(leaf))
+            self._copies[identity.tensor] = _Copy(leaf, identity.memory, _version(leaf), _bits(leaf))
         return changed
 
 
 def _version(tensor: torch.Tensor) -> int:
     """torch's count of what was written to it in place."""
     return tensor._version  # noqa: SLF001
+
+
+_WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _bits(tensor: torch.Tensor) -> int:
+    """A sum of its bits: what is written through ``.data`` or numpy shows in that."""
+    kind = _WHOLE_NUMBERS.get(tensor.element_size())
+    if kind is None or tensor.numel() == 0:
+        return 0
+    return int(tensor.detach().view(kind).sum())

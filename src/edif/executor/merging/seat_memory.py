@@ -8,6 +8,7 @@ import fcntl
 import math
 import mmap
 import os
+from array import array
 from collections.abc import Sequence
 
 import torch
@@ -35,6 +36,9 @@ class Region:
         self._map = mmap.mmap(fd, start + 2 * span)
         self._bytes = torch.frombuffer(self._map, dtype=torch.uint8)
         self.counts = self._bytes[:start].view(torch.int32)
+
+    def set_counts(self, counts: "array[int]") -> None:
+        self._map[: len(counts) * counts.itemsize] = counts.tobytes()
 
     def tensor(self, leaf: seat.Leaf, *, replacement: bool = False) -> torch.Tensor:
         """The tensor at a leaf's place, or at that of its replacement; a view of this memory.
