@@ -33,6 +33,8 @@ class Sizes:
         large_result_mib: saved values of which the memory that they take beside them is measured.
         cut_download_bytes: a result whose download is cut ten times.
         merged_programs: random programs that are run merged, and compared with the same run alone.
+        merged_attacks: attacks of the escape suite that are run merged, beside those on merging itself; all in the long runs.
+        crowds: crowds of a hundred jobs, some of which go wrong.
         derandomize: whether every run tries the same examples.
     """
 
@@ -57,6 +59,8 @@ class Sizes:
     large_result_mib: int
     cut_download_bytes: int
     merged_programs: int
+    merged_attacks: int
+    crowds: int
     derandomize: bool
 
 
@@ -82,6 +86,8 @@ REDUCED = Sizes(
     large_result_mib=128,
     cut_download_bytes=64 * 2**20,
     merged_programs=120,
+    merged_attacks=60,
+    crowds=1,
     derandomize=True,
 )
 FULL = Sizes(
@@ -106,6 +112,8 @@ FULL = Sizes(
     large_result_mib=4_096,
     cut_download_bytes=2**30,
     merged_programs=2_000,
+    merged_attacks=0,
+    crowds=10,
     derandomize=False,
 )
 

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from canaries import Canaries
 from edif.walls import kernel
-from neighbour import run_neighbour
+from neighbour import run_crowd, run_neighbour
 
 ENDLESS_S = 0.5
 TIMEOUT_S = 20.0
@@ -53,7 +53,7 @@ def load(folder: str) -> tuple[Any, Any]:
 
     torch.set_num_threads(1)
     model = TransformersModel(folder, task="text-generation", dispatch=True)
-    return model, run_neighbour(model, remote=False)
+    return model, (run_neighbour(model, remote=False), run_crowd(model))
 
 
 def in_a_child(folder: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -162,6 +162,8 @@ def attack(module: Any, canaries: Canaries, model: Any, quiet: Any, printed: Pat
                 told = canaries.told
                 if hasattr(module, "pack"):
                     told = pickle.loads(pickle.dumps(module.pack(told)))
+                if module.KIND == "rows":
+                    return attack_rows(module, told, model, quiet)
                 result = module.attack(told)
         except Exception:
             return {"text": traceback.format_exc()}
@@ -173,9 +175,18 @@ def attack(module: Any, canaries: Canaries, model: Any, quiet: Any, printed: Pat
     return {"text": text, "neighbour": module.KIND == "neighbour" and not_as_before(model, quiet)}
 
 
+def attack_rows(module: Any, told: dict[str, Any], model: Any, quiet: Any) -> dict[str, Any]:
+    """In one process with somebody else's row."""
+    try:
+        after = run_crowd(model, lambda rows: module.attack(told, rows))
+    except Exception:
+        return {"text": traceback.format_exc(), "neighbour": True}
+    return {"text": "", "neighbour": bool(after != quiet[1])}
+
+
 def not_as_before(model: Any, quiet: Any) -> bool:
     try:
-        return bool(run_neighbour(model, remote=False) != quiet)
+        return bool(run_neighbour(model, remote=False) != quiet[0])
     except BaseException:  # it noticed in the hardest way
         return True
 

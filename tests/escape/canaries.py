@@ -17,6 +17,7 @@ _PR_CAPBSET_DROP = 24
 _libc = ctypes.CDLL(None)
 _FS_IOC_GETFLAGS = 0x80086601
 _ENV_START, _ENV_END = 49, 50
+PROCESSES = ("zygote", "agent", "gateway", "driver")
 SECRETS = ("worker.token", "operator.token", "link.key")
 
 
@@ -118,7 +119,7 @@ class Canaries:
         (data / "log").write_text("agent.connected")
         (data / "readable").write_text("")
         return {
-            **dict.fromkeys(("zygote", "agent", "gateway"), self._process.pid),
+            **dict.fromkeys(PROCESSES, self._process.pid),
             "data": str(data),
             "payload": str(data / "payload"),
             "result": str(data / "result"),
@@ -215,7 +216,7 @@ def _flags(path: str) -> int | None:
 
 
 def _all_alive(place: dict[str, Any]) -> bool:
-    return all(is_alive(place[name]) for name in ("zygote", "agent", "gateway"))
+    return all(is_alive(place[name]) for name in PROCESSES)
 
 
 def is_alive(pid: int) -> bool:

@@ -115,6 +115,10 @@ def send(module: Any, canary: dict[str, Any], model: Any) -> Any:
         if module.KIND == "neighbour":
             with model.trace(PROMPT, remote=True):
                 result = attack(canary, model._module).save()
+        elif module.KIND == "rows":
+            with model.trace(PROMPT, remote=True):
+                model.transformer.h[0].output = attack(canary, model.transformer.h[0].output)
+                result = model.lm_head.output.save()
         else:
             with model.trace(PROMPT, remote=True):
                 result = attack(canary).save()

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import pytest
 
 from tests.escape.catalogue import ATTACKS, Attack, catalogue
 from tests.sizes import SOAK
-from tests.support.fabric import Fabric, clean_environment, start_fabric
+from tests.support.fabric import PATIENCE_S, Fabric, clean_environment, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.ordinary import Host
 from tests.support.tls import light_certificates
@@ -67,6 +68,17 @@ BY_AN_ORDINARY_ACCOUNT = f"""
     result_file_bomb setuid keyctl userfaultfd io_uring become_dumpable outlive_parent edit_weights_pointer
     frame_done_many
 """
+
+# Of the fabrics that are attacked.
+LIMITS = {
+    "EDIF_ISOLATION": "sealed",
+    "EDIF_TIME_LIMIT_S": "2",
+    "EDIF_MEMORY_LIMIT_BYTES": "512MiB",
+    "EDIF_SCRATCH_LIMIT_BYTES": "16MiB",
+    "EDIF_RESULT_LIMIT_BYTES": "4MiB",
+    "EDIF_LOG_LIMIT_BYTES": "20000",
+    "EDIF_MIN_FREE_BYTES": "0",
+}
 
 # After attacks of these kinds, no neighbour is asked whether it noticed anything.
 HARMLESS = ("secret", "sent")
@@ -149,17 +161,7 @@ def _attacked(
         environment |= host.environment()
         host.hand_over()
     fabric = start_fabric(
-        folder / "data",
-        *("--model", f"{GPT2_ID}={model}"),
-        host=host,
-        EDIF_ISOLATION="sealed",
-        EDIF_TIME_LIMIT_S="2",
-        EDIF_MEMORY_LIMIT_BYTES="512MiB",
-        EDIF_SCRATCH_LIMIT_BYTES="16MiB",
-        EDIF_RESULT_LIMIT_BYTES="4MiB",
-        EDIF_LOG_LIMIT_BYTES="20000",
-        EDIF_MIN_FREE_BYTES="0",
-        **environment,
+        folder / "data", "--model", f"{GPT2_ID}={model}", host=host, **LIMITS, **environment
     )
     try:
         names = [attack.name for attack in attacks]
@@ -167,7 +169,7 @@ def _attacked(
         plans = {
             "bare": write_plan(
                 folder / "bare.json",
-                [attack.name for attack in attacks if host is None or attack.kind != "neighbour"],
+                [attack.name for attack in attacks if host is None or attack.kind not in ("neighbour", "rows")],
                 model=model if host is None else None,
                 sizes=BARE_SIZES,
             ),
@@ -186,7 +188,7 @@ def _attacked(
                 alone = clean_environment(**environment)
                 without_wall = running.enter_context(process("bare", plans["bare"], alone, fabric.prefix))
             fabric.wait_metadata(GPT2_ID)
-            keys = {name: _admit(fabric, name) for name in people}
+            keys = {name: admit(fabric, name) for name in people}
             key = keys[people[0]] if people else None
             remote = fabric.client_environment(folder / "hub", key) | certificate
             if host is not None:
@@ -194,7 +196,7 @@ def _attacked(
                 host.hand_over()
             client = running.enter_context(process("client", plans["client"], remote, fabric.prefix))
             fabric.wait_running(GPT2_ID)
-            before = _pids(fabric)
+            before = pids(fabric)
             told = up.with_suffix(".part")
             told.write_text(json.dumps({"pids": before, "data": str(fabric.data), "planted": PLANTED}))
             told.rename(up)  # the client looks for it all the while
@@ -204,7 +206,7 @@ def _attacked(
                 results(without_wall, plans["bare"]) if bare else {},
                 fabric,
                 keys,
-                before == _pids(fabric),
+                before == pids(fabric),
             )
     finally:
         fabric.stop()
@@ -216,16 +218,28 @@ def write_plan(file: Path, names: list[str], **plan: Any) -> Path:
     return file
 
 
-def _admit(fabric: Fabric, name: str) -> str:
+def admit(fabric: Fabric, name: str) -> str:
     fabric.edif("users", "add", name, "--email", f"{name}@uni.example")
     return str(fabric.edif("keys", "create", "--user", name)["key"])
 
 
-def _pids(fabric: Fabric) -> dict[str, int]:
-    """The fabric's processes; the zygote is the agent's one child, the runners are its."""
+def pids(fabric: Fabric) -> dict[str, int]:
+    """The fabric's processes; the zygote is the agent's one child, the driver and the runners are its.
+
+    The driver is forked first, and never again unless it dies; runners come and go.
+    """
     agent = fabric.pid("agent")
     (zygote,) = psutil.Process(agent).children()
-    return {"agent": agent, "gateway": fabric.pid("gateway"), "zygote": zygote.pid}
+    deadline = time.monotonic() + PATIENCE_S
+    while not (children := sorted(zygote.children(), key=psutil.Process.create_time)):
+        assert time.monotonic() < deadline, "the zygote forks nobody"
+        time.sleep(0.05)
+    return {
+        "agent": agent,
+        "gateway": fabric.pid("gateway"),
+        "zygote": zygote.pid,
+        "driver": children[0].pid,
+    }
 
 
 @contextmanager

@@ -24,6 +24,16 @@ def surroundings():
     )
 
 
+def run_crowd(model, edit=None):
+    """The bits of the second row of a pass, to whose first activations ``edit`` does what it likes: nothing tells rows apart."""
+    with model.trace([PROMPT, PROMPT]):
+        if edit is not None:
+            model.transformer.h[0].output = edit(model.transformer.h[0].output)
+        hidden = model.transformer.h[1].output.save()
+        logits = model.lm_head.output.save()
+    return tuple(each[1].detach().numpy().tobytes().hex() for each in (hidden, logits))
+
+
 def run_neighbour(model, remote):
     """The bits of its results, as text."""
     with model.trace(PROMPT, remote=remote):

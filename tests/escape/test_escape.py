@@ -22,6 +22,7 @@ EFFECTS = {
     "ended": "ended",
     "frames": "frames",
     "neighbour": "neighbour",
+    "rows": "neighbour",
 }
 # None of these may be seen outside the wall, whatever the attack was after. `grown` are the fabric's logs.
 HARM = ("leaked", "received", "done", "killed", "changed", "neighbour", "grown")
@@ -35,7 +36,7 @@ CANNOT_SUCCEED: dict[str, str | None] = {
     "pin_to_one_core": None if len(os.sched_getaffinity(0)) > 1 else "There is one processor only.",
 }
 _ROOTS = ("chown_file_outside", "setuid", "setgid", "mknod", "kernel_settings")
-_MORE_OF_ROOT = ("bpf", "fanotify", "open_kernel_log", "open_by_handle")
+_MORE_OF_ROOT = ("physical_addresses", "bpf", "fanotify", "open_kernel_log", "open_by_handle")
 _PARANOIA = Path("/proc/sys/kernel/perf_event_paranoid")
 
 

@@ -43,7 +43,7 @@ async def test_programs_in_company_give_the_bits_that_they_give_alone(
             for request, one, other in zip(requests, alone, merged, strict=True):
                 wrong += [
                     f"{request.program.name}: {each}\n{request.program.source}"
-                    for each in _compare(one, other)
+                    for each in compare(one, other)
                 ]
             met += merged
     assert not wrong, f"{len(wrong)} differ\n" + "\n".join(wrong[:5])
@@ -79,7 +79,7 @@ def _kind(request: Payload) -> tuple[int, int]:
     return request.program.length, request.program.steps
 
 
-def _compare(alone: Outcome, merged: Outcome) -> list[str]:
+def compare(alone: Outcome, merged: Outcome) -> list[str]:
     if alone.result is None or merged.result is None:
         same = (alone.code, alone.sentence, alone.log) == (merged.code, merged.sentence, merged.log)
         return [] if same else [f"{alone} against {merged}"]

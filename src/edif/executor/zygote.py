@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edif.walls.cell import Cell, close_in, close_off
+from edif.walls.kernel import without_rights
 from edif.walls.seccomp import Filter
 from edif.wire import pipe
 from edif.wire.link import CellLimits, Merging
@@ -256,7 +257,8 @@ class _Zygote:
         self._sealed.working_set.take()
         company = None
         if len(fds) == _MOST_FDS and self._layout is not None:
-            fds.append(os.open(PAGEMAP, os.O_RDONLY))
+            with without_rights():  # else, where root runs the fabric, it would tell the job where in the machine its pages lie
+                fds.append(os.open(PAGEMAP, os.O_RDONLY))
             self._guard.keep_looking_from(fds[-1])
             seat = socket.socket(fileno=fds[1])
             company = SealedCompany(seat, self._loaded.module, self._layout, self._untouched.changed)

@@ -4,6 +4,8 @@ import ctypes
 import os
 import signal
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -58,6 +60,19 @@ def drop_capabilities() -> None:
     """Give up every capability that this thread has; no way leads back without a new program."""
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
     _checked(_libc.capset(header, bytes(24)))
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """Within the block this thread has no capability in effect: what it opens, it opens as an ordinary account would."""
+    header, rights = struct.pack("Ii", _CAPABILITY_VERSION_3, 0), ctypes.create_string_buffer(24)
+    _checked(_libc.capget(header, rights))
+    halves = struct.unpack("6I", rights.raw)  # each: effective, permitted, inheritable
+    _checked(_libc.capset(header, struct.pack("6I", 0, *halves[1:3], 0, *halves[4:6])))
+    try:
+        yield
+    finally:
+        _checked(_libc.capset(header, rights))
 
 
 def _checked(result: int) -> int:

@@ -1,9 +1,10 @@
-"""What several attacks need: system calls by name, and the job's own socket to the agent."""
+"""What several attacks need: system calls by name, the job's own socket to the agent, and its seat with the driver."""
 
 import ctypes
 import os
 import platform
 import socket
+import sys
 
 import msgspec
 
@@ -65,9 +66,65 @@ def parent():
     raise FileNotFoundError("no packet socket")
 
 
+def company():
+    """What the process of a job whose traces can be merged knows of its seat; None elsewhere."""
+    return getattr(sys.modules.get("edif.executor.merging.traces"), "_company", None)
+
+
+def seat():
+    """Where the job's process talks to the driver of shared passes. Where there is none, its own socket stands for it."""
+    own = getattr(company(), "_sock", None)
+    return parent() if own is None else own.dup()
+
+
+def seat_memory():
+    """The memory that it shares with the driver, from address to address; None if it shares none."""
+    region = getattr(company(), "_region", None)
+    if region is None:
+        return None
+    return region._bytes.data_ptr(), region._bytes.data_ptr() + region._bytes.numel()
+
+
+def join(rows=1, tokens=6, ids=None, options=None, wants=(), watched=(), generates=False):
+    """A request for a shared pass, as the driver hears it."""
+    ids = bytes(8 * rows * tokens) if ids is None else ids
+    return ["Join", generates, rows, tokens, ids, b"", b"", options or {}, [*wants], [*watched]]
+
+
 def encode(message):
     return msgspec.msgpack.encode(message)
 
 
 def say(link, message):
     link.send(encode(message))
+
+
+class _Keeping:
+    """When it arrives, the process begins to keep the descriptors of the memory that it shares with the driver."""
+
+    def __reduce__(self):
+        return exec, (
+            "import os, sys\n"
+            "sealed = sys.modules.get('edif.executor.merging.sealed')\n"
+            "if sealed is not None:\n"
+            "    class Kept(sealed.Region):\n"
+            "        def __init__(self, fd, *rest):\n"
+            "            sealed._kept = os.dup(fd)\n"
+            "            super().__init__(fd, *rest)\n"
+            "    sealed.Region = Kept\n",
+        )
+
+
+def keeping_memory(canary):
+    """Travels with the attack in place of ``canary``."""
+    return {**canary, "keeping": _Keeping()}
+
+
+def kept_memory():
+    """A descriptor of the memory that it shares with the driver; where it shares none, of a memory file of its own."""
+    sealed = sys.modules.get("edif.executor.merging.sealed")
+    kept = getattr(sealed, "_kept", None)
+    if kept is None:
+        kept = syscall("memfd_create", b"memory", 2)
+        os.ftruncate(kept, 1 << 20)
+    return kept

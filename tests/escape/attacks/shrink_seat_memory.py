@@ -1,0 +1,13 @@
+"""Takes the memory that it shares with the driver from under it."""
+
+import os
+
+from kit import kept_memory, keeping_memory
+
+KIND = "done"
+pack = keeping_memory
+
+
+def attack(canary):
+    os.ftruncate(kept_memory(), 0)
+    return canary["done"]

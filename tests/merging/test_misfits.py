@@ -1,0 +1,115 @@
+"""In crowds with jobs that go wrong, the others have the results that they have without them; each misfit ends as it does alone."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from edif.wire.link import ModelSpec
+from tests.merging.test_random_programs import EVERYTHING, IDS, compare
+from tests.sizes import SIZES, SOAK
+from tests.support.programs.crowds import Crowd, crowd
+from tests.support.programs.drawing import draw
+from tests.support.programs.misfits import killed
+from tests.support.programs.payloads import Payload, payloads
+from tests.support.programs.program import FAMILIES, Program
+from tests.support.programs.serving import Outcome, Served, serving
+
+AT_ONCE = 14
+DIED = "it was there when the process ended"
+ENDS = {"raises": "user_code", "stops": "", "sleeps": "", "killed": "died"}
+"""The codes with which misfits end."""
+
+Ran = list[tuple[Program, Outcome]]
+
+
+@pytest.mark.parametrize("isolation", ["sealed", "shared"])
+@pytest.mark.parametrize("family", FAMILIES if SOAK else FAMILIES[:1])
+async def test_the_others_results_are_those_without_misfits(
+    family: str, isolation: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    spec = ModelSpec(IDS[family], str(models[IDS[family]]))
+    async with serving(spec, tmp_path / "served", sealed=isolation == "sealed", merging=EVERYTHING) as served:
+        for number in range(SIZES.crowds):
+            jobs = crowd(number, family)
+            minted = await _minted(jobs.order, models[IDS[family]], tmp_path / f"programs{number}")
+            without = await _run(served, jobs.innocent, minted, merge=True)
+            with_misfits = await _run(served, jobs.order, minted, merge=True)
+            alone = await _run(served, list(dict.fromkeys(jobs.misfits)), minted, merge=False)
+            _as_expected(jobs, without, with_misfits, alone)
+            _in_company(with_misfits, isolation)
+
+
+async def test_who_shared_a_runner_with_one_that_died_is_run_again(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    spec = ModelSpec(IDS["gpt2"], str(models[IDS["gpt2"]]))
+    drawn = (draw(seed, "gpt2", "trace") for seed in range(1_000))
+    innocent = [next(each for each in drawn if each.length == 8 and each.raises is None) for _ in range(4)]
+    deadly = killed("gpt2", 8)
+    minted = await _minted([*innocent, deadly], models[IDS["gpt2"]], tmp_path / "programs")
+    async with serving(spec, tmp_path / "served", merging=EVERYTHING) as served:
+        alone = await _run(served, innocent, minted, merge=False)
+        outcomes = await _run(served, [*innocent[:2], deadly, *innocent[2:]], minted, merge=True)
+        dead = [outcome for program, outcome in outcomes if program is deadly]
+        others = [(program, outcome) for program, outcome in outcomes if program is not deadly]
+        assert [each.code for each in dead] == ["died"]
+        assert _differences(alone, others) == []
+        assert DIED in {outcome.why_alone for _, outcome in others}
+        # And the next process takes jobs as if nothing had been.
+        again = await _run(served, innocent, minted, merge=True)
+        assert _differences(alone, again) == []
+        assert {outcome.why_alone for _, outcome in again} == {""}
+
+
+async def _minted(programs: Sequence[Program], model: Path, folder: Path) -> dict[Program, Payload]:
+    once = list(dict.fromkeys(programs))
+    made = await asyncio.to_thread(payloads, once, model, folder)
+    return dict(zip(once, made, strict=True))
+
+
+async def _run(
+    served: Served, programs: Sequence[Program], minted: dict[Program, Payload], *, merge: bool
+) -> Ran:
+    served.merge = merge
+    at_once = AT_ONCE if merge else 2
+    outcomes = await served.run_all([minted[each] for each in programs], at_once=at_once)
+    return list(zip(programs, outcomes, strict=True))
+
+
+def _differences(expected: Ran, found: Ran) -> list[str]:
+    known = dict(expected)
+    return [
+        f"{program.name}: {each}\n{program.source}"
+        for program, outcome in found
+        for each in compare(known[program], outcome)
+    ]
+
+
+def _as_expected(jobs: Crowd, without: Ran, with_misfits: Ran, alone: Ran) -> None:
+    innocent, misfits = set(jobs.innocent), set(jobs.misfits)
+    wrong = _differences(without, [each for each in with_misfits if each[0] in innocent])
+    assert not wrong, f"{len(wrong)} differ\n" + "\n".join(wrong[:5])
+    assert {outcome.code for program, outcome in with_misfits if program in innocent} == {""}
+    wrong = _differences(alone, [each for each in with_misfits if each[0] in misfits])
+    assert not wrong, f"{len(wrong)} misfits end otherwise\n" + "\n".join(wrong[:5])
+    for program, outcome in with_misfits:
+        if program in misfits:
+            assert outcome.code == ENDS[program.kind], outcome
+            assert program.raises is None or program.raises in outcome.sentence
+
+
+def _in_company(ran: Ran, isolation: str) -> None:
+    """Without which all of this would show nothing."""
+    shared = Counter(program.kind if program.kind in ENDS else "" for program, each in ran if each.in_company)
+    reasons = Counter(outcome.why_alone for _, outcome in ran)
+    print(f"in company: {dict(shared)}; run again, alone: {dict(reasons)}")
+    assert shared[""] >= 20
+    assert shared["raises"] >= 3
+    assert shared["stops"] >= 3
+    if isolation == "sealed":
+        assert DIED not in reasons  # each has a process of its own
+    else:
+        assert reasons[DIED] >= 2
