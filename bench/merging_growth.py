@@ -64,7 +64,7 @@ def fullest(passes: Sequence[tuple[int, float]]) -> tuple[int, float]:
 def measure(work: Path, *, quick: bool = False) -> str:
     # Narrow, so that what is measured is not lost in the model's own time.
     folder = make_gpt2(work / "narrow", n_embd=128, n_layer=_LAYERS, n_head=4)
-    payloads = read_layers(folder, work / "growth-programs", _TOKENS, _READ)
+    payloads = read_layers(folder, work / "growth-programs", _TOKENS, _LAYERS, _READ)
     workers = (1, 16) if quick else _WORKERS
     title = f"Growth: passes of {_LAYERS} layers, 128 wide, {_TOKENS} tokens a row, {_THREADS} threads"
     rows = []

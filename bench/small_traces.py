@@ -16,6 +16,9 @@ def read_and_edit(
 ) -> dict[int, list[Payload]]:
     """By length ``count`` traces with different prompts: each reads one layer's output, edits a position of the next, and saves both.
 
+    It saves the last logits too, as who edits wants to see what comes of it: a shared pass ends with the last thing that somebody
+    wants of it, and is to be compared with whole ones.
+
     Args:
         folder: for the programs; made if it is not there.
         layers: of the model, two at least.
@@ -25,6 +28,7 @@ def read_and_edit(
         f"read = model.transformer.h[{read}].output.save()",
         f"model.transformer.h[{edited}].output[:, 1] += 0.5",
         f"edited = model.transformer.h[{edited}].output.save()",
+        "logits = model.lm_head.output[:, -1].save()",
     ]
     programs = [
         _program(f"edit_{length}_{number}", length, number, lines)
@@ -35,11 +39,14 @@ def read_and_edit(
     return {length: [next(minted) for _ in range(count)] for length in lengths}
 
 
-def read_layers(model: Path, folder: Path, length: int, numbers: Sequence[int]) -> list[Payload]:
-    """For each number one trace that reads as many layers, and saves the last position of each."""
+def read_layers(model: Path, folder: Path, length: int, layers: int, numbers: Sequence[int]) -> list[Payload]:
+    """For each number one trace that reads the last so many of all layers, and saves the last position of each."""
     programs = []
     for count in numbers:
-        lines = [f"read{layer} = model.transformer.h[{layer}].output[:, -1].save()" for layer in range(count)]
+        lines = [
+            f"read{layer} = model.transformer.h[{layer}].output[:, -1].save()"
+            for layer in range(layers - count, layers)
+        ]
         programs.append(_program(f"read_{count}", length, count, lines))
     return payloads(programs, model, folder)
 
