@@ -51,12 +51,17 @@ class Growth:
         return self.per_worker_s / self.layers
 
 
-def fullest(passes: Sequence[tuple[int, float]]) -> tuple[int, float]:
+def fullest(passes: Sequence[tuple[int, float]]) -> tuple[int, float] | None:
     """The rows of the largest pass, and the median seconds of those that had as many.
 
     Args:
-        passes: rows and seconds of each, one at least.
+        passes: rows and seconds of each.
+
+    Returns:
+        None if there is no pass.
     """
+    if not passes:
+        return None
     rows = max(rows for rows, _ in passes)
     return rows, statistics.median(seconds for each, seconds in passes if each == rows)
 
@@ -83,18 +88,22 @@ async def _grow(
     async with serving(spec, folder, sealed=sealed, merging=_MERGING) as served:
         served.merge = True
         with PurePasses(model, _THREADS) as pure:
-            return [
+            found = [
                 await _measure_one(served, pure, payload, layers, count)
                 for count in workers
                 for layers, payload in zip(_READ, payloads, strict=True)
             ]
+    return [each for each in found if each is not None]
 
 
 async def _measure_one(
     served: Served, pure: PurePasses, payload: Payload, layers: int, workers: int
-) -> Growth:
+) -> Growth | None:
     window = await keep_busy(lambda _: served.run(payload), workers, max(_FEWEST_JOBS, _PASSES * workers))
-    rows, seconds = fullest(window.passes)
+    found = fullest(window.passes)
+    if found is None:  # all of them were put out of their passes and run again, alone
+        return None
+    rows, seconds = found
     return Growth(rows, layers, seconds, await asyncio.to_thread(pure.seconds, rows, _TOKENS))
 
 

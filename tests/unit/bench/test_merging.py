@@ -27,3 +27,4 @@ def test_growth_is_what_a_pass_takes_longer_than_plain_pytorch() -> None:
 
 def test_the_fullest_pass_is_the_median_of_those_with_most_rows() -> None:
     assert fullest([(3, 9.0), (4, 1.0), (4, 5.0), (1, 0.1), (4, 2.0)]) == (4, 2.0)
+    assert fullest([]) is None
