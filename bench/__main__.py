@@ -1,4 +1,7 @@
-"""``python -m bench [NAME ...]``: run the measurements and print their tables."""
+"""``python -m bench [--quick] [NAME ...]``: run the measurements and print their tables.
+
+``--quick`` is for those of :data:`HAVE_QUICK`: a run that shows that all works, and whose figures say nothing.
+"""
 
 import sys
 import tempfile
@@ -7,18 +10,23 @@ from pathlib import Path
 
 MEASUREMENTS = (
     *("footprint", "latency", "clients", "capacity", "isolation", "sealed_memory", "shares", "crowd"),
-    *("subscribers", "flood", "results", "slow_link"),
+    *("subscribers", "flood", "results", "slow_link", "merging"),
     "packing",  # the last one: it imports nnsight here, which gives every class a `save` that anyio, imported later, trips over
 )
+HAVE_QUICK = frozenset({"merging"})
 
 
 def main() -> None:
-    names = sys.argv[1:] or MEASUREMENTS
+    quick = "--quick" in sys.argv[1:]
+    names = [each for each in sys.argv[1:] if each != "--quick"] or MEASUREMENTS
+    if quick and not HAVE_QUICK.issuperset(names):
+        sys.exit(f"--quick is for {', '.join(sorted(HAVE_QUICK))} alone")
     with tempfile.TemporaryDirectory(prefix="edif-bench-") as folder:
         for name in names:
             work = Path(folder) / name
             work.mkdir()
-            print(import_module(f"bench.{name}").measure(work), flush=True)
+            measure = import_module(f"bench.{name}").measure
+            print(measure(work, quick=True) if quick else measure(work), flush=True)
 
 
 main()

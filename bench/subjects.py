@@ -1,6 +1,7 @@
-"""What is measured: a fabric, a bare server, stock clients, all as processes of their own."""
+"""What is measured: a fabric, a bare server, stock clients, a bare model, all as processes of their own."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tests.support.fabric import Fabric, clean_environment, start_fabric
 
 import edif
 from edif.models.model_key import format_model_key
+from edif.worker.environment import environment_from
 
 DEMO = Path(edif.__file__).parent / "models" / "demo"
 DEMO_KEY = format_model_key("edif/demo", None, "text-generation", False)
@@ -125,10 +127,34 @@ def _line(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError("a stock client ended early")
+        raise RuntimeError("a process that is measured ended early")
     return line
 
 
 def jobs_per_second(reports: list[dict[str, Any]]) -> float:
     jobs = sum(len(report["times"]) for report in reports)
     return jobs / (max(report["end"] for report in reports) - min(report["start"] for report in reports))
+
+
+class PurePasses:
+    """A model's forward pass in plain PyTorch, in a process of its own that has what a replica's has: environment and threads."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.pure_passes", str(folder), str(threads)],
+            env=environment_from(os.environ),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> "PurePasses":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # it leaves at the end of its input
+
+    def seconds(self, rows: int, tokens: int) -> float:
+        """The fastest of some passes."""
+        print(rows, tokens, file=self._process.stdin, flush=True)
+        return float(_line(self._process))
