@@ -112,6 +112,7 @@ class Leaf(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         tensor: a number that the tensor keeps for the time of the pass: met again, it is the same.
         memory: likewise of the memory that it lies in, which others may show too.
+        successor: likewise of what the pass goes on with if the job puts another tensor in its place.
     """
 
     offset: Offset
@@ -120,6 +121,7 @@ class Leaf(msgspec.Struct, frozen=True, array_like=True):
     dtype: str
     tensor: Size
     memory: Size
+    successor: Size
 
 
 class Visit(_Message, frozen=True):

@@ -157,7 +157,9 @@ class Guest:
             reply = self._changed(form.form, leaves, visit.scalars, opaque, edited)
         for index in self._lent.written(visit, leaves):
             reply.edited[index] = leaves[index].detach()
-        return reply
+        for index, tensor in reply.replaced.items():
+            self._lent.replaced(visit.identities[index], tensor)
+        return Reply(reply.edited, {index: tensor.detach() for index, tensor in reply.replaced.items()})
 
     def _changed(
         self,
@@ -176,5 +178,5 @@ class Guest:
             if now is not leaf:
                 if now.shape != leaf.shape or now.dtype != leaf.dtype or now.device != leaf.device:
                     raise Misfit("it puts a tensor of another shape or dtype in place of the model's")
-                replaced[index] = now.detach()
+                replaced[index] = now
         return Reply({}, replaced)

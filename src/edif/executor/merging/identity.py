@@ -4,7 +4,6 @@ A module's output is the next one's input: one tensor, met twice. In a pass of i
 first one change. Copies of rows have no such ties, so they are told apart by number.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -12,10 +11,17 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 
 class Identity(NamedTuple):
-    """Numbers within one pass: of the tensor, and of the memory that it lies in."""
+    """Numbers within one pass.
+
+    Attributes:
+        tensor: of the tensor.
+        memory: of the memory that it lies in.
+        successor: of what the pass goes on with, should a job put another tensor in its place at this visit.
+    """
 
     tensor: int
     memory: int
+    successor: int
 
 
 class Identities:
@@ -29,19 +35,63 @@ class Identities:
         self._count = 0
 
     def of(self, tensor: torch.Tensor) -> Identity:
+        number, memory = self._numbers(tensor)
+        return Identity(number, memory, self._next())
+
+    def succeeds(self, tensor: torch.Tensor, identity: Identity) -> None:
+        """This tensor, a new one, has taken the place of the one with this identity."""
+        self._numbers(tensor, identity.successor)
+
+    def _numbers(self, tensor: torch.Tensor, given: int | None = None) -> tuple[int, int]:
         reference = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
         memory, reference = self._memories.setdefault(reference.cdata, (self._next(), reference))
         shown = (memory, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
         number = self._tensors.get(shown)
         if number is None:
-            number = self._tensors[shown] = self._next()
+            number = self._tensors[shown] = self._next() if given is None else given
             self._of_tensor[number] = reference
-        return Identity(number, memory)
+        return number, memory
 
-    def gone(self, tensors: Iterable[int]) -> list[int]:
-        """Those of these tensors that the pass has no more use for: their memory has been given back."""
-        return [each for each in tensors if self._of_tensor[each].expired()]  # type: ignore[no-untyped-call]
+    def is_gone(self, tensor: int) -> bool:
+        """Whether the pass has no more use for it: its memory has been given back, or it never came to be."""
+        reference = self._of_tensor.get(tensor)
+        return reference is None or bool(reference.expired())  # type: ignore[no-untyped-call]
 
     def _next(self) -> int:
         self._count += 1
         return self._count
+
+
+class Ties:
+    """The tensors of a pass as one job knows them.
+
+    Where another job has put a tensor in place of the model's, the pass goes on with a new one, in which this job's rows are
+    what they were: for this job it is still the old one.
+    """
+
+    def __init__(self, identities: Identities) -> None:
+        self._identities = identities
+        self._known_as: dict[int, int] = {}
+        self._shown: set[int] = set()
+
+    def name(self, identity: Identity) -> Identity:
+        """Under what numbers the job is shown this tensor."""
+        known = identity._replace(tensor=self._known_as.get(identity.tensor, identity.tensor))
+        self._shown |= {known.tensor, known.successor}
+        return known
+
+    def goes_on(self, identity: Identity) -> None:
+        """The pass goes on with the successor of this tensor, which is the same to this job."""
+        self._known_as[identity.successor] = self._known_as.get(identity.tensor, identity.tensor)
+
+    def whole(self, identity: Identity) -> bool:
+        """Whether this is all that there is of what the job knows as one tensor: what it writes there reaches everything."""
+        known = self._known_as.get(identity.tensor)
+        return known is None or self._identities.is_gone(known)
+
+    def gone(self) -> list[int]:
+        """Numbers that the job was shown, and that the pass has no more use for. Told once."""
+        in_use = {known for new, known in self._known_as.items() if not self._identities.is_gone(new)}
+        gone = [each for each in self._shown if each not in in_use and self._identities.is_gone(each)]
+        self._shown.difference_update(gone)
+        return gone

@@ -14,7 +14,7 @@ import torch
 
 from edif.executor.merging.forms import Parts, put_together, take_apart
 from edif.executor.merging.guest import Reply, Visit, Wanted
-from edif.executor.merging.identity import Identities
+from edif.executor.merging.identity import Identities, Identity, Ties
 from edif.executor.merging.layout import FormLayout, Kind, Layout, LeafLayout, Unservable, handled_by
 from edif.executor.merging.request import Request
 
@@ -79,8 +79,7 @@ class JointPass:
         self._request = _joined([each.request for each in parties])
         self._first_row: dict[int, int] = {}
         self._identities = Identities()
-        self._shown: list[set[int]] = [set() for _ in parties]
-        """Of each party, the tensors that it was shown and that the pass still has."""
+        self._ties = [Ties(self._identities) for _ in parties]
         self._counts = array("i", bytes(4 * len(layout.locations)))
         self._wanted: dict[int, Wanted] = {}
         self._awaited: dict[int, set[int]] = {}
@@ -197,21 +196,24 @@ class JointPass:
         parts = take_apart(value)
         place = self._layout.locations[location]
         known = place.known(parts.form, self._request.way)
-        offered = []
-        for number in waiting:
-            if known is not None and self._offer(number, location, known, place.forms[known], parts):
-                offered.append(number)
-            elif known is None:
+        if known is None:
+            for number in waiting:
                 self._drop(
                     number,
                     f"the value at {place.name} is of a form that it had not when the model was loaded",
                 )
+            return value
+        identities = [self._identities.of(each) for each in parts.leaves]
+        offered = []
+        for number in waiting:
+            if self._offer(number, location, known, identities, parts):
+                offered.append(number)
         replies = {}
         for number in offered:
-            reply = self._answer(number, place.forms[known or 0], parts)
+            reply = self._answer(number, place.forms[known], identities, parts)
             if reply is not None:
                 replies[number] = reply
-        if not self._put_back(replies, place.forms[known or 0], parts):
+        if not self._put_back(replies, place.forms[known], identities, parts):
             return value
         return put_together(parts.form, parts.leaves, parts.scalars, parts.opaque)
 
@@ -222,27 +224,27 @@ class JointPass:
             return rows[:, :length]  # what was generated for others after it had ended
         return rows
 
-    def _offer(self, number: int, location: int, known: int, form: FormLayout, parts: Parts) -> bool:
+    def _offer(
+        self, number: int, location: int, known: int, identities: Sequence[Identity], parts: Parts
+    ) -> bool:
+        place = self._layout.locations[location]
         try:
             own = [
                 self._own(number, leaf, tensor)
-                for leaf, tensor in zip(form.leaves, parts.leaves, strict=True)
+                for leaf, tensor in zip(place.forms[known].leaves, parts.leaves, strict=True)
             ]
         except Unservable:
-            self._drop(
-                number,
-                f"the rows of the value at {self._layout.locations[location].name} cannot be told apart",
-            )
+            self._drop(number, f"the rows of the value at {place.name} cannot be told apart")
             return False
-        identities = [self._identities.of(each) for each in parts.leaves]
-        gone = self._identities.gone(self._shown[number])
-        self._shown[number] -= set(gone)
-        self._shown[number] |= {each.tensor for each in identities}
-        visit = Visit(location, self._counts[location], known, own, identities, parts.scalars, gone)
+        ties = self._ties[number]
+        named = [ties.name(each) for each in identities]
+        visit = Visit(location, self._counts[location], known, own, named, parts.scalars, ties.gone())
         self._parties[number].offer(visit)
         return True
 
-    def _answer(self, number: int, form: FormLayout, parts: Parts) -> Reply | None:
+    def _answer(
+        self, number: int, form: FormLayout, identities: Sequence[Identity], parts: Parts
+    ) -> Reply | None:
         try:
             reply, wanted = self._parties[number].answer()
         except Left:
@@ -252,26 +254,37 @@ class JointPass:
             self._may_change(form.leaves[each], parts.leaves[each])
             for each in (*reply.edited, *reply.replaced)
         ):
-            self._note(number, wanted)
-            return reply
-        self._drop(number, "it changes a value that all rows share")
+            if all(self._ties[number].whole(identities[each]) for each in reply.edited):
+                self._note(number, wanted)
+                return reply
+            self._drop(number, "it writes to an activation that another job has put a tensor in place of")
+        else:
+            self._drop(number, "it changes a value that all rows share")
         return None
 
-    def _put_back(self, replies: Mapping[int, Reply], form: FormLayout, parts: Parts) -> bool:
+    def _put_back(
+        self,
+        replies: Mapping[int, Reply],
+        form: FormLayout,
+        identities: Sequence[Identity],
+        parts: Parts,
+    ) -> bool:
         """Write what the parties changed where it belongs. Returns whether the value has other tensors than before."""
         for number, reply in replies.items():
             for index, rows in reply.edited.items():
                 self._own(number, form.leaves[index], parts.leaves[index]).copy_(rows)
-        fresh = set()
-        for number, reply in replies.items():
-            for index, rows in reply.replaced.items():
-                if (
-                    index not in fresh
-                ):  # the model may hold on to the tensor that it gave: that one stays as it is
-                    fresh.add(index)
-                    parts.leaves[index] = parts.leaves[index].clone()
-                self._own(number, form.leaves[index], parts.leaves[index]).copy_(rows)
-        return bool(fresh)
+        replaced = {index for reply in replies.values() for index in reply.replaced}
+        for index in replaced:
+            # The model may hold on to the tensor that it gave: that one stays as it is.
+            parts.leaves[index] = parts.leaves[index].clone()
+            self._identities.succeeds(parts.leaves[index], identities[index])
+            for number, ties in enumerate(self._ties):
+                mine = replies[number].replaced.get(index) if number in replies else None
+                if mine is None:
+                    ties.goes_on(identities[index])
+                else:
+                    self._own(number, form.leaves[index], parts.leaves[index]).copy_(mine)
+        return bool(replaced)
 
     @staticmethod
     def _may_change(leaf: LeafLayout, tensor: torch.Tensor) -> bool:

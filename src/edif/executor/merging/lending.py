@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from edif.executor.merging.identity import Identity
 from edif.executor.merging.misfit import Misfit
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class Lent:
             return tensor.clone()
         copy: torch.Tensor = _Traced.apply(tensor, self._anchor)  # type: ignore[no-untyped-call]
         return copy
+
+    def replaced(self, identity: Identity, tensor: torch.Tensor) -> None:
+        """The job has put this tensor in place of the one with that identity: that is what the pass goes on with."""
+        self._copies[identity.successor] = _Copy(tensor, identity.successor, _version(tensor), _bits(tensor))
 
     def written(self, visit: "Visit", leaves: Sequence[torch.Tensor]) -> list[int]:
         """The indices of the visit's leaves to which the job has written.

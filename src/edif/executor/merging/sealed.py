@@ -104,7 +104,7 @@ class SealedCompany:
         assert self._region is not None, "the driver says first where its values lie"
         tensors = [self._region.tensor(leaf) for leaf in visit.leaves]
         try:
-            identities = [Identity(leaf.tensor, leaf.memory) for leaf in visit.leaves]
+            identities = [Identity(leaf.tensor, leaf.memory, leaf.successor) for leaf in visit.leaves]
             reply = guest.serve(
                 Visit(
                     visit.location,

@@ -79,7 +79,7 @@ class SealedParty:
         self._layout = layout
         self._bounds = bounds
         self._wanted = Wanted([], [])
-        self._counts: "array[int]" = array("i")
+        self._counts: array[int] = array("i")
         self._region: Region | None = None
         self._leaves: list[seat.Leaf] = []
 

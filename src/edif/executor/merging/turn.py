@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import torch
+from nnsight.intervention import interleaver
 from nnsight.intervention import util as nnsight_util
 from nnsight.tracing import tracer as tracing
 
@@ -15,10 +16,11 @@ _NAMES: tuple[tuple[Any, str], ...] = (
     (tracing, "BLOCKS"),
     (linecache, "cache"),
     (keeping, "_marked"),
+    (interleaver, "__warningregistry__"),
     (sys, "stdout"),
     (sys, "stderr"),
 )
-"""Module attributes: nnsight's blocks by file name, where two users' files may have the same one; what is kept; the output."""
+"""Module attributes: nnsight's blocks by file name, where two users' files may have the same one; what is kept; which of nnsight's warnings were shown; the output."""
 _OF_THREAD: tuple[Any, ...] = (tracing._local, nnsight_util._shared)  # noqa: SLF001 - nnsight's saved ids, depth, and block scopes
 
 
@@ -35,7 +37,7 @@ class Turn:
         self._tokens = 0
         self._interleaver = loaded.model.interleaver
         self._state = state
-        self._named: list[Any] = [{}, {}, {}, None, sys.stdout, sys.stderr]
+        self._named: list[Any] = [{}, {}, {}, None, {}, sys.stdout, sys.stderr]
         self._of_thread: list[dict[str, Any]] = [{} for _ in _OF_THREAD]
         self._grad = True
         self._random: torch.Tensor | None = None
@@ -45,7 +47,7 @@ class Turn:
         """Put this state in the place of the present one, and that one here: called twice, all is as it was."""
         self._state, self._interleaver.__dict__ = vars(self._interleaver), self._state
         for index, (owner, name) in enumerate(_NAMES):
-            present = getattr(owner, name)
+            present = getattr(owner, name, {})
             setattr(owner, name, self._named[index])
             self._named[index] = present
         for index, local in enumerate(_OF_THREAD):

@@ -16,7 +16,7 @@ LOCATIONS = 90
 
 
 def _placed(tensors: list[torch.Tensor]) -> tuple[list[Leaf], int]:
-    return place(tensors, [Identity(number, number) for number in range(len(tensors))])
+    return place(tensors, [Identity(number, number, 0) for number in range(len(tensors))])
 
 
 @pytest.fixture
@@ -80,15 +80,15 @@ def test_counts_are_seen_on_the_other_side(regions: tuple[Region, Region]) -> No
 
 
 OUTSIDE = [
-    Leaf(1 << 20, [1], [1], "float32", 0, 0),
-    Leaf((1 << 20) - 4, [2], [1], "float32", 0, 0),
-    Leaf(0, [1 << 19], [1], "float32", 0, 0),
-    Leaf(0, [2**31 - 1, 2**31 - 1], [1, 1], "float64", 0, 0),
-    Leaf(1 << 46, [1], [1], "uint8", 0, 0),
-    Leaf(0, [2], [1], "float128", 0, 0),
-    Leaf(0, [2], [1], "__class__", 0, 0),
-    Leaf(0, [2, 2], [1], "float32", 0, 0),
-    Leaf(0, [2], [2, 1], "float32", 0, 0),
+    Leaf(1 << 20, [1], [1], "float32", 0, 0, 0),
+    Leaf((1 << 20) - 4, [2], [1], "float32", 0, 0, 0),
+    Leaf(0, [1 << 19], [1], "float32", 0, 0, 0),
+    Leaf(0, [2**31 - 1, 2**31 - 1], [1, 1], "float64", 0, 0, 0),
+    Leaf(1 << 46, [1], [1], "uint8", 0, 0, 0),
+    Leaf(0, [2], [1], "float128", 0, 0, 0),
+    Leaf(0, [2], [1], "__class__", 0, 0, 0),
+    Leaf(0, [2, 2], [1], "float32", 0, 0, 0),
+    Leaf(0, [2], [2, 1], "float32", 0, 0, 0),
 ]
 
 
@@ -101,7 +101,7 @@ def test_a_leaf_outside_is_refused(leaf: Leaf, replacement: bool, regions: tuple
 
 def test_strides_do_not_reach_out_of_the_file(regions: tuple[Region, Region]) -> None:
     with pytest.raises(RuntimeError, match="out of bounds"):
-        regions[0].tensor(Leaf(0, [2, 2], [2**30, 1], "float32", 0, 0))
+        regions[0].tensor(Leaf(0, [2, 2], [2**30, 1], "float32", 0, 0, 0))
 
 
 @pytest.mark.parametrize(
