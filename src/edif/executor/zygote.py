@@ -257,7 +257,9 @@ class _Zygote:
         self._sealed.working_set.take()
         company = None
         if len(fds) == _MOST_FDS and self._layout is not None:
-            with without_rights():  # else, where root runs the fabric, it would tell the job where in the machine its pages lie
+            with (
+                without_rights()
+            ):  # else, where root runs the fabric, it would tell the job where in the machine its pages lie
                 fds.append(os.open(PAGEMAP, os.O_RDONLY))
             self._guard.keep_looking_from(fds[-1])
             seat = socket.socket(fileno=fds[1])

@@ -177,4 +177,5 @@ class Guest:
                 if now.shape != leaf.shape or now.dtype != leaf.dtype or now.device != leaf.device:
                     raise Misfit("it puts a tensor of another shape or dtype in place of the model's")
                 replaced[index] = now.detach()
+                self._lent.put(now)
         return Reply({}, replaced)

@@ -81,6 +81,8 @@ class JointPass:
         self._identities = Identities()
         self._shown: list[set[int]] = [set() for _ in parties]
         """Of each party, the tensors that it was shown and that the pass still has."""
+        self._parted: set[int] = set()
+        """Memory of tensors that are one tensor for a party and two here, since another party put its own in the place of one."""
         self._counts = array("i", bytes(4 * len(layout.locations)))
         self._wanted: dict[int, Wanted] = {}
         self._awaited: dict[int, set[int]] = {}
@@ -248,13 +250,14 @@ class JointPass:
         except Left:
             self._note(number, None)
             return None
-        if all(
-            self._may_change(form.leaves[each], parts.leaves[each])
-            for each in (*reply.edited, *reply.replaced)
-        ):
+        changed = (*reply.edited, *reply.replaced)
+        if not all(self._may_change(form.leaves[each], parts.leaves[each]) for each in changed):
+            self._drop(number, "it changes a value that all rows share")
+        elif any(self._identities.of(parts.leaves[each]).memory in self._parted for each in reply.edited):
+            self._drop(number, "it writes to an activation in whose place another was put")
+        else:
             self._note(number, wanted)
             return reply
-        self._drop(number, "it changes a value that all rows share")
         return None
 
     def _put_back(self, replies: Mapping[int, Reply], form: FormLayout, parts: Parts) -> bool:
@@ -269,7 +272,11 @@ class JointPass:
                     index not in fresh
                 ):  # the model may hold on to the tensor that it gave: that one stays as it is
                     fresh.add(index)
-                    parts.leaves[index] = parts.leaves[index].clone()
+                    given = parts.leaves[index]
+                    parts.leaves[index] = given.clone()
+                    self._parted |= {
+                        self._identities.of(each).memory for each in (given, parts.leaves[index])
+                    }
                 self._own(number, form.leaves[index], parts.leaves[index]).copy_(rows)
         return bool(fresh)
 

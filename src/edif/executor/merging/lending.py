@@ -4,6 +4,7 @@ A tensor that the pass comes by twice, as a module's output and the next one's i
 holds it. What it writes there, at a visit, is carried over; what it writes anywhere else has to be noticed.
 """
 
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,6 +43,8 @@ class Lent:
         self._copies: dict[int, _Copy] = {}
         """By the number of the original, of those that the pass still has. Held even if the job does not: it may have views."""
         self._before: list[int] = []
+        self._put: list[tuple[weakref.ref[torch.Tensor], int]] = []
+        """Tensors that the job has put in the place of the model's and still holds, and the version of each that the pass has."""
 
     def lend(self, visit: "Visit", tracked: Sequence[bool]) -> list[torch.Tensor]:
         """The job's copies of a visit's tensors.
@@ -69,13 +72,21 @@ class Lent:
         copy: torch.Tensor = _Traced.apply(tensor, self._anchor)  # type: ignore[no-untyped-call]
         return copy
 
+    def put(self, tensor: torch.Tensor) -> None:
+        """The job puts this tensor of its own in the place of one of the model's; its rows go to the pass after this visit."""
+        self._put = [each for each in self._put if each[0]() is not None]
+        self._put.append((weakref.ref(tensor), _version(tensor)))
+
     def written(self, visit: "Visit", leaves: Sequence[torch.Tensor]) -> list[int]:
         """The indices of the visit's leaves to which the job has written.
 
         Raises:
             Misfit: it has written to others of its copies, which in a pass of its own might still be in use; or to one of
-                several that show the same memory.
+                several that show the same memory; or to what it has put in the place of one.
         """
+        put = [(tensor, version) for reference, version in self._put if (tensor := reference()) is not None]
+        if any(_version(tensor) != version for tensor, version in put):
+            raise Misfit("it writes to an activation that it has put in the place of another")
         changed = []
         for index, (leaf, tensor, before) in enumerate(zip(leaves, visit.tensors, self._before, strict=True)):
             # By the bytes too: what was written through ``.data`` or numpy moves no version.
