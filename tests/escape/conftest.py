@@ -169,7 +169,11 @@ def _attacked(
         plans = {
             "bare": write_plan(
                 folder / "bare.json",
-                [attack.name for attack in attacks if host is None or attack.kind not in ("neighbour", "rows")],
+                [
+                    attack.name
+                    for attack in attacks
+                    if host is None or attack.kind not in ("neighbour", "rows")
+                ],
                 model=model if host is None else None,
                 sizes=BARE_SIZES,
             ),

@@ -3,12 +3,13 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edif.wire.link import ModelSpec
-from tests.merging.test_random_programs import EVERYTHING, IDS, compare
+from tests.merging.test_random_programs import EVERYTHING, IDS, compare, run_in_crowds
 from tests.sizes import SIZES, SOAK
 from tests.support.programs.crowds import Crowd, crowd
 from tests.support.programs.drawing import draw
@@ -17,7 +18,6 @@ from tests.support.programs.payloads import Payload, payloads
 from tests.support.programs.program import FAMILIES, Program
 from tests.support.programs.serving import Outcome, Served, serving
 
-AT_ONCE = 14
 DIED = "it was there when the process ended"
 ENDS = {"raises": "user_code", "stops": "", "sleeps": "", "killed": "died"}
 """The codes with which misfits end."""
@@ -73,9 +73,9 @@ async def _minted(programs: Sequence[Program], model: Path, folder: Path) -> dic
 async def _run(
     served: Served, programs: Sequence[Program], minted: dict[Program, Payload], *, merge: bool
 ) -> Ran:
-    served.merge = merge
-    at_once = AT_ONCE if merge else 2
-    outcomes = await served.run_all([minted[each] for each in programs], at_once=at_once)
+    outcomes = await run_in_crowds(served, [minted[each] for each in programs], seed=1, merge=merge)
+    if not served.sealed:  # Python shows a warning once: of several jobs in one process the first gets it
+        outcomes = [replace(each, log="") for each in outcomes]
     return list(zip(programs, outcomes, strict=True))
 
 
@@ -107,9 +107,9 @@ def _in_company(ran: Ran, isolation: str) -> None:
     reasons = Counter(outcome.why_alone for _, outcome in ran)
     print(f"in company: {dict(shared)}; run again, alone: {dict(reasons)}")
     assert shared[""] >= 20
-    assert shared["raises"] >= 3
-    assert shared["stops"] >= 3
     if isolation == "sealed":
         assert DIED not in reasons  # each has a process of its own
-    else:
+    else:  # of a sealed job that is over before its pass, nothing is told of that pass
+        assert shared["raises"] >= 3
+        assert shared["stops"] >= 3
         assert reasons[DIED] >= 2

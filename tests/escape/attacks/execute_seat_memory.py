@@ -4,7 +4,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from kit import kept_memory, keeping_memory, syscall
+from kit import keeping_memory, kept_memory, syscall
 
 KIND = "done"
 EVIDENCE = "exited with code 77"

@@ -2,7 +2,7 @@
 
 import mmap
 
-from kit import kept_memory, keeping_memory, seat
+from kit import keeping_memory, kept_memory, seat
 
 KIND = "frames"
 pack = keeping_memory

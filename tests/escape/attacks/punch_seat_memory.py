@@ -3,7 +3,7 @@
 import ctypes
 import threading
 
-from kit import kept_memory, keeping_memory
+from kit import keeping_memory, kept_memory
 
 KIND = "rows"
 PUNCH_HOLE, KEEP_SIZE = 2, 1

@@ -2,7 +2,7 @@
 
 import fcntl
 
-from kit import kept_memory, keeping_memory
+from kit import keeping_memory, kept_memory
 
 KIND = "done"
 F_SEAL_FUTURE_WRITE = 0x10

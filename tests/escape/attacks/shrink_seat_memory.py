@@ -2,7 +2,7 @@
 
 import os
 
-from kit import kept_memory, keeping_memory
+from kit import keeping_memory, kept_memory
 
 KIND = "done"
 pack = keeping_memory
