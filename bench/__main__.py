@@ -10,7 +10,7 @@ from pathlib import Path
 
 MEASUREMENTS = (
     *("footprint", "latency", "clients", "capacity", "isolation", "sealed_memory", "shares", "crowd"),
-    *("subscribers", "flood", "results", "slow_link", "merging"),
+    *("subscribers", "flood", "results", "slow_link", "merging", "misfits"),
     "packing",  # the last one: it imports nnsight here, which gives every class a `save` that anyio, imported later, trips over
 )
 HAVE_QUICK = frozenset({"merging"})

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from client import as_text, fabric_as_a_target, packed, size_of_logs
 
 from canaries import Canaries, wait_for
+from client import as_text, fabric_as_a_target, packed, size_of_logs
 from neighbour import PROMPT, surroundings
 
 LOG_GROWTH = 2**20

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,8 @@ async def test_programs_in_company_give_the_bits_that_they_give_alone(
             requests = await asyncio.to_thread(
                 payloads, programs, models[IDS[family]], tmp_path / f"programs{first}"
             )
-            alone = await _run(served, requests, seed=first, merge=False)
-            merged = await _run(served, requests, seed=first, merge=True)
+            alone = await run_in_crowds(served, requests, seed=first, merge=False)
+            merged = await run_in_crowds(served, requests, seed=first, merge=True)
             for request, one, other in zip(requests, alone, merged, strict=True):
                 wrong += [
                     f"{request.program.name}: {each}\n{request.program.source}"
@@ -54,7 +55,9 @@ async def test_programs_in_company_give_the_bits_that_they_give_alone(
     assert in_company >= count / 10
 
 
-async def _run(served: Served, requests: list[Payload], *, seed: int, merge: bool) -> list[Outcome]:
+async def run_in_crowds(
+    served: Served, requests: Sequence[Payload], *, seed: int, merge: bool
+) -> list[Outcome]:
     """Run all, in an order and in crowds that the seed draws; the outcomes are in the order of the requests.
 
     Those in a crowd are mostly alike, for only alike ones share a pass.

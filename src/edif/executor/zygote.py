@@ -257,9 +257,8 @@ class _Zygote:
         self._sealed.working_set.take()
         company = None
         if len(fds) == _MOST_FDS and self._layout is not None:
-            with (
-                without_rights()
-            ):  # else, where root runs the fabric, it would tell the job where in the machine its pages lie
+            # With rights, where root runs the fabric, it would tell the job where in the machine its pages lie.
+            with without_rights():
                 fds.append(os.open(PAGEMAP, os.O_RDONLY))
             self._guard.keep_looking_from(fds[-1])
             seat = socket.socket(fileno=fds[1])

@@ -23,6 +23,22 @@ def sleeping(family: str, seconds: float, length: int = 8, layer: int = 1) -> Pr
     return _misfit("sleeps", family, length, layer, f"import time; time.sleep({seconds})")
 
 
+def dawdling(family: str, seconds: float, steps: int, length: int = 8, layer: int = 1) -> Program:
+    """Has a generation wait for it a little, again and again: at every step."""
+    lines = [
+        f"    with model.generate(torch.tensor([{list(_ROW[:length])}]), max_new_tokens={steps}, "
+        f"min_new_tokens={steps}, backend=backend) as tracer:",
+        "        seen = nnsight.save([])",
+        "        import time",
+        "        for step in tracer.iter[:]:",
+        f"            seen.append(model.{backbone(family)[0]}[{layer}].output[:, -1].clone())",
+        f"            time.sleep({seconds})",
+    ]
+    source = HEADER + "\n".join(lines) + "\n"
+    name = f"{family}-dawdles-{seconds}-{steps}".replace(".", "")
+    return Program(name, family, "dawdles", source, ((_ROW[:length],),), steps=steps)
+
+
 def endless(family: str, length: int = 8, layer: int = 1) -> Program:
     """Never gives the pass on."""
     return _misfit("endless", family, length, layer, "while True: pass")
