@@ -63,6 +63,9 @@ def main(fd: int) -> None:
     except CannotLoad as error:
         pipe.send(sock, pipe.LoadFailed(pipe.clip(str(error))))
         return
+    # What forks need is imported here, once: in a fork of its own it took 20 ms of processor time, of each of them.
+    from edif.executor import own_memory, runner  # noqa: F401
+    from edif.executor.merging import driver, sealed  # noqa: F401
     from edif.executor.warm_up import warm_up
     from edif.executor.weights import WeightArena
 
@@ -257,7 +260,9 @@ class _Zygote:
         self._sealed.working_set.take()
         company = None
         if len(fds) == _MOST_FDS and self._layout is not None:
-            with without_rights():  # else, where root runs the fabric, it would tell the job where in the machine its pages lie
+            with (
+                without_rights()
+            ):  # else, where root runs the fabric, it would tell the job where in the machine its pages lie
                 fds.append(os.open(PAGEMAP, os.O_RDONLY))
             self._guard.keep_looking_from(fds[-1])
             seat = socket.socket(fileno=fds[1])
