@@ -8,12 +8,14 @@ ratio is one of the same minute.
 import asyncio
 import os
 import statistics
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import structlog
 from tests.support.programs.payloads import Payload
 from tests.support.programs.serving import Served, serving
 
@@ -70,6 +72,7 @@ class Round:
 
 
 def measure(work: Path, *, quick: bool = False) -> str:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # tables go to the other
     larger = make_gpt2(work / "gpt2-small")
     plans = [
         Plan(

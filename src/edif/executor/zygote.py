@@ -63,6 +63,9 @@ def main(fd: int) -> None:
     except CannotLoad as error:
         pipe.send(sock, pipe.LoadFailed(pipe.clip(str(error))))
         return
+    # What forks need is imported here, once: in a fork of its own it took 20 ms of processor time, of each of them.
+    from edif.executor import own_memory, runner  # noqa: F401
+    from edif.executor.merging import driver, sealed  # noqa: F401
     from edif.executor.warm_up import warm_up
     from edif.executor.weights import WeightArena
 
