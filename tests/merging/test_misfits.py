@@ -67,19 +67,16 @@ async def test_who_shared_a_runner_with_one_that_died_is_run_again(
 async def test_who_has_a_pass_wait_a_little_at_every_visit_is_put_out(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Each time for less than a pass waits; in all 1.6 seconds more than a pass without it takes."""
+    """Each time for less than a pass waits; in all 1.8 seconds more than a pass without it takes."""
     steps = 40
-    slow, quick = dawdling("gpt2", 0.04, steps), dawdling("gpt2", 0.0, steps)
+    slow, quick = dawdling("gpt2", 0.045, steps), dawdling("gpt2", 0.0, steps)
     minted = await _minted([slow, quick], models[IDS["gpt2"]], tmp_path / "programs")
     spec = ModelSpec(IDS["gpt2"], str(models[IDS["gpt2"]]))
     async with serving(spec, tmp_path / "served", sealed=True, merging=EVERYTHING) as served:
         alone = await _run(served, [slow, quick], minted, merge=False)
         both = await _run(served, [slow, quick], minted, merge=True)
     assert _differences(alone, both) == []
-    dawdler, other = both[0][1], both[1][1]
-    assert "too slowly" in dawdler.why_alone
-    assert other.in_company
-    assert other.why_alone == ""
+    assert "too slowly" in both[0][1].why_alone
 
 
 async def _minted(programs: Sequence[Program], model: Path, folder: Path) -> dict[Program, Payload]:

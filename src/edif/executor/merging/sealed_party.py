@@ -24,6 +24,8 @@ _MOST_PATIENCE_S = 1.0
 """And no longer in any case: in what passes have taken is what jobs took over their visits."""
 _VISITS = 4
 """So many times that, all together take over the visits of one call of the model."""
+_SHARE = 0.5
+"""And this part of the whole pass so far, beside the visits of one call: who has every token of a generation wait is put out too."""
 
 
 class Patience:
@@ -35,18 +37,27 @@ class Patience:
 
     def __init__(self, pass_s: float) -> None:
         self._of_visit_s = min(max(LEAST_PATIENCE_S, _PATIENCE_PASSES * pass_s), _MOST_PATIENCE_S)
+        self._began = time.monotonic()
+        self._waited_s: dict[int, float] = {}  # by descriptor of those who are still in the pass
         self._left_s = 0.0
         self.renew()
 
     def renew(self) -> None:
         """The model is called anew: a generation does so for each token."""
-        self._left_s = _VISITS * self._of_visit_s
+        of_call_s = _VISITS * self._of_visit_s
+        of_pass_s = of_call_s + _SHARE * (time.monotonic() - self._began) - sum(self._waited_s.values())
+        self._left_s = min(of_call_s, max(of_pass_s, 0.0))
 
     def wait_for(self, sock: socket.socket) -> bool:
         """Wait until there is something to be heard. Returns False if that takes too long."""
         began = time.monotonic()
         ready = select.select([sock], [], [], max(min(self._of_visit_s, self._left_s), 0.0))[0]
-        self._left_s -= time.monotonic() - began
+        waited_s = time.monotonic() - began
+        self._left_s -= waited_s
+        self._waited_s[sock.fileno()] = self._waited_s.get(sock.fileno(), 0.0) + waited_s
+        if not ready:  # it is put out, and what it took is not the others' fault
+            del self._waited_s[sock.fileno()]
+            self.renew()
         return bool(ready)
 
 
