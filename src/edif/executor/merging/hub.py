@@ -124,10 +124,14 @@ class Tenant:
 
     def answer(self) -> tuple[Reply, Wanted]:
         assert self._guest is not None
-        assert self._offered is not None
+        offered, self._offered = (
+            self._offered,
+            None,
+        )  # as long as it is held, the pass seems to have use for it
+        assert offered is not None
         with self._hub.turn_of(self):
             try:
-                return self._guest.serve(self._offered), self._guest.wanted()
+                return self._guest.serve(offered), self._guest.wanted()
             except (Exception, Misfit) as outcome:  # noqa: BLE001 - the job gets it when its turn comes
                 self._outcome = outcome
         raise Left
