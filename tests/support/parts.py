@@ -31,6 +31,8 @@ LONGEST_FIRST = (
     "tests/fabric/test_recovery.py",
     "tests/fabric[open]",
     "tests/escape",
+    "tests/merging/test_random_programs.py",
+    "tests/merging/test_misfits.py",
     "tests/fabric/test_shares.py",
     "tests/fabric/test_standby.py",
     "tests[bucket]",

@@ -124,7 +124,7 @@ class SealedParty:
                 ),
             )
         except (pipe.PipeError, BlockingIOError):
-            self.dropped = True  # its answer will be missing
+            self.drop("what it waits for cannot be said to it")  # nor can that, if it is gone
 
     def answer(self) -> tuple[Reply, Wanted]:
         if self.dropped:
