@@ -43,7 +43,8 @@ def serve(
     """
     torch.set_num_threads(threads)
     state = ProcessState(loaded, weights)
-    batches = Batches(sock, merging.bounds.rows if merging is not None else 1)
+    bounds = None if merging is None else merging.bounds
+    batches = Batches(sock, bounds.rows, always=bounds.always) if bounds is not None else Batches(sock, 1)
     hub = Hub(loaded, merging.layout, merging.bounds, merging.untouched) if merging is not None else None
     while True:
         pipe.send(sock, pipe.Ready())

@@ -16,11 +16,13 @@ class Batches:
     Args:
         sock: on which jobs are announced.
         most: so many at once.
+        always: whether the first job waits for others in any case.
     """
 
-    def __init__(self, sock: socket.socket, most: int) -> None:
+    def __init__(self, sock: socket.socket, most: int, *, always: bool = False) -> None:
         self._sock = sock
         self._most = most
+        self._always = always
         self._last = 1
         self._handed_out = time.monotonic()
 
@@ -34,6 +36,8 @@ class Batches:
             PipeError: there will be no more.
         """
         wait_s = min(_LONGEST_WAIT_S, _SHARE_OF_BATCH * (time.monotonic() - self._handed_out))
+        if self._always:
+            self._last, wait_s = self._most, _LONGEST_WAIT_S
         jobs = [self._receive()]
         until = time.monotonic() + wait_s
         while len(jobs) < self._most:
