@@ -159,6 +159,10 @@ class SharedRunner(Runner):
         match message:
             case pipe.Ready():
                 self.was_ready = True
+                for line in list(
+                    self._lines.values()
+                ):  # what it said of its jobs before this may not be heard yet
+                    line.drain()
                 self._ready = self._most_jobs > 1 or all(each.answer.done() for each in self._jobs)
                 self._callbacks.ready()
             case pipe.Tainted(reason=reason):

@@ -243,3 +243,16 @@ async def test_nonsense_on_a_jobs_socket_ends_the_runner(tmp_path: Path) -> None
         with pytest.raises(RunnerDied):
             await running
         assert played.there.keys().isdisjoint({runner.pid})
+
+
+async def test_that_it_is_ready_may_be_heard_before_the_answer_that_it_gave_first(tmp_path: Path) -> None:
+    async with family(tmp_path, merging=None) as played:
+        runner = await played.runner()
+        for _ in range(3):
+            running = played.begin(Heard())
+            inside = await runner.next_job()
+            # Two sockets: which of them is heard first is chance, and here this one.
+            runner.say(pipe.Ready())
+            inside.say(pipe.Begun(), DONE)
+            async with asyncio.timeout(10):
+                assert await running == DONE
