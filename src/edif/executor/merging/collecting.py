@@ -104,7 +104,7 @@ class Collector(Generic[S]):
         waiting = self._waiting()
         while waiting and now >= self._due(waiting, alone):
             group = chosen(waiting, self.merging.rows, self.merging.tokens)
-            if self.merging.always or (len(group) > 1 and self._gains.pays(waiting[0][1].kind)):
+            if self.merging.always or (len(group) > 1 and self._gains.pays(waiting[0][1].magnitude)):
                 for seat in group:
                     self._seats[seat].request = None
                 return Together(group)
@@ -165,7 +165,7 @@ class Collector(Generic[S]):
 
     def _alone(self, seat: S, now: float) -> ByItself[S]:
         each = self._seats[seat]
-        each.kind = None if each.request is None else each.request.kind
+        each.kind = None if each.request is None else each.request.magnitude
         each.request, each.asks_alone, each.alone_since = None, False, now
         each.alone_at_once = sum(other.alone_since is not None for other in self._seats.values())
         return ByItself(seat)

@@ -110,7 +110,7 @@ class Driver:
 
     def _run_pass(self, parties: list[SealedParty]) -> None:
         joint = JointPass(self._model, self._layout, parties, self._attend_meanwhile)
-        kind = parties[0].request.kind
+        kind = parties[0].request.magnitude
         asked_at, rows = [each.asked_at for each in parties], [each.request.rows for each in parties]
         self._patience = Patience(self._collector.pass_s)
         for party in parties:

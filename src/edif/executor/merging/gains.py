@@ -4,8 +4,11 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 _NEWEST = 0.25  # the weight of the newest pass in the moving averages
-_ENOUGH = 3
+ENOUGH = 3
 """So many passes of both ways are compared; before that it is assumed to pay."""
+SHARING_S = 0.012
+"""What a sealed job spends beside the pass when it shares one: on being shown its visits, and on looking for what it has changed. As
+measured on two cores; on passes that are shorter than this nothing can be saved."""
 _TRY_AGAIN = 64
 """After so many requests for which it was left out, one shared pass is tried again."""
 
@@ -23,19 +26,22 @@ class _Average:
 @dataclass(slots=True)
 class _Kind:
     alone: _Average = field(default_factory=_Average)
+    fastest_s: float = float("inf")  # of those alone: without others beside it
     shared: _Average = field(default_factory=_Average)
     left_out: int = 0
 
 
 @dataclass(slots=True)
 class Gains:
-    """By kind of request; a kind is what can share a pass at all."""
+    """By kind of request, as coarse as its sizes in powers of two."""
 
     _kinds: dict[Hashable, _Kind] = field(default_factory=dict)
 
     def alone(self, kind: Hashable, seconds: float, at_once: int) -> None:
         """A job ran its pass itself, while so many, itself included, did."""
-        self._of(kind).alone.note(seconds / max(at_once, 1))
+        known = self._of(kind)
+        known.alone.note(seconds / max(at_once, 1))
+        known.fastest_s = min(known.fastest_s, seconds)
 
     def shared(self, kind: Hashable, seconds: float, jobs: int) -> None:
         self._of(kind).shared.note(seconds / jobs)
@@ -43,10 +49,10 @@ class Gains:
     def pays(self, kind: Hashable) -> bool:
         """Whether the next requests of this kind are merged."""
         known = self._of(kind)
-        if (
-            min(known.alone.count, known.shared.count) < _ENOUGH
-            or known.shared.seconds <= known.alone.seconds
-        ):
+        if known.alone.count >= ENOUGH and known.fastest_s < SHARING_S:
+            return False
+        measured = min(known.alone.count, known.shared.count) >= ENOUGH
+        if not measured or known.shared.seconds <= known.alone.seconds:
             known.left_out = 0
             return True
         known.left_out += 1

@@ -57,6 +57,11 @@ class Request:
         return self.way, self.tokens, self.options
 
     @property
+    def magnitude(self) -> tuple[Any, ...]:
+        """Requests of one magnitude take about as long."""
+        return (self.way, self.tokens.bit_length(), self.size.bit_length())
+
+    @property
     def size(self) -> int:
         """Tokens that its pass computes at most."""
         new = dict(self.options).get("max_new_tokens")

@@ -69,9 +69,20 @@ class Company(Protocol):
 
 
 NEEDS_OWN_PASS = frozenset(
-    {"backward", "grad", "autograd", "requires_grad_", "source", "skip", "register_forward_hook"}
+    {
+        "backward",
+        "grad",
+        "autograd",
+        "requires_grad_",
+        "source",
+        "skip",
+        "register_forward_hook",
+        "data",
+        "load_state_dict",
+    }
 )
-"""Names that a block rarely has in it unless it needs a pass of its own."""
+"""Names that a block rarely has in it unless it needs a pass of its own, or changes the model. What it changes is looked for after a
+shared pass, and not before: to look costs more than a small trace."""
 
 _company: Company | None = None
 
@@ -126,7 +137,7 @@ def _run(company: Company, envoy: Any, fn: Any, batcher: Any, args: Any, kwargs:
 
 
 def _share(company: Company, envoy: Any, fn: Any, args: Any, kwargs: Any) -> bool:
-    if not company.shares or company.changed():
+    if not company.shares:
         return False
     generates = _entry(envoy, fn)
     request = None if generates is None else request_of(generates, args, kwargs)

@@ -32,6 +32,11 @@ def test_passes_that_ran_beside_each_other_shared_the_processors() -> None:
     assert not measured(alone_s=0.1, shared_s=0.3, at_once=2).pays("kind")
 
 
+def test_nothing_is_saved_on_passes_that_are_shorter_than_what_sharing_takes() -> None:
+    assert not measured(alone_s=0.008, shared_s=0.008).pays("kind")
+    assert measured(alone_s=0.02, shared_s=0.02).pays("kind")
+
+
 def test_other_kinds_are_not_affected() -> None:
     assert measured(alone_s=0.1, shared_s=9.0).pays("another kind")
 
