@@ -95,7 +95,7 @@ def _told(
     if not arena.tells_at_once:
         why_not = why_not or "whether a job has written to a weight cannot be told after every pass here"
     difference = 0.0 if layout is None else layout.difference
-    pipe.send(sock, pipe.Mergeable(difference, None, pipe.clip(why_not)))
+    pipe.send(sock, pipe.Mergeable(difference, pipe.clip(why_not)))
     return None if why_not else layout
 
 

@@ -81,12 +81,10 @@ class Mergeable(_Message, frozen=True):
 
     Attributes:
         difference: the largest at equal lengths, as :class:`~edif.wire.link.Merging` measures its tolerance.
-        padded_difference: the same where shorter prompts were padded; None if they cannot be.
         why_not: why none of its traces will be merged; empty if they will.
     """
 
     difference: Annotated[float, msgspec.Meta(ge=0)]
-    padded_difference: Annotated[float, msgspec.Meta(ge=0)] | None
     why_not: str
 
 

@@ -26,7 +26,7 @@ from fuzz.pipe_messages import RUN
 MERGING = Merging(rows=4, tokens=64, tolerance=64.0, alone_at_once=1)
 CELL = CellLimits(1, 1, 1, 1)
 REQUEST = pipe.RunJob({}, False, Extras(), 1000, 1000, 1000, merge=True)
-MERGEABLE = pipe.Mergeable(0.0, None, "")
+MERGEABLE = pipe.Mergeable(0.0, "")
 PAYLOAD = b"payload"
 _PATIENCE_S = 20.0
 

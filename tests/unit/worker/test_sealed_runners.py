@@ -52,7 +52,7 @@ async def test_without_a_driver_jobs_run_alone_and_their_seats_are_closed(
 
 
 @pytest.mark.parametrize(
-    "why", [{"merging": None}, {"mergeable": None}, {"mergeable": pipe.Mergeable(9.0, None, "too far off")}]
+    "why", [{"merging": None}, {"mergeable": None}, {"mergeable": pipe.Mergeable(9.0, "too far off")}]
 )
 async def test_a_replica_that_does_not_merge_has_neither_seats_nor_driver(
     tmp_path: Path, why: dict[str, None]

@@ -51,7 +51,7 @@ async def test_a_replica_that_merges_has_several_jobs_in_it_and_they_end_on_thei
 
 
 @pytest.mark.parametrize(
-    "why", [{"merging": None}, {"mergeable": None}, {"mergeable": pipe.Mergeable(9.0, None, "too far off")}]
+    "why", [{"merging": None}, {"mergeable": None}, {"mergeable": pipe.Mergeable(9.0, "too far off")}]
 )
 async def test_one_that_does_not_merge_has_one_job_at_a_time_and_is_put_back_in_between(
     tmp_path: Path, why: dict[str, None]

@@ -124,10 +124,8 @@ class Tenant:
 
     def answer(self) -> tuple[Reply, Wanted]:
         assert self._guest is not None
-        offered, self._offered = (
-            self._offered,
-            None,
-        )  # as long as it is held, the pass seems to have use for it
+        # As long as it is held, the pass seems to have use for it.
+        offered, self._offered = self._offered, None
         assert offered is not None
         with self._hub.turn_of(self):
             try:

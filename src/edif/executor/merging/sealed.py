@@ -21,6 +21,8 @@ from edif.executor.merging.seat_memory import Region
 from edif.executor.merging.traces import NEEDS_OWN_PASS
 from edif.wire import pipe, seat
 
+_GONE = "the driver of shared passes is gone"
+
 
 class SealedCompany:
     """
@@ -53,11 +55,14 @@ class SealedCompany:
         join = _join(request, guest.wanted())
         if not _fits(join):
             return False
-        self._send(join)
         self._request = request
         begun = False
+        if not self._say(join):
+            return False
         while True:
             message = self._receive()
+            if message is None and not begun:
+                return False  # nothing was done yet: the job goes on by itself
             match message:
                 case seat.Alone():
                     self._granted = True
@@ -70,6 +75,8 @@ class SealedCompany:
                 case seat.Over():
                     self._over(message)
                     return True
+                case None:
+                    raise Misfit(_GONE)
 
     def step_aside(self) -> None:
         """Nobody is in its way."""
@@ -87,18 +94,20 @@ class SealedCompany:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        if not self.is_there:
-            yield
-            return
-        if not self._granted:
-            self._send(seat.AskAlone())
-            while not isinstance(self._receive(), seat.Alone):
-                pass
+        if self.is_there and not self._granted:
+            self._ask_alone()
         try:
             yield
         finally:
             self._granted = False
-            self._send(seat.AloneOver())
+            if self.is_there:
+                self._say(seat.AloneOver())
+
+    def _ask_alone(self) -> None:
+        """Wait for a turn. Where there is no driver any more there are no turns."""
+        if self._say(seat.AskAlone()):
+            while not isinstance(self._receive(), seat.Alone | None):
+                pass
 
     def _serve(self, guest: Guest, visit: seat.Visit) -> None:
         assert self._region is not None, "the driver says first where its values lie"
@@ -135,18 +144,26 @@ class SealedCompany:
         self.shared_passes += 1
         self.tokens += self._request.rows * (self._request.tokens + calls - 1)
 
-    def _send(self, message: Any) -> None:
+    def _say(self, message: Any) -> bool:
+        """Returns False if the driver is gone: then the job has no company from now on."""
         try:
             pipe.send(self._sock, message)
         except pipe.PipeError:
-            raise Misfit("the driver of shared passes is gone") from None
+            self.is_there = self.shares = False
+        return self.is_there
 
-    def _receive(self) -> seat.ToJob:
+    def _send(self, message: Any) -> None:
+        if not self._say(message):
+            raise Misfit(_GONE)
+
+    def _receive(self) -> seat.Alone | seat.Visit | seat.Over | None:
+        """The next message; None if the driver is gone."""
         while True:
             try:
                 message, fds = pipe.receive(self._sock, seat.to_job)
             except pipe.PipeError:
-                raise Misfit("the driver of shared passes is gone") from None
+                self.is_there = self.shares = False
+                return None
             if not isinstance(message, seat.Memory):
                 return message
             try:

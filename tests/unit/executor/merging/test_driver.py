@@ -334,10 +334,12 @@ def test_a_prompt_too_long_for_a_message_runs_by_itself(driver: Room, gpt2: Site
         assert fits(gpt2.solo(program), ended)
 
 
-def test_when_the_driver_is_gone_a_job_is_a_misfit(gpt2: Site) -> None:
+def test_when_the_driver_is_gone_a_job_runs_its_passes_itself(gpt2: Site) -> None:
     with room(gpt2) as made:
         sock = made.seat()
-    assert made.run(honest(1), sock).misfit == "the driver of shared passes is gone"
+    ran = made.run(honest(1), sock)
+    assert not ran.misfit
+    assert ran.saved
 
 
 def test_who_has_held_a_pass_of_its_own_for_long_makes_nobody_patient(gpt2: Site) -> None:
