@@ -285,7 +285,7 @@ class Settings(BaseSettings):
         default=_DAY_S / 2,
         ge=0,
         le=_DAY_S,
-        description="For an agent on its own: how long it holds a result while the gateway's disk is full; for all, while S3 is away.",
+        description="For an agent on its own: how long it holds a result, or waits for a payload, while the gateway is away or its disk is full; for all, while S3 is away.",
     )
     api_key: str | None = Field(
         default=None, description="The key with which the command line asks a gateway."

@@ -137,8 +137,10 @@ async def test_standby_takes_over_with_all_jobs_and_the_agent_follows(site: Site
     site.wait(lambda: site.has_model("a"))
     async with Replayer(site.url("a"), blobs) as first:
         calm = (await first.run("slow")).result
-        jobs = [await first.submit("slow"), await first.submit("slow"), await first.submit("hello")]
-        await first.until_running(jobs[0])
+        jobs = [await first.submit("slow"), await first.submit("slow")]
+        for job in jobs:
+            await first.until_running(job)
+        jobs.append(await first.submit("hello"))
     site.kill("a")
     taken_over_s = site.wait(lambda: site.answers("b"))
     print(f"taken over in {taken_over_s:.1f} s")
@@ -147,7 +149,9 @@ async def test_standby_takes_over_with_all_jobs_and_the_agent_follows(site: Site
         ends = [await second.poll(job) for job in jobs]
         assert [end["status"] for end in ends] == ["COMPLETED"] * 3
         assert [await second.fetch(end) for end in ends[:2]] == [calm, calm]
-        assert [end["meta"]["attempts"] for end in ends] == [1, 1, 1], "the agent carried its job on"
+        tries = [end["meta"]["attempts"] for end in ends]
+        assert tries[:2] == [1, 1], "the agent carried its jobs on"
+        assert tries[2] <= 2, "its first try may have been on its way to the agent"
         assert all([await second.ended_once(job) for job in jobs])
         late = await second.submit("slow")
     site.wait(lambda: "standing_by" in site.log("a"))

@@ -63,7 +63,7 @@ class AgentConfig:
         spool: a private folder for bytes on their way.
         shared_blobs: the gateway's blob folder, if this machine might see it.
         environment: what may be passed on to the model libraries.
-        hold_results_s: how long a result is held while the gateway's disk is full or the bucket is away.
+        hold_results_s: how long a result is held, or a payload waited for, while the gateway or the bucket is away or its disk is full.
         bucket: where results go directly, if the gateway keeps them in the same one.
         bucket_tls: whom to trust there.
     """

@@ -29,6 +29,7 @@ log = structlog.get_logger()
 
 _CHUNK_BYTES = 1 << 20
 _SEND_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+_BROKEN_OFF = 3
 _BUCKET_AWAY = {kind.code: kind for kind in errors.BLOBS_AWAY}
 _NO_BUCKET = "The store of results could not be used for as long as a result is held; it could not be kept."
 
@@ -122,21 +123,24 @@ class HttpTransfer:
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def fetch(self, name: str, url: str) -> int:
-        """A bucket that is away is waited for; a gateway that is away would not have the attempt any more."""
+        """Whoever has it, bucket or gateway, is waited for: a gateway that is started again, or follows one that died, has the
+        attempt on record.
+        """
         until = time.monotonic() + self._hold_s
         for tries in count():
-            last = url.startswith("/") or time.monotonic() >= until
-            if (fetched := await self._fetched(name, url, last=last)) is not None:
+            last = time.monotonic() >= until
+            if (fetched := await self._fetched(name, url, tries, last=last)) is not None:
                 return fetched
             if tries == 0:
                 log.warning("agent.blob_awaited", blob=name)
             await asyncio.sleep(_again_in_s(tries))
         raise AssertionError
 
-    async def _fetched(self, name: str, url: str, *, last: bool) -> int | None:
+    async def _fetched(self, name: str, url: str, tries: int, *, last: bool) -> int | None:
         """A descriptor of the blob; None if it is to be tried again, for whoever has it is away.
 
         Args:
+            tries: how often that was so before.
             last: it is not to be tried again.
         """
         path = self._spool / secrets.token_hex(12)
@@ -152,7 +156,7 @@ class HttpTransfer:
                         await asyncio.to_thread(file.write, chunk)
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except (httpx.HTTPError, OSError) as error:
-            if isinstance(error, httpx.TransportError) and not last:
+            if not last and _is_away(error, tries):
                 return None
             raise TransferFailed(f"{name} cannot be fetched: {_told(error)}") from error
         finally:
@@ -180,7 +184,7 @@ class _Held(ABC):
         until = time.monotonic() + self._hold_s
         try:
             for refused in count():
-                if await self._sent(committed.size, held=refused > 0, last=time.monotonic() >= until):
+                if await self._sent(committed.size, refused, last=time.monotonic() >= until):
                     break
                 if refused == 0:
                     log.warning("agent.result_held", result=self.file.path.name, size_bytes=committed.size)
@@ -190,11 +194,11 @@ class _Held(ABC):
         return committed
 
     @abstractmethod
-    async def _sent(self, size: int, *, held: bool, last: bool) -> bool:
+    async def _sent(self, size: int, tries: int, *, last: bool) -> bool:
         """Send it; False if that is to be tried again, for it is not taken now.
 
         Args:
-            held: it was not taken before.
+            tries: how often it was not taken before.
             last: it is not to be tried again.
         """
 
@@ -208,15 +212,14 @@ class _HttpSpooled(_Held):
         self._client = client
         self._url = url
 
-    async def _sent(self, size: int, *, held: bool, last: bool) -> bool:
-        """A gateway that had no room may be away too, once a result is held: it may not come up without room."""
+    async def _sent(self, size: int, tries: int, *, last: bool) -> bool:
         try:
             async with aclosing(self._chunks()) as chunks:
                 response = await self._client.put(
                     self._url, content=chunks, headers={"content-length": str(size)}
                 )
         except httpx.HTTPError as error:
-            if held and not last:
+            if not last and _is_away(error, tries):
                 return False
             raise TransferFailed(f"the result cannot be sent: {error}") from error
         if response.is_success:
@@ -261,13 +264,13 @@ class _BucketSpooled(_Held):
         self._bucket = bucket
         self._name = name
 
-    async def _sent(self, size: int, *, held: bool, last: bool) -> bool:
+    async def _sent(self, size: int, tries: int, *, last: bool) -> bool:
         try:
             await self._bucket.upload(self._name, self.file.path)
         except (BlobsUnavailable, Refused) as error:
             if last:
                 raise JobFailed(error.kind, _NO_BUCKET) from error
-            if not held:
+            if tries == 0:
                 log.warning("agent.bucket_away", reason=error.sentence)
             return False
         return True
@@ -275,6 +278,13 @@ class _BucketSpooled(_Held):
 
 def _again_in_s(tries: int) -> float:
     return _SEND_AGAIN_S[min(tries, len(_SEND_AGAIN_S) - 1)]
+
+
+def _is_away(error: Exception, tries: int) -> bool:
+    """Nobody is there, or goes away in the middle of it; who does so every time is there, and will not have it."""
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return True
+    return isinstance(error, httpx.TransportError) and tries < _BROKEN_OFF
 
 
 def _told(error: Exception) -> str:

@@ -4,22 +4,26 @@ import asyncio
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from edif.blobs.file_blobs import FileBlobs
 from edif.blobs.links import LinkSigner
-from edif.blobs.store import result_name
+from edif.blobs.store import payload_name, result_name
 from edif.core import errors
 from edif.core.errors import JobFailed
 from edif.core.limits import MIB
 from edif.worker import transfer
 from edif.worker.transfer import HttpTransfer, Spooled, TransferFailed
+from tests.unit.blobs.factories import chunks_of
 from tests.unit.helpers import fill
 
 NAME = result_name("j1", 1)
+PAYLOAD = payload_name("j1")
 ROOM = 6 * MIB
 
 
@@ -108,20 +112,69 @@ async def test_result_that_is_held_goes_when_its_attempt_is_cancelled(
     assert list(spool.iterdir()) == []
 
 
-async def test_gateway_that_is_away_loses_the_attempt_unless_its_disk_was_full(
-    gateway: httpx.AsyncClient, spool: Path, disk: Path
-) -> None:
-    """A gateway does not come up without room: what is held for want of it is held on."""
-    filler = fill(disk)
-    sending = asyncio.create_task(a_result(gateway, spool).commit())
-    await asyncio.wait([sending], timeout=0.3)
+@contextmanager
+def away(gateway: httpx.AsyncClient) -> Iterator[None]:
     there, gateway._transport = gateway._transport, httpx.AsyncHTTPTransport()
     gateway.base_url = "http://127.0.0.1:9"
-    await asyncio.wait([sending], timeout=0.3)
-    assert not sending.done()
-    with pytest.raises(TransferFailed):
-        await a_result(gateway, spool).commit()
-    filler.unlink()
-    gateway._transport, gateway.base_url = there, httpx.URL("http://127.0.0.1")
+    try:
+        yield
+    finally:
+        gateway._transport, gateway.base_url = there, httpx.URL("http://127.0.0.1")
+
+
+async def still_waits(task: asyncio.Task[Any]) -> None:
+    await asyncio.wait([task], timeout=0.3)
+    assert not task.done()
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_result_is_held_while_the_gateway_is_away(
+    gateway: httpx.AsyncClient, spool: Path, disk: Path, full: bool
+) -> None:
+    """It is started again, or another follows it: the attempt is on record."""
+    filler = fill(disk) if full else None
+    sending = asyncio.create_task(a_result(gateway, spool).commit())
+    if filler is not None:
+        await still_waits(sending)
+    with away(gateway):
+        await still_waits(sending)
+        with pytest.raises(TransferFailed, match="cannot be sent"):
+            await a_result(gateway, spool, hold_s=0).commit()
+    if filler is not None:
+        filler.unlink()
     async with asyncio.timeout(30):
         assert (await sending).size == MIB
+
+
+async def test_payload_is_waited_for_while_the_gateway_is_away(
+    gateway: httpx.AsyncClient, spool: Path, blobs: FileBlobs
+) -> None:
+    await blobs.put(PAYLOAD, chunks_of(b"code"), limit_bytes=10)
+    link = LinkSigner(b"link key").path("get", PAYLOAD, time.time() + 60)
+    with away(gateway):
+        fetching = asyncio.create_task(HttpTransfer(gateway, spool, 60.0).fetch(PAYLOAD, link))
+        await still_waits(fetching)
+        with pytest.raises(TransferFailed, match="cannot be fetched"):
+            await HttpTransfer(gateway, spool, 0).fetch(PAYLOAD, link)
+    async with asyncio.timeout(30):
+        fd = await fetching
+    with open(fd, "rb") as file:  # type: ignore[call-overload]  # noqa: PTH123
+        assert file.read() == b"code"
+
+
+async def test_gateway_that_breaks_off_every_time_is_not_asked_for_ever(
+    gateway: httpx.AsyncClient, spool: Path, disk: Path
+) -> None:
+    async def breaks_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.close()
+
+    asked: list[bytes] = []
+    server = await asyncio.start_server(breaks_off, "127.0.0.1", 0)
+    link = LinkSigner(b"link key").path("get", PAYLOAD, time.time() + 60)
+    async with server:
+        with away(gateway):
+            gateway.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            with pytest.raises(TransferFailed, match="cannot be fetched"):
+                await HttpTransfer(gateway, spool, 60.0).fetch(PAYLOAD, link)
+    assert len(asked) == 4
