@@ -85,25 +85,29 @@ class _Job:
         return run
 
 
+def prepare(loaded: LoadedModel, rehearsal: bytes, heap_bytes: int) -> None:
+    """Do ahead what the job to come would have to wait for. With the one thread that there is: jobs that run have the better claim to the others.
+
+    Args:
+        rehearsal: a payload for :func:`~edif.executor.warm_up.rehearse`.
+        heap_bytes: free memory to take; the larger the model, the more a pass needs.
+    """
+    rehearse(loaded, rehearsal)
+    take_heap(heap_bytes)
+
+
 def serve_one(
     sock: socket.socket,
     loaded: LoadedModel,
     threads: int,
-    rehearsal: bytes,
     memory_limit_bytes: int,
-    heap_bytes: int,
     company: Company | None,
 ) -> None:
-    """Serve one job. Called in a fresh fork of the zygote that has been closed in; it rehearses before it is ready.
+    """Serve one job. Called in a fresh fork of the zygote that has been closed in.
 
     Args:
-        heap_bytes: free memory that it takes before; the larger the model, the more a pass needs.
         company: whom it may share passes with.
     """
-    rehearse(
-        loaded, rehearsal
-    )  # with the one thread that there is: jobs that run have the better claim to the others
-    take_heap(heap_bytes)
     torch.set_num_threads(threads)
     pipe.send(sock, pipe.Ready())
     _take_one(sock, loaded, memory_limit_bytes, company)

@@ -235,7 +235,7 @@ class _Zygote:
         elif request.cell is None:
             runner.serve(sock, self._loaded, self._arena.guard(), self._threads, self._together())
         else:
-            self._serve_sealed(sock, fds, request.cell, request.scratch)
+            self._serve_sealed(sock, fds, request, request.cell)
 
     def _together(self) -> "Together | None":
         from edif.executor.runner import Together
@@ -251,13 +251,16 @@ class _Zygote:
         close_off(self._readable, Filter(memory_files=True), (sock.fileno(),))
         driver.serve(sock, self._loaded.model, self._layout, merging, self._threads)
 
-    def _serve_sealed(self, sock: socket.socket, fds: list[int], cell: CellLimits, scratch: str) -> None:
+    def _serve_sealed(
+        self, sock: socket.socket, fds: list[int], request: pipe.ForkRunner, cell: CellLimits
+    ) -> None:
         from edif.executor import runner
         from edif.executor.merging.sealed import SealedCompany
         from edif.executor.own_memory import PAGEMAP
 
         assert self._sealed is not None
-        self._sealed.working_set.take()
+        if request.prepares:
+            self._sealed.working_set.take()
         company = None
         if len(fds) == _MOST_FDS and self._layout is not None:
             # With rights, where root runs the fabric, it would tell the job where in the machine its pages lie.
@@ -266,16 +269,12 @@ class _Zygote:
             self._guard.keep_looking_from(fds[-1])
             seat = socket.socket(fileno=fds[1])
             company = SealedCompany(seat, self._loaded.module, self._layout, self._untouched.changed)
-        close_in(self._cell(cell, scratch), self._sealed.calls, tuple(fds))
-        runner.serve_one(
-            sock,
-            self._loaded,
-            self._threads,
-            self._rehearsals.start,
-            cell.memory_bytes,
-            heap_bytes=min(self._arena.size_bytes // 16, _MOST_HEAP),
-            company=company,
-        )
+        close_in(self._cell(cell, request.scratch), self._sealed.calls, tuple(fds))
+        if request.prepares:
+            runner.prepare(
+                self._loaded, self._rehearsals.start, min(self._arena.size_bytes // 16, _MOST_HEAP)
+            )
+        runner.serve_one(sock, self._loaded, self._threads, cell.memory_bytes, company)
 
 
 def _close(fds: Sequence[int]) -> None:

@@ -114,7 +114,7 @@ def _close_off(readable: tuple[Path, ...], writable: list[Path], calls: Filter) 
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nobody of the same account may look in, and no core is written
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.drop_capabilities()
-    landlock.restrict((*_environment(), *readable), writable)
+    landlock.restrict((*_ENVIRONMENT, *readable), writable)
     calls.load()
 
 
@@ -228,3 +228,7 @@ def _environment() -> tuple[Path, ...]:
     for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix):
         paths.update(f"{prefix}/{name}" for name in ("lib", "lib64", "share"))
     return tuple(Path(path) for path in (*sorted(paths), *_SYSTEM))
+
+
+_ENVIRONMENT = _environment()
+"""Found here, once: it would take each child of the process that forks two milliseconds."""

@@ -47,10 +47,13 @@ class ForkRunner(_Message, frozen=True):
 
     With a ``cell`` it is closed in, in the empty folder ``scratch``, and serves one job. Then a second descriptor may ride
     along, its seat: the other end goes to the driver with :class:`Admit`.
+
+    With ``prepares`` it spends some more of a processor before it is ready, so that its job takes less time; all in all that is more.
     """
 
     cell: CellLimits | None
     scratch: str
+    prepares: bool = True
 
 
 class ForkDriver(_Message, frozen=True):

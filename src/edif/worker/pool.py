@@ -199,6 +199,11 @@ class Pool:
             return _READY_AHEAD
         return max(_READY_AHEAD, min(self.merging.rows, busy))
 
+    @property
+    def _has_time(self) -> bool:
+        """Whether the processors have nothing better to do than to prepare for jobs to come: few are there now."""
+        return not self._waiting and self._busy() <= _READY_AHEAD
+
     def _busy(self) -> int:
         return len(self._waiting) + sum(each.held for each in self._runners)
 
@@ -251,7 +256,8 @@ class Pool:
                 callbacks=callbacks,
                 driver=lambda: self._driving.driver,
             )
-            runner = self._forks.fork(pipe.ForkRunner(cell, str(scratch)), make, fds)
+            request = pipe.ForkRunner(cell, str(scratch), prepares=self._has_time)
+            runner = self._forks.fork(request, make, fds)
             undone.pop_all()  # they are the runner's now, or went with it
             return runner
 
