@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from edif.executor.noted import PATCHABLE, SWITCHES, Names, Settings, Table, tables_of
+from edif.executor.versions import Versions, table_of
 from edif.executor.weights import WeightGuard
 
 
@@ -22,8 +23,11 @@ class Untouched:
 
     def __init__(self, module: Any, weights: WeightGuard) -> None:
         self._weights = weights
-        self._tables = [Table(table) for table in tables_of(module)]
-        self._names = [Names(owner) for owner in (*PATCHABLE, *{type(each) for each in module.modules()})]
+        tables = list(tables_of(module))
+        self._tables = [Table(table) for table in tables]
+        patchable = (*PATCHABLE, *{type(each) for each in module.modules()})
+        self._names = [Names(owner) for owner in patchable]
+        self._versions = Versions((*tables, *map(table_of, patchable)))
         settings = (module.config, getattr(module, "generation_config", None))
         self._settings = [Settings(vars(each)) for each in settings if each is not None]
         self._tensors = [*module.parameters(), *module.buffers()]
@@ -36,9 +40,13 @@ class Untouched:
         """What of it the job has changed, as a reason; empty if nothing."""
         if self._places != self._read_places() or not self._weights.unchanged():
             return "it changes the model's weights"
-        if not all(each.same for each in self._tables):
-            return "it changes the model's modules or hooks"
-        if not all(each.same for each in self._names) or not all(each.same for each in self._settings):
+        if not self._versions.same:
+            if not all(each.same for each in self._tables):
+                return "it changes the model's modules or hooks"
+            if not all(each.same for each in self._names):
+                return "it changes how the model computes"
+            self._versions.note()  # something lazy was imported, or put where it was
+        if not all(each.same for each in self._settings):
             return "it changes how the model computes"
         if any(get() != value for get, value in self._switches):
             return "it changes how torch computes"
