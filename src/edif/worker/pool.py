@@ -1,6 +1,7 @@
 """The runners of a replica: which job gets which, and how many are there or being made."""
 
 import asyncio
+import os
 import secrets
 import signal
 import socket
@@ -31,6 +32,8 @@ _TAKE_S = 300.0
 """Waiting for a runner that no other job has takes milliseconds, or as long as the zygote is busy with its preparations."""
 _READY_AHEAD = 2
 """Sealed runners that stand ready: making one takes longer than a small job."""
+_COMING_AT_ONCE = len(os.sched_getaffinity(0))
+"""So many sealed runners are in the making: more at a time would come no sooner, and take the processors from passes that run."""
 _IDLE_S = 10.0
 """Where traces are merged more are made while many jobs come; so long after the last one the surplus goes."""
 
@@ -189,7 +192,8 @@ class Pool:
         there = self._of(self._cell)
         if self._cell is None:
             return 1 - len(there)
-        return self._wanted_ahead() - sum(each.held == 0 for each in there)
+        coming = sum(not each.was_ready for each in there)
+        return min(self._wanted_ahead() - sum(each.held == 0 for each in there), _COMING_AT_ONCE - coming)
 
     def _wanted_ahead(self) -> int:
         """So many sealed runners are to be free. Jobs whose traces are merged come in crowds: then as many as there are jobs."""
@@ -265,6 +269,7 @@ class Pool:
     def _on_ready(self) -> None:
         self._fruitless = 0
         self._serve()
+        self._fill()
 
     def _on_ended(self, process: Process) -> None:
         assert isinstance(process, Runner)

@@ -110,6 +110,7 @@ async def test_with_the_jobs_that_come_more_stand_ready_and_when_all_is_quiet_tw
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "_IDLE_S", 0.3)
+    monkeypatch.setattr(pool, "_COMING_AT_ONCE", 99)
     async with family(tmp_path, cell=CELL) as played:
         await settle()
         assert await _ready(played) == 2
@@ -128,6 +129,27 @@ async def test_with_the_jobs_that_come_more_stand_ready_and_when_all_is_quiet_tw
         await asyncio.sleep(0.5)
         await settle()
         assert len([each for each in played.there.values() if isinstance(each.request, pipe.ForkRunner)]) == 2
+
+
+async def test_as_many_are_in_the_making_as_there_are_processors_and_prepare_only_while_few_jobs_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_COMING_AT_ONCE", 3)
+    async with family(tmp_path, cell=CELL) as played:
+        await settle()
+        assert await _ready(played) == 2
+        running = [played.begin(Heard(CELL)) for _ in range(9)]
+        for _ in range(3):
+            await settle()
+            assert played.runners.qsize() == 3
+            await _ready(played, most=3)
+        requests = [
+            each.request for each in played.there.values() if isinstance(each.request, pipe.ForkRunner)
+        ]
+        assert [each.prepares for each in requests] == [True] * 2 + [False] * (len(requests) - 2)
+        for each in running:
+            each.cancel()
+        await asyncio.wait(running)
 
 
 async def test_without_merging_two_are_made_ahead_however_many_wait(tmp_path: Path) -> None:
