@@ -109,6 +109,12 @@ def raises(model, backend):
         y = x[10_000]  # noqa: F841
 
 
+def stops(model, backend):
+    with model.trace(PROMPT, backend=backend) as tracer:
+        hidden = model.transformer.h[0].output[0].save()  # noqa: F841
+        tracer.stop()
+
+
 def wrong_order(model, backend):
     with model.trace(PROMPT, backend=backend):
         late = model.transformer.h[2].output[0].save()  # noqa: F841
@@ -187,7 +193,7 @@ def uses(model, backend):
 
 
 PROGRAMS = [
-    hello, hidden, slow, endless, endless_in_c, raises, wrong_order, no_such_module, unpicklable, too_much, vast,
+    hello, hidden, slow, endless, endless_in_c, raises, stops, wrong_order, no_such_module, unpicklable, too_much, vast,
     prints, flood, exits, segfault, edits_weights, leaves_hooks, large, wave,
     keeps, eats_memory, eats_tensor_memory, fills_memory, takes_memory, surroundings,
 ]  # fmt: skip

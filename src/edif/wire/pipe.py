@@ -200,13 +200,13 @@ class RunAlone(_Message, frozen=True):
 
 
 class Shared(_Message, frozen=True):
-    """A forward pass with rows of several jobs is over, and one of them had its part in it.
+    """One of several jobs has had its part in a forward pass with rows of all of them. The pass may go on without it.
 
     Attributes:
         seat: whose; 0 on a job's own socket.
         rows: of all of them.
         own_rows: of this one.
-        seconds: wall time of the pass.
+        seconds: wall time of the pass, until this one's part was over.
         waited_s: wall time since this one asked for it, the pass included.
     """
 

@@ -145,7 +145,7 @@ class Visit(_Message, frozen=True):
 
 
 class Over(_Message, frozen=True):
-    """The pass is over, or the job's part in it. If that ``failed`` it is void.
+    """The pass is over, or the job's part in it. If that ``failed`` it is void. It is said to who leaves, too.
 
     ``tokens`` are input tokens of the model's calls, of the job's rows.
     """

@@ -93,6 +93,7 @@ async def test_jobs_share_passes_or_run_again_and_who_takes_the_process_along_ta
     before = open_descriptors()
     async with _jobs(models, blobs, tmp_path, cell) as jobs:
         await _share_and_bear_their_parts(jobs)
+        await _who_leaves_in_the_middle_bears_its_part_until_then(jobs)
         await _one_does_not_suit_and_is_run_again(jobs)
         await _one_runs_too_long(jobs)
         await _one_kills_its_process(jobs, by_its_job=cell is not None)
@@ -106,6 +107,15 @@ async def _share_and_bear_their_parts(jobs: _Jobs) -> None:
     for end in ends:
         if end.usage.shared_rows > 1:
             assert 0.0 < end.usage.charged_s < end.usage.run_s
+
+
+async def _who_leaves_in_the_middle_bears_its_part_until_then(jobs: _Jobs) -> None:
+    ends = await jobs.all("raises", "stops", "hello", "raises")
+    assert [end.error_code for end in ends] == [errors.USER_CODE.code, None, None, errors.USER_CODE.code]
+    for end in ends:
+        assert end.usage.shared_passes == 1
+        assert end.usage.shared_rows > 1
+        assert 0.0 < end.usage.charged_s < end.usage.run_s
 
 
 async def _one_does_not_suit_and_is_run_again(jobs: _Jobs) -> None:

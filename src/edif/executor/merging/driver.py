@@ -8,6 +8,7 @@ job ever take it over, it has gained the other jobs' rows of this model, and not
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -104,28 +105,35 @@ class Driver:
     def _leave(self, fd: int) -> None:
         self._poll.unregister(fd)
         party = self._parties.pop(fd)
-        party.dropped = True
+        party.end()
         party.sock.close()
         self._collector.left(fd)
 
     def _run_pass(self, parties: list[SealedParty]) -> None:
         joint = JointPass(self._model, self._layout, parties, self._attend_meanwhile)
         kind = parties[0].request.magnitude
-        asked_at, rows = [each.asked_at for each in parties], [each.request.rows for each in parties]
         self._patience = Patience(self._collector.pass_s)
-        for party in parties:
+        for number, party in enumerate(parties):
             party.patience = self._patience
+            party.settle = self._settling(party, joint, number)
         failed = ""
         try:
             joint.run()
         except Exception as error:  # noqa: BLE001 - what a model raises on all rows together says nothing of one job
             failed = f"the shared pass failed: {type(error).__name__}: {error}"[:500]
-        now = time.monotonic()
         self._collector.passed(kind, joint.seconds, len(parties))
-        for party, since, own, tokens in zip(parties, asked_at, rows, joint.tokens, strict=True):
-            pipe.send(self._sock, pipe.Shared(party.number, joint.rows, own, joint.seconds, now - since))
-            if not party.dropped:
-                party.say(seat.Over(bool(failed), failed, tokens))
+        for party in parties:
+            party.end(failed)
+
+    def _settling(self, party: SealedParty, joint: JointPass, number: int) -> Callable[[], int]:
+        rows, since = party.request.rows, party.asked_at  # by then it may have asked for another
+
+        def settle() -> int:
+            waited_s = time.monotonic() - since
+            pipe.send(self._sock, pipe.Shared(party.number, joint.rows, rows, joint.seconds, waited_s))
+            return joint.tokens[number]
+
+        return settle
 
 
 def serve(sock: socket.socket, model: Any, layout: Layout, merging: Merging, threads: int) -> None:

@@ -61,7 +61,7 @@ class JointPass:
     Attributes:
         rows: of all parties together.
         tokens: input tokens of the model's calls, of each party's own rows.
-        seconds: wall time of the whole.
+        seconds: wall time so far, in the end of the whole.
     """
 
     def __init__(
@@ -95,7 +95,8 @@ class JointPass:
             self._first_row[number] = row
             row += size
         self.rows = row
-        self.seconds = 0.0
+        self._began = time.monotonic()
+        self._took_s: float | None = None
 
     def run(self) -> None:
         """Run it. Each party has taken its part, or left, when this returns.
@@ -103,7 +104,7 @@ class JointPass:
         Raises:
             Exception: whatever the model raised.
         """
-        began = time.monotonic()
+        self._began = time.monotonic()
         for number, party in enumerate(self._parties):
             self._note(number, party.begin(self._counts))
         try:
@@ -113,7 +114,11 @@ class JointPass:
         except _Over:
             pass
         finally:
-            self.seconds = time.monotonic() - began
+            self._took_s = self.seconds
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began if self._took_s is None else self._took_s
 
     def _call(self) -> Any:
         inputs = self._request.inputs()

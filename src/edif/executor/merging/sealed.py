@@ -49,13 +49,11 @@ class SealedCompany:
         self._sock = sock
         self._region: Region | None = None
         self._granted = False
-        self._request: Request | None = None
 
     def join(self, request: Request, guest: Guest) -> bool:
         join = _join(request, guest.wanted())
         if not _fits(join):
             return False
-        self._request = request
         begun = False
         if not self._say(join):
             return False
@@ -89,6 +87,9 @@ class SealedCompany:
         self.tokens += message.tokens
         if message.failed:
             raise Misfit(message.reason)
+        self._look_for_changes()
+
+    def _look_for_changes(self) -> None:
         if changed := self.changed():
             raise Misfit(changed)
 
@@ -126,9 +127,12 @@ class SealedCompany:
                 )
             )
             wanted = guest.wanted()
-        except (Exception, Misfit):
-            self._send(seat.Answer([], [], [], leaves=True))
-            self._note_left()
+        except Misfit:
+            self._leave()
+            raise
+        except Exception:
+            self._leave()
+            self._look_for_changes()  # it may have come to this by what the pass did not show
             raise
         for index, rows in reply.edited.items():
             tensors[index].copy_(rows)
@@ -136,13 +140,17 @@ class SealedCompany:
             self._region.tensor(visit.leaves[index], replacement=True).copy_(rows)
         self._send(seat.Answer([*reply.edited], [*reply.replaced], _wants(wanted), leaves=False))
 
-    def _note_left(self) -> None:
-        """The job leaves the pass of its own will, and will not be told what it used."""
-        assert self._request is not None
-        root = self.layout.number("model.input")
-        calls = 1 if root is None else max(self._count(root), 1)
+    def _leave(self) -> None:
+        """The job leaves the pass of its own will. It waits until the driver has told the agent what it had of that.
+
+        The driver waits for answers at this very visit, so it reads this one soon.
+        """
+        self._send(seat.Answer([], [], [], leaves=True))
         self.shared_passes += 1
-        self.tokens += self._request.rows * (self._request.tokens + calls - 1)
+        while (message := self._receive()) is not None:
+            if isinstance(message, seat.Over):
+                self.tokens += message.tokens
+                return
 
     def _say(self, message: Any) -> bool:
         """Returns False if the driver is gone: then the job has no company from now on."""

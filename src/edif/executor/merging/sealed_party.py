@@ -5,7 +5,8 @@ import select
 import socket
 import time
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from edif.executor.merging.bounds import Bounds
@@ -77,7 +78,8 @@ class SealedParty:
     Attributes:
         asked: what it asked for last, and ``asked_at`` when.
         patience: how long it may take over its visits in the pass that runs.
-        dropped: whether it takes no part in that any more.
+        settle: has the agent told what it had of that pass so far, and returns the input tokens of its rows.
+        dropped: whether it takes no part in a pass, or no more.
     """
 
     def __init__(self, number: int, sock: socket.socket, layout: Layout, bounds: Bounds) -> None:
@@ -86,7 +88,8 @@ class SealedParty:
         self.asked: Request | None = None
         self.asked_at = 0.0
         self.patience = Patience(0.0)
-        self.dropped = False
+        self.settle: Callable[[], int] = lambda: 0
+        self.dropped = True
         self._layout = layout
         self._bounds = bounds
         self._wanted = Wanted([], [])
@@ -131,7 +134,7 @@ class SealedParty:
             raise Left
         message = self._receive()
         if message.leaves:
-            self.dropped = True
+            self.end()
             raise Left
         assert self._region is not None
         if not all(each < len(self._leaves) for each in (*message.edited, *message.replaced)):
@@ -144,9 +147,17 @@ class SealedParty:
         return Reply(edited, replaced), self._wanted
 
     def drop(self, reason: str) -> None:
+        self.end(reason)
+
+    def end(self, failed: str = "") -> None:
+        """Its part in the pass is over, if it is not yet; void if that ``failed``, for this reason.
+
+        The agent hears of it before the job does, so it hears of it before the job can tell that it has ended itself.
+        """
         if not self.dropped:
             self.dropped = True
-            self.say(seat.Over(failed=True, reason=reason))
+            tokens = self.settle()
+            self.say(seat.Over(bool(failed), failed, tokens))
 
     def _receive(self) -> seat.Answer:
         if not self.patience.wait_for(self.sock):
@@ -155,7 +166,7 @@ class SealedParty:
         try:
             message = self.hear()
         except Gone:
-            self.dropped = True
+            self.end()
             raise Left from None
         if not isinstance(message, seat.Answer):
             raise self._misbehaves()
@@ -192,10 +203,8 @@ class SealedParty:
 
     def say(self, message: Any) -> None:
         """What cannot be said is not said: it has left, or does not listen, and its socket is full."""
-        try:
+        with suppress(pipe.PipeError, BlockingIOError):
             pipe.send(self.sock, message)
-        except (pipe.PipeError, BlockingIOError):
-            self.dropped = True
 
     def take(self, message: seat.Join, now: float) -> Request | None:
         """The request that it makes; None if the model must not be called with that."""

@@ -1,8 +1,11 @@
 """The driver of shared passes among hostile jobs: whatever they say, who shares a pass with them gets the bits of its own."""
 
 import os
+import select
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -10,8 +13,10 @@ import pytest
 import torch
 from nnsight.tracing.backend import Backend
 
+from edif.core.errors import JobFailed
 from edif.wire import pipe, seat
-from tests.unit.executor.merging.jobs import Program, Site, fits
+from tests.unit.executor.merging import tiny
+from tests.unit.executor.merging.jobs import Program, Site, fits, site
 from tests.unit.executor.merging.seats import Hostile, Raw, Room, room
 from tests.unit.executor.merging.tiny import TOLERANCE, VOCABULARY, prompt
 
@@ -84,7 +89,7 @@ def indices_out_of_range(raw: Raw) -> None:
     if raw.visit():
         raw.say(seat.Answer([7], [2**31 - 1], [], leaves=False))
         raw.visit()
-        assert raw.heard[-1] == seat.Over(failed=True, reason="what it said cannot be understood")
+        assert raw.heard[-1] == seat.Over(failed=True, reason="what it said cannot be understood", tokens=5)
 
 
 def joins_in_a_visit(raw: Raw) -> None:
@@ -116,7 +121,9 @@ def never_answers(raw: Raw) -> None:
     raw.join(BLOCK)
     if raw.visit():
         raw.visit()
-        assert raw.heard[-1] == seat.Over(failed=True, reason="it answered too slowly while others waited")
+        assert raw.heard[-1] == seat.Over(
+            failed=True, reason="it answered too slowly while others waited", tokens=5
+        )
 
 
 def wants_what_is_past(raw: Raw) -> None:
@@ -141,7 +148,9 @@ def changes_what_all_share(raw: Raw) -> None:
     if raw.visit():
         raw.say(seat.Answer([0], [], [seat.Want(raw.location(BLOCK), 0)], leaves=False))
         raw.visit()
-        assert raw.heard[-1] == seat.Over(failed=True, reason="it changes a value that all rows share")
+        assert raw.heard[-1] == seat.Over(
+            failed=True, reason="it changes a value that all rows share", tokens=5
+        )
 
 
 def replaces_with_nothing(raw: Raw) -> None:
@@ -314,6 +323,65 @@ def test_the_agent_hears_of_each_ones_part(driver: Room) -> None:
     assert sorted((each.rows, each.own_rows) for each in told) == [(3, 1), (3, 2)]
     assert len({each.seat for each in told}) == 2
     assert all(0 < each.seconds <= each.waited_s for each in told)
+
+
+def stops(model: Any, backend: Backend) -> None:
+    with model.generate(prompt(3), max_new_tokens=3, backend=backend) as tracer:
+        hidden = model.transformer.h[0].output.save()
+        tracer.stop()
+
+
+def raises(model: Any, backend: Backend) -> None:
+    with model.generate(prompt(3), max_new_tokens=3, backend=backend) as tracer:
+        for _ in tracer.iter[0:2]:
+            hidden = model.transformer.h[0].output[1000]
+
+
+def puts_a_bad_shape(model: Any, backend: Backend) -> None:
+    """A misfit."""
+    with model.generate(prompt(3), max_new_tokens=3, backend=backend):
+        model.transformer.h[0].output = model.transformer.h[0].output[:, :1]
+
+
+@pytest.mark.parametrize("program", [stops, raises, puts_a_bad_shape], ids=lambda each: each.__name__)
+def test_the_agent_hears_of_a_part_that_is_over_before_the_job_goes_on(program: Program, gpt2: Site) -> None:
+    """The others are still in the pass: its part is what it took until then."""
+    over = threading.Event()
+
+    def goes_on(raw: Raw) -> None:
+        steps = [seat.Want(raw.location(HEAD), step) for step in range(3)]
+        raw.join(**GENERATES, options={"max_new_tokens": 3}, wants=steps)
+        while raw.visit():
+            over.wait(0.02)
+            raw.say(seat.Answer([], [], steps, leaves=False))
+
+    with room(gpt2) as made:
+        raw, sock = Raw(made.seat(), gpt2), made.seat()
+        other = threading.Thread(target=goes_on, args=(raw,))
+        other.start()
+        with suppress(JobFailed):
+            made.run(program, sock)
+        assert select.select([made.agent], [], [], 0)[0]
+        over.set()
+        other.join()
+        first, second = made.shared()
+        raw.sock.close()
+    assert (first.seat, second.seat) == (2, 1)
+    assert first.rows == second.rows == 2
+    assert 0 < first.seconds < second.seconds
+
+
+def test_a_job_that_stops_in_a_pass_is_asked_what_it_has_changed() -> None:
+    def changes(model: Any, backend: Backend) -> None:
+        with model.trace(prompt(1), backend=backend) as tracer:
+            hidden = model.transformer.h[0].output.save()
+            with torch.no_grad():
+                model.transformer.h[1]._module.mlp.c_fc.weight.zero_()
+            later = model.transformer.h[1].output.save()
+            tracer.stop()
+
+    with site(tiny.gpt2) as place, room(place) as made:
+        assert "weight" in made.run(changes, made.seat()).misfit
 
 
 def test_a_prompt_too_long_for_a_message_runs_by_itself(driver: Room, gpt2: Site) -> None:
