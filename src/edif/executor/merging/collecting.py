@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from edif.executor.merging.gains import Gains
 from edif.executor.merging.grouping import chosen
+from edif.executor.merging.holding import Holding
 from edif.executor.merging.request import Request
 from edif.wire.link import Merging
 
@@ -64,6 +65,7 @@ class Collector(Generic[S]):
     pass_s: float = 0.01
     _seats: dict[S, _Seat] = field(default_factory=dict)
     _gains: Gains = field(default_factory=Gains)
+    _holding: Holding = field(default_factory=Holding)
 
     # -- what happens ----------------------------------------------------------------------------------
     def admitted(self, seat: S, now: float) -> None:
@@ -81,6 +83,7 @@ class Collector(Generic[S]):
         each = self._seats[seat]
         if each.alone_since is not None:
             self._observe(min(now - each.alone_since, _LONGEST_BESIDE_S))  # how long it was, the job says
+            self._holding.note(now - each.alone_since)
             if each.kind is not None:
                 self._gains.alone(each.kind, now - each.alone_since, each.alone_at_once)
             each.alone_since = None
@@ -96,7 +99,7 @@ class Collector(Generic[S]):
     # -- what follows ----------------------------------------------------------------------------------
     def next(self, now: float) -> Together[S] | ByItself[S] | None:
         """What is to be done now; asked again until there is nothing. What it says is taken as done."""
-        alone = sum(each.alone_since is not None for each in self._seats.values())
+        alone = len(self._ends(now))
         if alone < self.merging.alone_at_once:
             asking = [seat for seat, each in self._in_order() if each.asks_alone]
             if asking:
@@ -116,7 +119,7 @@ class Collector(Generic[S]):
 
     def next_beside(self, now: float) -> ByItself[S] | None:
         """Who runs a pass by itself while a shared one is under way: who asks for that, and who has waited for long."""
-        if sum(each.alone_since is not None for each in self._seats.values()) >= self.merging.alone_at_once:
+        if len(self._ends(now)) >= self.merging.alone_at_once:
             return None
         patience = min(max(self.pass_s, _LONGEST_WAIT_S), _LONGEST_BESIDE_S)
         for seat, each in self._in_order():
@@ -127,12 +130,24 @@ class Collector(Generic[S]):
 
     def due_in(self, now: float) -> float | None:
         """Seconds until :meth:`next` may have something to say although nothing happens; None if it will not."""
-        waiting = self._waiting()
-        alone = sum(each.alone_since is not None for each in self._seats.values())
-        for first in range(len(waiting)):
-            if (due := self._due(waiting[first:], alone)) > now:
-                return due - now
-        return None
+        waiting, ends = self._waiting(), self._ends(now)
+        times = [self._due(waiting[first:], len(ends)) for first in range(len(waiting))]
+        if len(ends) >= self.merging.alone_at_once and self._somebody_waits:
+            times.append(min(ends))
+        return min((each - now for each in times if each > now), default=None)
+
+    @property
+    def _somebody_waits(self) -> bool:
+        return any(each.asks_alone or each.request is not None for each in self._seats.values())
+
+    def _ends(self, now: float) -> list[float]:
+        """Of those that count as running a pass by themselves, until when they do."""
+        ends = (
+            each.alone_since + self._holding.most_s
+            for each in self._seats.values()
+            if each.alone_since is not None
+        )
+        return [each for each in ends if each > now]
 
     def _waiting(self) -> list[tuple[S, Request]]:
         return [(seat, each.request) for seat, each in self._in_order() if each.request is not None]

@@ -1,5 +1,6 @@
 """Who runs a pass next: worked examples, and what holds whatever happens."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edif.executor.merging import collecting
+from edif.executor.merging import collecting, holding
 from edif.executor.merging.collecting import ByItself, Collector, Together
 from edif.executor.merging.request import Request
 from edif.wire.link import Merging
@@ -109,6 +110,59 @@ def test_who_leaves_makes_room() -> None:
     assert made.next(1.0) == ByItself("b")
 
 
+def test_one_that_does_not_give_its_turn_back_counts_no_longer_than_some_times_what_is_usual() -> None:
+    made = collector("a", "b", "c", "x")
+    for start in range(5):
+        made.asks_alone("a", start)
+        assert made.next(start) == ByItself("a")
+        made.alone_over("a", start + 0.5)
+    made.asks_alone("x", 10.0)
+    assert made.next(10.0) == ByItself("x")
+    made.asks_alone("b", 10.0)
+    made.joins("c", wants(), 10.5)
+    assert made.next(11.0) is None
+    due = made.due_in(11.0)
+    assert due == pytest.approx(3.0), "eight times half a second"
+    assert made.next(11.0 + due) == ByItself("b")
+    assert made.next(11.0 + due) is None, "the other is of no use yet"
+    made.alone_over("x", 15.0)  # it did compute, and is one like any other now
+    assert made.next(15.0) is None
+    made.alone_over("b", 15.1)
+    assert made.next(15.1) == ByItself("c")
+
+
+def test_beside_a_shared_pass_too() -> None:
+    made = collector("x", "a", "b")
+    made.asks_alone("x", 0.0)
+    assert made.next(0.0) == ByItself("x")
+    made.asks_alone("a", 1.0)
+    assert made.next_beside(holding.MOST_S - 1) is None
+    assert made.next_beside(holding.MOST_S) == ByItself("a")
+    made.asks_alone("b", holding.MOST_S)
+    assert made.next_beside(holding.MOST_S + 1) is None
+
+
+def test_who_computes_for_as_long_as_all_do_keeps_his_turn() -> None:
+    made = collector("a", "b")
+    for start in range(0, 300, 100):
+        made.asks_alone("a", start)
+        assert made.next(start) == ByItself("a")
+        made.alone_over("a", start + 7.0)
+    made.asks_alone("a", 500.0)
+    assert made.next(500.0) == ByItself("a")
+    made.asks_alone("b", 500.0)
+    assert made.next(555.0) is None
+
+
+def test_a_few_that_hold_their_turns_for_long_do_not_make_that_usual() -> None:
+    kept = holding.Holding()
+    for seconds in [0.1] * 8 + [500.0] * 7:
+        kept.note(seconds)
+    assert kept.most_s == holding.LEAST_S
+    kept.note(500.0)
+    assert kept.most_s == holding.MOST_S, "nor does anything make it more than this"
+
+
 def test_those_that_are_alike_do_not_wait_behind_one_that_is_like_nobody() -> None:
     """It waits for one that runs by itself, and that may be for long."""
     made = collector("x", "a", "b", "c")
@@ -167,12 +221,12 @@ class World(RuleBasedStateMachine):
         self.now = 1000.0
         self.idle: list[int] = []
         self.asked: dict[int, tuple[Request | None, float]] = {}
-        self.alone: set[int] = set()
+        self.alone: dict[int, float] = {}
         self.seats = 0
 
     always = False
 
-    def _pick(self, among: list[int] | set[int], data: Any) -> int:
+    def _pick(self, among: Collection[int], data: Any) -> int:
         return data.draw(st.sampled_from(sorted(among)))
 
     @rule()
@@ -204,7 +258,7 @@ class World(RuleBasedStateMachine):
     @rule(data=st.data())
     def ends(self, data: Any) -> None:
         seat = self._pick(self.alone, data)
-        self.alone.remove(seat)
+        del self.alone[seat]
         self.idle.append(seat)
         self.made.alone_over(seat, self.now)
         self._drive()
@@ -214,7 +268,7 @@ class World(RuleBasedStateMachine):
     def leaves(self, data: Any) -> None:
         seat = data.draw(st.integers(1, self.seats))
         self.made.left(seat)
-        self.alone.discard(seat)
+        self.alone.pop(seat, None)
         self.asked.pop(seat, None)
         if seat in self.idle:
             self.idle.remove(seat)
@@ -241,8 +295,12 @@ class World(RuleBasedStateMachine):
     def _answered(self, seat: int) -> None:
         assert seat in self.asked, "answered twice, or without a question"
         del self.asked[seat]
-        self.alone.add(seat)
-        assert len(self.alone) <= self.merging.alone_at_once
+        self.alone[seat] = self.now
+        assert self._counted(holding.LEAST_S) <= self.merging.alone_at_once
+
+    def _counted(self, for_s: float) -> int:
+        """Those that run by themselves, and began less than so long ago."""
+        return sum(self.now < since + for_s for since in self.alone.values())
 
     def _drive(self) -> None:
         while (step := self.made.next(self.now)) is not None:
@@ -260,7 +318,7 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_in_vain(self) -> None:
-        full = len(self.alone) >= self.merging.alone_at_once
+        full = self._counted(holding.MOST_S + 1e-3) >= self.merging.alone_at_once
         for seat in self._paired() if full else set(self.asked):
             request, since = self.asked[seat]
             limit = 0.0 if request is None else self._longest()
