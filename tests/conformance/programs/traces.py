@@ -306,6 +306,35 @@ def cache_of_everything(model, remote):
     }
 
 
+def _keys_and_values(kept):
+    return [tensor.detach() for layer in kept.layers for tensor in (layer.keys, layer.values)]
+
+
+def key_value_cache(model, remote):
+    layers, _, head = parts(model)
+    with model.trace(PROMPT, remote=remote):
+        layers[0].output = layers[0].output * 2
+        kept = model.output.past_key_values.save()
+    with model.trace(PROMPT, remote=remote) as tracer:
+        plain_kept = tracer.result.past_key_values.save()
+    with model.session(remote=remote):
+        with model.trace(PROMPT):
+            grown = model.output.past_key_values
+        with model.trace(SHORT, past_key_values=grown):
+            layers[0].output = layers[0].output * 2
+            later = head.output.save()
+        with model.trace(PROMPT):
+            again = model.output.past_key_values
+        with model.trace(SHORT, past_key_values=again):
+            plain_later = head.output.save()
+    return {
+        "kept": _keys_and_values(kept),
+        "plain_kept": _keys_and_values(plain_kept),
+        "later": later,
+        "plain_later": plain_later,
+    }
+
+
 def edit_a_copy(model, remote):
     layers, _, head = parts(model)
     with model.edit() as (tracer, edited):

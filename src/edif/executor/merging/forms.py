@@ -6,11 +6,13 @@ as bytes. Nobody builds an object from what another process says.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
 from transformers.utils import ModelOutput
 
+from edif.executor.merging.kv_caches import cache_of, holds, tensors_of
 from edif.executor.merging.misfit import Elsewhere
 
 _SCALARS = (bool, int, float, str, type(None))
@@ -18,48 +20,69 @@ _SCALARS = (bool, int, float, str, type(None))
 Form = tuple[Any, ...]
 """Nested tuples: what kind of node, its class, its keys, its children. Equal ones are built alike."""
 
-_TENSOR: Form = ("tensor",)
+TENSOR: Form = ("tensor",)
 _SCALAR: Form = ("scalar",)
 
 
 @dataclass(slots=True)
 class Parts:
-    """A value taken apart, each kind of part in the order in which it stands in the value."""
+    """A value taken apart, each kind of part in the order in which it stands in the value.
+
+    Attributes:
+        caches: key-value caches, which were taken apart too.
+    """
 
     form: Form = ()
     leaves: list[torch.Tensor] = field(default_factory=list)
     scalars: list[bool | int | float | str | None] = field(default_factory=list)
     opaque: list[Any] = field(default_factory=list)
+    caches: list[Any] = field(default_factory=list)
 
 
-def take_apart(value: Any) -> Parts:
-    """Containers to any depth; what is neither container, tensor nor scalar stays whole, as something opaque."""
+def take_apart(value: Any, *, caches: bool = False) -> Parts:
+    """Containers to any depth; what is neither container, tensor nor scalar stays whole, as something opaque.
+
+    Args:
+        caches: whether key-value caches count as containers.
+    """
     parts = Parts()
-    parts.form = _form(value, parts)
+    parts.form = _form(value, parts, caches)
     return parts
 
 
-def _form(value: Any, parts: Parts) -> Form:
+def _form(value: Any, parts: Parts, caches: bool) -> Form:
     if isinstance(value, torch.Tensor):
         parts.leaves.append(value)
-        return _TENSOR
+        return TENSOR
     if isinstance(value, _SCALARS):
         parts.scalars.append(value)
         return _SCALAR
     if isinstance(value, dict):
-        children = tuple(_form(each, parts) for each in value.values())
+        children = tuple(_form(each, parts, caches) for each in value.values())
         return ("dict", type(value), tuple(value), children)
     if isinstance(value, tuple | list):
-        return ("sequence", type(value), tuple(_form(each, parts) for each in value))
+        return ("sequence", type(value), tuple(_form(each, parts, caches) for each in value))
+    if caches and (tensors := tensors_of(value)) is not None:
+        parts.caches.append(value)
+        parts.leaves += tensors
+        return ("cache", value.layer_class_to_replicate, len(tensors))
     parts.opaque.append(value)
     return ("opaque", value.__class__)
 
 
 def put_together(
-    form: Form, leaves: Sequence[torch.Tensor], scalars: Sequence[Any], opaque: Sequence[Any]
+    form: Form,
+    leaves: Sequence[torch.Tensor],
+    scalars: Sequence[Any],
+    opaque: Sequence[Any],
+    caches: Sequence[Any] = (),
 ) -> Any:
-    """The value of this form."""
-    return _build(form, iter(leaves), iter(scalars), iter(opaque))
+    """The value of this form.
+
+    Args:
+        caches: those that are there already: one that is made of the very tensors is taken for that.
+    """
+    return _build(form, iter(leaves), iter(scalars), iter(opaque), caches)
 
 
 def opaque_kinds(form: Form) -> Iterator[type]:
@@ -72,7 +95,9 @@ def opaque_kinds(form: Form) -> Iterator[type]:
                 yield from opaque_kinds(each)
 
 
-def _build(form: Form, leaves: Iterator[Any], scalars: Iterator[Any], opaque: Iterator[Any]) -> Any:
+def _build(
+    form: Form, leaves: Iterator[Any], scalars: Iterator[Any], opaque: Iterator[Any], caches: Sequence[Any]
+) -> Any:
     match form:
         case ("tensor",):
             return next(leaves)
@@ -81,11 +106,15 @@ def _build(form: Form, leaves: Iterator[Any], scalars: Iterator[Any], opaque: It
         case ("opaque", _):
             return next(opaque)
         case ("dict", kind, keys, children):
-            values = [_build(each, leaves, scalars, opaque) for each in children]
+            values = [_build(each, leaves, scalars, opaque, caches) for each in children]
             return _mapping(kind, dict(zip(keys, values, strict=True)))
         case ("sequence", kind, children):
-            values = [_build(each, leaves, scalars, opaque) for each in children]
+            values = [_build(each, leaves, scalars, opaque, caches) for each in children]
             return kind(*values) if hasattr(kind, "_fields") else kind(values)
+        case ("cache", layer_class, count):
+            tensors = list(islice(leaves, count))
+            there = [each for each in caches if holds(each, tensors)]
+            return there[0] if there else cache_of(tensors, layer_class)
     raise AssertionError(form)
 
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from nnsight.intervention.interleaver import Event
 
-from edif.executor.merging.forms import Form, opaque_kinds, put_together, take_apart
+from edif.executor.merging.forms import TENSOR, Form, Parts, opaque_kinds, put_together, take_apart
 from edif.executor.merging.identity import Identity
+from edif.executor.merging.kv_caches import ShownCaches
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.lending import Lent
 from edif.executor.merging.misfit import Elsewhere, Misfit, standing_in_for
@@ -89,6 +90,7 @@ class Guest:
         self._layout = layout
         self.tracked = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         self._lent = Lent()
+        self._caches = ShownCaches()
 
     def begin(self, count: Callable[[int], int]) -> None:
         """The pass begins. From now on nnsight's counts are the pass's: of visits of a location, by its number."""
@@ -150,11 +152,15 @@ class Guest:
         ):
             leaves = self._lent.lend(visit, [self.tracked and leaf.tracked for leaf in form.leaves])
             opaque = [standing_in_for(kind) for kind in opaque_kinds(form.form)]
-            value = put_together(form.form, leaves, visit.scalars, opaque)
+            value = put_together(form.form, leaves, visit.scalars, opaque, self._caches.caches)
             edited = self._interleaver.handle(place.name, value)
         reply = Reply({}, {})
-        if edited is not value:
-            reply = self._changed(form.form, leaves, visit.scalars, opaque, edited)
+        shown: Sequence[Any] = ()
+        if edited is not value or form.form != TENSOR:  # containers change in place, too
+            parts = take_apart(edited, caches=self._way in place.final)
+            reply = self._changed(form.form, leaves, visit.scalars, opaque, parts)
+            shown = parts.caches
+        self._caches.note(shown)
         for index in self._lent.written(visit, leaves):
             reply.edited[index] = leaves[index].detach()
         for index, tensor in reply.replaced.items():
@@ -167,9 +173,8 @@ class Guest:
         leaves: list[torch.Tensor],
         scalars: Sequence[Any],
         opaque: list[Elsewhere],
-        edited: Any,
+        parts: Parts,
     ) -> Reply:
-        parts = take_apart(edited)
         same = parts.form == form and parts.scalars == list(scalars)
         if not same or any(now is not was for now, was in zip(parts.opaque, opaque, strict=True)):
             raise Misfit("it puts a value of another form in place of the model's")

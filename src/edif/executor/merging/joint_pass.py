@@ -198,9 +198,9 @@ class JointPass:
         return [each for each in waiting if each not in self._finished or each in late]
 
     def _visit(self, location: int, waiting: Iterable[int], value: Any) -> Any:
-        parts = take_apart(value)
-        place = self._layout.locations[location]
-        known = place.known(parts.form, self._request.way)
+        place, way = self._layout.locations[location], self._request.way
+        parts = take_apart(value, caches=way in place.final)
+        known = place.known(parts.form, way)
         if known is None:
             for number in waiting:
                 self._drop(
@@ -220,7 +220,7 @@ class JointPass:
                 replies[number] = reply
         if not self._put_back(replies, place.forms[known], identities, parts):
             return value
-        return put_together(parts.form, parts.leaves, parts.scalars, parts.opaque)
+        return put_together(parts.form, parts.leaves, parts.scalars, parts.opaque, parts.caches)
 
     def _own(self, number: int, leaf: LeafLayout, tensor: torch.Tensor) -> torch.Tensor:
         rows = leaf.rows(tensor, self._first_row[number], self._sizes[number], self.rows)

@@ -11,7 +11,7 @@ row is padded.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 
 from edif.executor.keeping import DTYPES
 from edif.executor.merging.forms import Form, Parts, opaque_kinds, take_apart
+from edif.executor.merging.kv_caches import Snapshot
 from edif.executor.merging.request import Way
 
 _FIRST, _SECOND = (2, 3), (3, 4)
@@ -84,10 +85,15 @@ class FormLayout:
 
 @dataclass(slots=True)
 class Location:
-    """What is true in one way of calling the model need not be so in another; its forms are numbered over all."""
+    """What is true in one way of calling the model need not be so in another; its forms are numbered over all.
+
+    Attributes:
+        final: the ways in which key-value caches are met here and do not change any more: there they are taken apart.
+    """
 
     name: str
     forms: list[FormLayout] = field(default_factory=list)
+    final: set[Way] = field(default_factory=set)
 
     @property
     def in_generation(self) -> bool:
@@ -174,6 +180,8 @@ class Layout:
         if number == len(self.locations):
             self.locations.append(Location(name))
         location = self.locations[number]
+        if one.caches:
+            location.final.add(way)
         leaves = [_compare(*pair) for pair in zip(one.leaves, two.leaves, strict=True)]
         known = location.known(one.form, way)
         if known is None:
@@ -210,13 +218,13 @@ _Recorded = dict[str, list[Parts]]
 def _record(model: Any, rows: int, tokens: int, way: Way, first_row: int = 0) -> _Recorded:
     """Every value of one run, by location and in the order of visits."""
     recorded: _Recorded = {}
+    opened: dict[str, list[tuple[Parts, Snapshot]]] = {}
 
     def handle(name: str, value: Any) -> Any:
         if not name.endswith(".skip"):
-            parts = take_apart(value)
-            parts.leaves = [each.detach().clone().requires_grad_(each.requires_grad) for each in parts.leaves]
-            parts.opaque.clear()
-            recorded.setdefault(name, []).append(parts)
+            recorded.setdefault(name, []).append(_as_it_is(take_apart(value)))
+            if (parts := take_apart(value, caches=True)).caches:
+                opened.setdefault(name, []).append((_as_it_is(parts), Snapshot(parts.caches)))
         return value
 
     first = torch.arange(first_row, first_row + rows)[:, None] * tokens
@@ -233,7 +241,16 @@ def _record(model: Any, rows: int, tokens: int, way: Way, first_row: int = 0) ->
         else:
             result = model._call(**inputs)  # noqa: SLF001 - what nnsight's own traces call
         handle("result", result)
+    for name, visits in opened.items():
+        if len(visits) == len(recorded[name]) and all(then.holds for _, then in visits):
+            recorded[name] = [parts for parts, _ in visits]
     return recorded
+
+
+def _as_it_is(parts: Parts) -> Parts:
+    """With copies of its tensors, to which the model may write."""
+    leaves = [each.detach().clone().requires_grad_(each.requires_grad) for each in parts.leaves]
+    return replace(parts, leaves=leaves, opaque=[])
 
 
 def _compare(one: torch.Tensor, two: torch.Tensor) -> LeafLayout:

@@ -10,6 +10,7 @@ import torch
 from nnsight.intervention.cache import CacheView
 from nnsight.schema.request import RequestModel
 from nnsight.tracing.backend import Backend
+from transformers import DynamicCache
 
 from edif.core.errors import JobFailed
 from edif.executor.job import LoadedModel, run_job
@@ -143,9 +144,11 @@ def site(build: Callable[[], Any]) -> Iterator[Site]:
 
 
 def flat(value: Any) -> Iterator[Any]:
-    """Every leaf of nested containers, nnsight's caches among them."""
+    """Every leaf of nested containers, nnsight's caches and key-value caches among them."""
     if isinstance(value, CacheView):
         value = [(each.inputs, each.output) for key in value.keys() for each in value[key]._entries()]  # noqa: SIM118
+    if isinstance(value, DynamicCache):
+        value = [type(value), *((type(each), vars(each)) for each in value.layers)]
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
