@@ -41,6 +41,10 @@ _CHANGES_MODEL = frozenset({"data", "load_state_dict", "set_", "_module"})
 """By these a block can write to weights, which are everybody's until the runner is replaced: it is better last."""
 
 
+class _Broken(BaseException):
+    """What the running of a job raises ends the process, in the middle of a pass too."""
+
+
 class Tenant:
     """One job in the hub: as its company, and as a party of passes.
 
@@ -68,6 +72,7 @@ class Tenant:
         self._guest: Guest | None = None
         self._outcome: BaseException | None = None
         self._offered: Visit | None = None
+        self._pass: tuple[JointPass, int] | None = None
 
     # -- as company ------------------------------------------------------------------------------------
     def join(self, request: Request, guest: Guest) -> bool:
@@ -138,11 +143,29 @@ class Tenant:
         with self._hub.turn_of(self):  # where its misfits are noted
             self._outcome = Misfit(reason)
 
-    def note_pass(self, joint: JointPass, tokens: int) -> None:
+    def enter(self, joint: JointPass, number: int) -> None:
+        self._pass = joint, number
+
+    def release(self) -> None:
+        if self.request.generates:  # other passes are over soon
+            try:
+                self.end()
+            except Exception as error:
+                raise _Broken from error
+
+    def end(self, failed: str = "") -> None:
+        """Its part in the pass is over, and void if that ``failed``: it goes on, if it has not yet."""
+        if self._pass is None:
+            return
+        if failed:
+            self.drop(failed)
+        joint, number = self._pass
+        self._pass = None
         self.shared_passes += 1
-        self.tokens += tokens
+        self.tokens += joint.tokens[number]
         waited_s = time.monotonic() - self._asked_at
         self.passes.append(pipe.Shared(0, joint.rows, self.request.rows, joint.seconds, waited_s))
+        self.go_on(shared=True)
 
 
 class Hub:
@@ -203,15 +226,15 @@ class Hub:
             tenants[0].go_on(shared=False)
             return
         joint = JointPass(self.model, self.layout, tenants)
+        for number, tenant in enumerate(tenants):
+            tenant.enter(joint, number)
+        failed = ""
         try:
             joint.run()
         except Exception as error:  # noqa: BLE001 - what a model raises on all rows together says nothing of one job
-            for tenant in tenants:
-                tenant.drop(f"the shared pass failed: {type(error).__name__}")
-        for tenant, tokens in zip(tenants, joint.tokens, strict=True):
-            tenant.note_pass(joint, tokens)
+            failed = f"the shared pass failed: {type(error).__name__}"
         for tenant in tenants:
-            tenant.go_on(shared=True)
+            tenant.end(failed)
 
     @contextmanager
     def turn_of(self, tenant: Tenant) -> Iterator[None]:

@@ -15,7 +15,15 @@ import torch
 from edif.executor.merging.forms import Parts, put_together, take_apart
 from edif.executor.merging.guest import Reply, Visit, Wanted
 from edif.executor.merging.identity import Identities, Identity, Ties
-from edif.executor.merging.layout import FormLayout, Kind, Layout, LeafLayout, Unservable, handled_by
+from edif.executor.merging.layout import (
+    AFTER_GENERATION,
+    FormLayout,
+    Kind,
+    Layout,
+    LeafLayout,
+    Unservable,
+    handled_by,
+)
 from edif.executor.merging.request import Request
 
 
@@ -44,6 +52,9 @@ class Party(Protocol):
 
     def drop(self, reason: str) -> None:
         """It cannot be served any further, and is to run alone."""
+
+    def release(self) -> None:
+        """There is nothing more for it in this pass, which goes on for others: it need not wait for the end."""
 
 
 class _Over(BaseException):
@@ -88,6 +99,7 @@ class JointPass:
         """Parties all of whose rows have ended their generation, and after how many tokens."""
         self._just_finished: set[int] = set()
         """Those of them that have in the present call of the model: their last token may not have been streamed yet."""
+        self._generated = torch.empty(0)
         self._root = f"{model.path}.input"
         self.tokens = [0] * len(self._parties)
         row = 0
@@ -109,7 +121,7 @@ class JointPass:
             self._note(number, party.begin(self._counts))
         try:
             with torch.no_grad(), handled_by(self._model.interleaver, self._handle):
-                self._look_for_an_end()
+                self._let_go(range(len(self._parties)))
                 self._handle("result", self._call())
         except _Over:
             pass
@@ -138,8 +150,18 @@ class JointPass:
             for location in _locations(wanted):
                 self._awaited.setdefault(location, set()).add(number)
 
-    def _look_for_an_end(self) -> None:
-        if not any(wanted.visits or wanted.watched for wanted in self._wanted.values()):
+    def _let_go(self, numbers: Iterable[int]) -> None:
+        """Release those of them that wait for nothing any more.
+
+        Raises:
+            _Over: nobody does.
+        """
+        for number in numbers:
+            wanted = self._wanted.get(number)
+            if wanted is None or not (wanted.visits or wanted.watched):
+                self._note(number, None)
+                self._parties[number].release()
+        if not self._wanted:
             raise _Over
 
     def _waiting(self, location: int) -> list[int]:
@@ -151,11 +173,12 @@ class JointPass:
             or (location, occurrence) in self._wanted[number].visits
         ]
 
-    def _note_ends(self, ended: Sequence[bool], tokens: int) -> None:
+    def _note_ends(self, ended: Sequence[bool], ids: torch.Tensor) -> None:
+        self._generated = ids
         for number, size in enumerate(self._sizes):
             first = self._first_row[number]
             if number not in self._finished and all(ended[first : first + size]):
-                self._finished[number] = tokens
+                self._finished[number] = ids.shape[1]
                 self._just_finished.add(number)
 
     # -- visits ----------------------------------------------------------------------------------------
@@ -166,14 +189,14 @@ class JointPass:
             return value
         if name == self._root:
             self._before_each_call()
-            self._just_finished.clear()
+            self._serve_results()
             self._count_tokens(value)
         waiting = self._waiting(location) if self._awaited.get(location) else []
         if self._finished:
             waiting = self._still_running(waiting, location)
         if waiting:
             value = self._visit(location, waiting, value)
-            self._look_for_an_end()
+            self._let_go(waiting)
         self._counts[location] += 1
         return value
 
@@ -196,6 +219,31 @@ class JointPass:
             return waiting
         late = self._just_finished if streamed else set()
         return [each for each in waiting if each not in self._finished or each in late]
+
+    def _serve_results(self) -> None:
+        """Serve those whose generation has just ended what it has given, which does not change any more, and release them."""
+        ended, self._just_finished = sorted(self._just_finished & self._wanted.keys()), set()
+        for number in ended:
+            self._serve_result(number, self._generated.clone())
+            self._note(number, None)
+        if ended:
+            self._let_go(ended)
+
+    def _serve_result(self, number: int, ids: torch.Tensor) -> None:
+        """As at the end of the pass, where every other party comes by these locations itself."""
+        came_by = []
+        for name in AFTER_GENERATION:
+            location = self._layout.number(name)
+            if location is None:
+                continue
+            value: Any = ((ids,), {}) if name.endswith(".input") else ids
+            if number in self._waiting(location):
+                value = self._visit(location, [number], value)
+            ids = value[0][0] if isinstance(value, tuple) else value
+            self._counts[location] += 1
+            came_by.append(location)
+        for location in came_by:
+            self._counts[location] -= 1
 
     def _visit(self, location: int, waiting: Iterable[int], value: Any) -> Any:
         place, way = self._layout.locations[location], self._request.way
@@ -331,5 +379,5 @@ class _Ends:
 
     def __call__(self, ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         self._ended |= torch.isin(ids[:, -1], self._ends)
-        self._note(self._ended.tolist(), ids.shape[1])
+        self._note(self._ended.tolist(), ids)
         return torch.zeros(len(ids), dtype=torch.bool)

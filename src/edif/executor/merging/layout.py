@@ -32,6 +32,10 @@ _TOKEN = 7
 """What ids begin at: far from the special tokens that most tokenizers put first."""
 
 
+AFTER_GENERATION = ("model.generator.input", "model.generator.output", "result")
+"""What a generation comes by when it is over, in this order: all that it has generated."""
+
+
 class Kind(Enum):
     """
     Attributes:
@@ -98,7 +102,7 @@ class Location:
     @property
     def in_generation(self) -> bool:
         """Whether a generation comes by it in its course, and not when it is over."""
-        return self.name != "result" and self.name not in ("model.generator.input", "model.generator.output")
+        return self.name not in AFTER_GENERATION
 
     def known(self, form: Form, way: Way) -> int | None:
         """The number of this form, if it was seen when the model was loaded."""

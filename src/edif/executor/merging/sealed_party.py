@@ -149,6 +149,9 @@ class SealedParty:
     def drop(self, reason: str) -> None:
         self.end(reason)
 
+    def release(self) -> None:
+        self.end()
+
     def end(self, failed: str = "") -> None:
         """Its part in the pass is over, if it is not yet; void if that ``failed``, for this reason.
 

@@ -23,6 +23,7 @@ from edif.executor.output import OutputRelay
 from edif.executor.reset import forget_nnsight
 from edif.executor.untouched import Untouched
 from edif.executor.weights import WeightArena
+from edif.wire import pipe
 from edif.wire.link import Merging
 from tests.unit.executor.merging.tiny import TOLERANCE
 
@@ -64,6 +65,7 @@ class Ended(NamedTuple):
         kept: the tensors that it keeps on the fabric.
         shared: how many passes it shared.
         tokens: input tokens of them.
+        passes: what is said of each.
     """
 
     saved: dict[str, Any]
@@ -73,6 +75,7 @@ class Ended(NamedTuple):
     kept: list[torch.Tensor]
     shared: int
     tokens: int
+    passes: Sequence[pipe.Shared] = ()
 
 
 class Site:
@@ -129,7 +132,8 @@ class Site:
                 Keeping.forget()
             shared, tokens = (0, 0) if tenant is None else (tenant.shared_passes, tenant.tokens)
             kept = list(keeping._marked.values())
-            ended.append(Ended(saved, failed, misfit, "\n".join(printed), kept, shared, tokens))
+            passes = [] if tenant is None else tenant.passes
+            ended.append(Ended(saved, failed, misfit, "\n".join(printed), kept, shared, tokens, passes))
 
         return run
 

@@ -1,15 +1,21 @@
 """Generations that share passes: rows end at different steps, and each job sees as many steps as alone."""
 
+import threading
 from typing import Any
 
 import pytest
 import torch
 from nnsight.tracing.backend import Backend
 
+from edif.wire import seat
 from tests.unit.executor.merging.jobs import Program, Site, all_fit, fits
+from tests.unit.executor.merging.seats import Raw, room
 from tests.unit.executor.merging.tiny import TOLERANCE, prompt
 
 # ruff: noqa: F841 - what a block saves is sent back by its name
+OF_NNSIGHT = pytest.mark.filterwarnings(
+    "ignore:.*was requested:UserWarning", "ignore:.*the run:UserWarning", "ignore:model.generator.output"
+)
 NEW = 6
 STARTS = (1, 11, 24, 37)
 
@@ -97,9 +103,7 @@ def end(gpt2: Site) -> int:
     pytest.fail(f"no such token in {ids}")
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*was requested:UserWarning", "ignore:.*the run:UserWarning", "ignore:model.generator.output"
-)
+@OF_NNSIGHT
 @pytest.mark.parametrize("kind", READERS, ids=lambda each: each.__name__)
 @pytest.mark.parametrize("early", [False, True], ids=["to the last token", "some end early"])
 def test_as_alone(kind: Any, early: bool, end: int, gpt2: Site) -> None:
@@ -123,6 +127,103 @@ def test_a_job_of_two_rows_goes_on_until_both_have_ended(end: int, gpt2: Site) -
             ids = tracer.result.save()
 
     all_fit(gpt2, [pair, result(STARTS[2], eos_token_id=end), pair], TOLERANCE)
+
+
+@OF_NNSIGHT
+def test_who_has_ended_waits_for_nobody(end: int, gpt2: Site) -> None:
+    """It goes on in the course of the pass, whatever it reads of it, and bears its part until then."""
+    for kind in (result, generator, streamed, cached):
+        early, *_, last = gpt2.merged(*(kind(start, eos_token_id=end) for start in STARTS))
+        assert early.misfit == last.misfit == ""
+        assert early.passes[0].seconds < last.passes[0].seconds, kind
+
+
+@OF_NNSIGHT
+def test_what_it_has_generated_is_its_own_to_change(end: int, gpt2: Site) -> None:
+    """The others' generation goes on from the ids."""
+
+    def changes(start: int) -> Program:
+        def program(model: Any, backend: Backend) -> None:
+            with model.generate(
+                prompt(start), max_new_tokens=NEW, eos_token_id=end, backend=backend
+            ) as tracer:
+                model.generator.output[:] = 9
+                model.generator.output[:, 0] = 8
+                ids = tracer.result.save()
+
+        return program
+
+    all_fit(gpt2, [changes(STARTS[0]), *(result(start, eos_token_id=end) for start in STARTS[1:])], TOLERANCE)
+
+
+def test_who_reads_no_further_waits_for_nobody(gpt2: Site) -> None:
+    def first_step(model: Any, backend: Backend) -> None:
+        with model.generate(prompt(STARTS[0]), max_new_tokens=NEW, backend=backend):
+            hidden = model.transformer.h[0].output.save()
+
+    early, last = all_fit(gpt2, [first_step, result(STARTS[1])], TOLERANCE)
+    assert early.passes[0].seconds < last.passes[0].seconds
+
+
+def test_who_raises_or_stops_waits_for_nobody(gpt2: Site) -> None:
+    def stopping(model: Any, backend: Backend) -> None:
+        with model.generate(prompt(3), max_new_tokens=NEW, backend=backend) as tracer:
+            hidden = model.transformer.h[0].output.save()
+            tracer.stop()
+
+    def raising(model: Any, backend: Backend) -> None:
+        with model.generate(prompt(3), max_new_tokens=NEW, backend=backend):
+            hidden = model.transformer.h[0].output[1000]
+
+    *early, last = gpt2.merged(stopping, raising, result(STARTS[1]))
+    assert early[1].failed
+    assert all(each.passes[0].seconds < last.passes[0].seconds for each in early)
+
+
+def test_who_goes_on_meanwhile_may_want_another_pass(end: int, gpt2: Site) -> None:
+    """It waits for that until this one is over."""
+
+    def twice(start: int, options: dict[str, Any]) -> Program:
+        def program(model: Any, backend: Backend) -> None:
+            with model.session(backend=backend):
+                with model.generate(prompt(start), max_new_tokens=NEW, eos_token_id=end) as tracer:
+                    ids = tracer.result.save()
+                with model.generate(prompt(start + 2), max_new_tokens=2, **options) as tracer:
+                    more = tracer.result.save()
+
+        return program
+
+    others = [result(start, eos_token_id=end) for start in STARTS[1:]]
+    for options in ({}, {"do_sample": False, "num_beams": 2}):
+        all_fit(gpt2, [twice(STARTS[0], options), *others], TOLERANCE)
+
+
+def test_a_sealed_one_that_has_ended_waits_for_nobody(end: int, gpt2: Site) -> None:
+    over = threading.Event()
+    head, options = "model.lm_head.output", {"max_new_tokens": NEW, "eos_token_id": end}
+    last = next(start for start in STARTS if end not in gpt2.solo(result(start)).saved["ids"][0, 5:])
+
+    def goes_on(raw: Raw) -> None:
+        steps = [seat.Want(raw.location(head), step) for step in range(NEW)]
+        ids = prompt(last).numpy().tobytes()
+        raw.join(generates=True, ids=ids, options=options, wants=steps)
+        while raw.visit():
+            over.wait(0.02)
+            raw.say(seat.Answer([], [], steps, leaves=False))
+
+    with room(gpt2) as made:
+        raw, sock = Raw(made.seat(), gpt2), made.seat()
+        other = threading.Thread(target=goes_on, args=(raw,))
+        other.start()
+        ended = made.run(result(STARTS[0], eos_token_id=end), sock)
+        over.set()
+        other.join()
+        raw.sock.close()
+        first, second = made.shared()
+    assert fits(gpt2.solo(result(STARTS[0], eos_token_id=end)), ended, TOLERANCE)
+    assert (first.seat, second.seat) == (2, 1)
+    assert first.rows == second.rows == 2
+    assert 0 < first.seconds < second.seconds
 
 
 def test_a_stop_ends_only_the_own_part(gpt2: Site) -> None:

@@ -279,6 +279,8 @@ def driver(request: pytest.FixtureRequest) -> Iterator[Room]:
 @pytest.mark.parametrize("kind", SHARED, ids=lambda each: each.__name__)
 def test_as_alone_in_a_process_of_its_own(kind: Any, driver: Room) -> None:
     ended = driver.beside(kind(1))
+    if "too slowly" in ended.misfit:  # on a machine that has much else to do
+        ended = driver.beside(kind(1))
     assert ended.shared >= 1
     assert fits(driver.place.solo(kind(1)), ended, TOLERANCE)
 
