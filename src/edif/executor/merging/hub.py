@@ -34,7 +34,7 @@ _PATIENCE_S = 0.5
 _PATIENCE_WITH_PASS_S = 30.0
 """And so long where it runs the model itself, which of a large one takes its time."""
 
-_SEEDS = frozenset({"manual_seed", "seed", "set_rng_state", "set_state"})
+_SEEDS = frozenset({"manual_seed", "seed", "set_rng_state", "set_state", "setstate", "set_seed"})
 """Who draws random numbers from the process's own generators, beginning at a seed, takes them all in one turn."""
 
 _CHANGES_MODEL = frozenset({"data", "load_state_dict", "set_", "_module"})

@@ -10,6 +10,7 @@ from nnsight.intervention import util as nnsight_util
 from nnsight.tracing import tracer as tracing
 
 from edif.executor import keeping
+from edif.executor.merging.warned import Warned
 
 _NAMES: tuple[tuple[Any, str], ...] = (
     (tracing, "SOURCES"),
@@ -39,6 +40,7 @@ class Turn:
         self._state = state
         self._named: list[Any] = [{}, {}, {}, None, {}, sys.stdout, sys.stderr]
         self._of_thread: list[dict[str, Any]] = [{} for _ in _OF_THREAD]
+        self._warned = Warned()
         self._grad = True
         self._random: torch.Tensor | None = None
         """torch's generator: what a job draws is of its own seed, wherever that was set. Others' states take too long to change."""
@@ -55,6 +57,7 @@ class Turn:
             vars(local).clear()
             vars(local).update(self._of_thread[index])
             self._of_thread[index] = present
+        self._warned.change()
         self._tokens, self._loaded.tokens = self._loaded.tokens, self._tokens
         grad = torch.is_grad_enabled()
         torch.set_grad_enabled(self._grad)

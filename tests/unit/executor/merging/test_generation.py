@@ -1,5 +1,6 @@
 """Generations that share passes: rows end at different steps, and each job sees as many steps as alone."""
 
+import os
 import threading
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 import torch
 from nnsight.tracing.backend import Backend
 
+from edif.executor.merging.hub import Hub
 from edif.wire import seat
-from tests.unit.executor.merging.jobs import Program, Site, all_fit, fits
+from tests.unit.executor.merging.jobs import BOUNDS, Program, Site, all_fit, fits, payload
 from tests.unit.executor.merging.seats import Raw, room
 from tests.unit.executor.merging.tiny import TOLERANCE, prompt
 
@@ -196,6 +198,29 @@ def test_who_goes_on_meanwhile_may_want_another_pass(end: int, gpt2: Site) -> No
     others = [result(start, eos_token_id=end) for start in STARTS[1:]]
     for options in ({}, {"do_sample": False, "num_beams": 2}):
         all_fit(gpt2, [twice(STARTS[0], options), *others], TOLERANCE)
+
+
+def test_what_the_running_of_a_job_raises_in_the_middle_of_a_pass_ends_the_process(
+    end: int, gpt2: Site
+) -> None:
+    """As at its end: the agent hears of it, and the others are run again."""
+    programs = [result(start, eos_token_id=end) for start in STARTS]
+    sent = [payload(gpt2.client, each) for each in programs]
+
+    def no_room(tenant: Any) -> None:
+        gpt2._job(sent[0], [])(tenant)
+        raise OSError("no room for the result")
+
+    if (pid := os.fork()) == 0:
+        code = 1
+        try:
+            hub = Hub(gpt2.loaded, gpt2.layout, BOUNDS, gpt2.untouched)
+            hub.run([no_room, *(gpt2._job(each, []) for each in sent[1:])])
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is what the test asks about
+            code = 0 if isinstance(error.__cause__, OSError) else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_a_sealed_one_that_has_ended_waits_for_nobody(end: int, gpt2: Site) -> None:

@@ -2,7 +2,10 @@
 
 import operator
 import random
+import sys
 import time
+import types
+import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -164,6 +167,92 @@ def test_without_a_seed_everybody_draws_other_numbers(gpt2: Site) -> None:
 
     ended = gpt2.merged(draws, draws, draws)
     assert len({each.saved["number"].item() for each in ended}) == 3
+
+
+def sets_the_seed(seed: int) -> Program:
+    """By transformers, for all generators."""
+
+    def program(model: Any, backend: Backend) -> None:
+        with model.session(backend=backend):
+            from transformers import set_seed
+
+            set_seed(seed)
+            with model.trace(prompt(3)):
+                hidden = model.transformer.h[0].output.save()
+            numbers = [torch.rand(1).item(), random.random(), float(np.random.rand())].save()
+
+    return program
+
+
+def puts_a_state_in(seed: int) -> Program:
+    def program(model: Any, backend: Backend) -> None:
+        with model.session(backend=backend):
+            random.setstate(random.Random(seed).getstate())
+            with model.trace(prompt(3)):
+                hidden = model.transformer.h[0].output.save()
+            number = random.random().save()
+
+    return program
+
+
+@pytest.mark.parametrize("kind", [sets_the_seed, puts_a_state_in], ids=lambda each: each.__name__)
+def test_other_ways_to_begin_at_a_seed(kind: Any, gpt2: Site) -> None:
+    programs = [kind(1), kind(2), reads(5), kind(1)]
+    alone = [gpt2.solo(each) for each in programs]
+    assert all(map(fits, alone, gpt2.merged(*programs)))
+
+
+# -- warnings ----------------------------------------------------------------------------------------------
+def library(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """An installed module that warns."""
+    made = types.ModuleType(name)
+    made.__file__ = f"/usr/lib/python3/site-packages/{name}.py"
+    exec("import warnings\ndef speak(text):\n    warnings.warn(text)", vars(made))
+    monkeypatch.setitem(sys.modules, name, made)
+
+
+def shown(message: Any) -> None:
+    print(message.message, file=sys.stderr)
+
+
+def speaks(start: int, text: str) -> Program:
+    def program(model: Any, backend: Backend) -> None:
+        with model.trace(prompt(start), backend=backend):
+            __import__("warns").speak(text)
+            hidden = model.transformer.h[0].output.save()
+            __import__("warns").speak(text)
+            logits = model.lm_head.output.save()
+            __import__("warns").speak(text)
+
+    return program
+
+
+def wants_none(start: int, text: str) -> Program:
+    def program(model: Any, backend: Backend) -> None:
+        with model.trace(prompt(start), backend=backend):
+            __import__("warnings").simplefilter("ignore")
+            hidden = model.transformer.h[0].output.save()
+            logits = model.lm_head.output.save()
+            __import__("warns").speak(text)
+
+    return program
+
+
+def test_a_warning_that_is_given_once_is_given_to_each_of_them(
+    gpt2: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        filters = list(warnings.filters)
+        monkeypatch.setattr(warnings, "_showwarnmsg_impl", shown)
+        library(monkeypatch, "warns")
+        first, second, third = gpt2.merged(speaks(1, "careful"), speaks(11, "careful"), speaks(21, "other"))
+        again = gpt2.merged(speaks(1, "careful"), wants_none(11, "careful"), speaks(21, "careful"))
+        assert warnings.filters == filters
+    assert first.shared == second.shared == third.shared == 1
+    assert [each.printed.split() for each in (first, second, third)] == [["careful"], ["careful"], ["other"]]
+    # Where anybody changes what is shown, Python forgets what it has shown to anybody.
+    assert [set(each.printed.split()) for each in again] == [{"careful"}, set(), {"careful"}]
 
 
 # -- what needs a pass of its own --------------------------------------------------------------------------
