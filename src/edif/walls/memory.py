@@ -1,6 +1,7 @@
 """What the kernel says of a process's memory."""
 
 import contextlib
+import os
 import re
 import resource
 from dataclasses import dataclass
@@ -44,7 +45,11 @@ def memory_of(pid: int | str = "self") -> Memory:
 def reset_peak() -> None:
     """Let this process's ``most_own`` count anew, where the kernel allows it."""
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        fd = os.open("/proc/self/clear_refs", os.O_WRONLY)
+        try:
+            os.write(fd, b"5")
+        finally:
+            os.close(fd)
 
 
 def reserved_beyond(limit_bytes: int) -> int | None:
