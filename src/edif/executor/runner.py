@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -48,17 +48,28 @@ def serve(
     hub = Hub(loaded, merging.layout, merging.bounds, merging.untouched) if merging is not None else None
     while True:
         pipe.send(sock, pipe.Ready())
-        jobs = [_Job(each) for each in batches.next()]
-        if hub is None:
-            jobs[0].run_in(loaded)(None)
+        jobs: list[_Job] = []
+        coming = _run_in(loaded, batches.next(), jobs)
+        if hub is not None:
+            hub.run(coming)
         else:
-            hub.run([each.run_in(loaded) for each in jobs])
+            for run in coming:
+                run(None)
         for job in jobs:
             job.sock.close()
         left_behind = state.restore()
         if left_behind:
             pipe.send(sock, pipe.Tainted(pipe.clip(left_behind)))
             return
+
+
+def _run_in(
+    loaded: LoadedModel, socks: Iterator[socket.socket], jobs: "list[_Job]"
+) -> "Iterator[Callable[[Tenant | None], None]]":
+    """What runs the jobs of these sockets, as they come. Noted in ``jobs``, for who closes them."""
+    for sock in socks:
+        jobs.append(_Job(sock))
+        yield jobs[-1].run_in(loaded)
 
 
 class Together(NamedTuple):

@@ -3,6 +3,7 @@
 import select
 import socket
 import time
+from collections.abc import Iterator
 
 from edif.wire import pipe
 
@@ -24,30 +25,32 @@ class Batches:
         self._most = most
         self._always = always
         self._last = 1
-        self._handed_out = time.monotonic()
+        self._began = time.monotonic()
 
-    def next(self) -> list[socket.socket]:
-        """The sockets of the jobs that run now; waits for the first.
+    def next(self) -> Iterator[socket.socket]:
+        """The sockets of the jobs that run now, each as soon as it is there; waits for the first.
 
-        As many as ran together the last time are waited for a little: they tend to come back together. Who is by himself
-        waits for nobody.
+        As many as ran together the last time are waited for a little, from the first one's coming on: they tend to come back
+        together. What is done with one before the next is asked for takes nothing from them. Who is by himself waits for nobody.
 
         Raises:
             PipeError: there will be no more.
         """
-        wait_s = min(_LONGEST_WAIT_S, _SHARE_OF_BATCH * (time.monotonic() - self._handed_out))
+        job = self._receive()
+        began = time.monotonic()
+        wait_s = min(_LONGEST_WAIT_S, _SHARE_OF_BATCH * (began - self._began))
         if self._always:
             self._last, wait_s = self._most, _LONGEST_WAIT_S
-        jobs = [self._receive()]
-        until = time.monotonic() + wait_s
-        while len(jobs) < self._most:
-            left_s = max(until - time.monotonic(), 0.0) if len(jobs) < self._last else 0.0
+        self._began = began
+        count = 1
+        yield job
+        while count < self._most:
+            left_s = max(began + wait_s - time.monotonic(), 0.0) if count < self._last else 0.0
             if not select.select([self._sock], [], [], left_s)[0]:
                 break
-            jobs.append(self._receive())
-        self._last = len(jobs)
-        self._handed_out = time.monotonic()
-        return jobs
+            count += 1
+            yield self._receive()
+        self._last = count
 
     def _receive(self) -> socket.socket:
         message, fds = pipe.receive(self._sock, pipe.to_runner)

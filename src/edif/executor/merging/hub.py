@@ -7,7 +7,7 @@ They take strict turns, on greenlets of one thread, as nnsight's own workers do.
 import signal
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -205,12 +205,13 @@ class Hub:
         """Whether other jobs run at the same time as this one."""
         return len(self._tenants) > 1
 
-    def run(self, jobs: Sequence[Callable[[Tenant], None]]) -> None:
-        """Run these jobs to their ends."""
-        self._tenants = [Tenant(self, job) for job in jobs]
+    def run(self, jobs: Iterable[Callable[[Tenant], None]]) -> None:
+        """Run these jobs to their ends. Each begins before the next one is asked for."""
+        self._tenants = []
         self._begun = False
-        for tenant in self._tenants:
-            tenant.go_on()
+        for job in jobs:
+            self._tenants.append(Tenant(self, job))
+            self._tenants[-1].go_on()
         self._begun = True
         while True:
             if waiting := [(each, each.request) for each in self._tenants if each.waits]:

@@ -2,10 +2,12 @@
 
 import operator
 import random
+import signal
 import sys
 import time
 import types
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +18,8 @@ from nnsight.tracing.backend import Backend
 
 import edif
 from edif.executor.merging import hub as hub_module
-from tests.unit.executor.merging.jobs import Program, Site, all_fit, fits
+from edif.executor.merging.hub import Hub, Tenant
+from tests.unit.executor.merging.jobs import BOUNDS, Program, Site, all_fit, fits
 from tests.unit.executor.merging.test_joint_pass import reads
 from tests.unit.executor.merging.tiny import prompt
 
@@ -114,6 +117,22 @@ def test_gradient_mode_is_each_ones_own(gpt2: Site) -> None:
         {"first": True, "flag": True},
         {"first": False, "flag": False},
     )
+
+
+def test_each_begins_before_the_next_one_is_asked_for(gpt2: Site) -> None:
+    seen: list[str] = []
+
+    def coming() -> Iterator[Callable[[Tenant], None]]:
+        for name in ("first", "second"):
+            seen.append(f"{name} comes")
+            yield lambda _, name=name: seen.append(f"{name} runs")
+
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        Hub(gpt2.loaded, gpt2.layout, BOUNDS, gpt2.untouched).run(coming())
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert seen == ["first comes", "first runs", "second comes", "second runs"]
 
 
 # -- random numbers ----------------------------------------------------------------------------------------
@@ -401,6 +420,21 @@ def test_who_keeps_others_waiting_is_put_out(sluggard: Any, last: bool, gpt2: Si
     assert by_program[slow].failed == ""
     for program, expected in zip(others, alone, strict=True):
         assert fits(expected, by_program[program], 64.0)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_job_that_sets_the_timer_does_not_stop_the_clock(gpt2: Site) -> None:
+    def stops_it(model: Any, backend: Backend) -> None:
+        with model.session(backend=backend):
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            with model.trace(prompt(3)):
+                logits = model.lm_head.output.save()
+
+    began = time.monotonic()
+    _, slow, other = gpt2.merged(stops_it, sleeps(LONG), reads(13))
+    assert time.monotonic() - began < LONG / 2
+    assert slow.misfit == "its code took long while others waited"
+    assert fits(gpt2.solo(reads(13)), other)
 
 
 @pytest.mark.usefixtures("hasty")
