@@ -20,39 +20,42 @@ from tests.support.programs.serving import Outcome, Served, serving
 IDS = {"gpt2": GPT2_ID, "llama": LLAMA_ID}
 EVERYTHING = Merging(rows=16, tokens=4096, tolerance=0.0, alone_at_once=2, always=True)
 LARGEST_CROWD = 14
-BATCH = 150
-"""Programs that are minted and run at a time."""
+PART = 250
+"""Programs that one test mints and runs."""
+PARTS = [
+    range(first, min(first + PART, SIZES.merged_programs // len(FAMILIES)))
+    for first in range(0, SIZES.merged_programs // len(FAMILIES), PART)
+]
+"""The seeds of each test, of one family."""
+
+
+def seeds_in_words(seeds: range) -> str:
+    return f"{seeds.start}-{seeds.stop - 1}"
 
 
 @pytest.mark.parametrize("isolation", ["sealed", "shared"])
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("seeds", PARTS, ids=seeds_in_words)
 async def test_programs_in_company_give_the_bits_that_they_give_alone(
-    family: str, isolation: str, models: dict[str, Path], tmp_path: Path
+    seeds: range, family: str, isolation: str, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    count = SIZES.merged_programs // len(FAMILIES)
     spec = ModelSpec(IDS[family], str(models[IDS[family]]))
-    wrong: list[str] = []
-    met: list[Outcome] = []
+    programs = [draw(seed, family) for seed in seeds]
+    requests = await asyncio.to_thread(payloads, programs, models[IDS[family]], tmp_path / "programs")
     async with serving(spec, tmp_path / "served", sealed=isolation == "sealed", merging=EVERYTHING) as served:
-        for first in range(0, count, BATCH):
-            programs = [draw(seed, family) for seed in range(first, min(first + BATCH, count))]
-            requests = await asyncio.to_thread(
-                payloads, programs, models[IDS[family]], tmp_path / f"programs{first}"
-            )
-            alone = await run_in_crowds(served, requests, seed=first, merge=False)
-            merged = await run_in_crowds(served, requests, seed=first, merge=True)
-            for request, one, other in zip(requests, alone, merged, strict=True):
-                wrong += [
-                    f"{request.program.name}: {each}\n{request.program.source}"
-                    for each in compare(one, other)
-                ]
-            met += merged
+        alone = await run_in_crowds(served, requests, seed=seeds.start, merge=False)
+        merged = await run_in_crowds(served, requests, seed=seeds.start, merge=True)
+    wrong = [
+        f"{request.program.name}: {each}\n{request.program.source}"
+        for request, one, other in zip(requests, alone, merged, strict=True)
+        for each in compare(one, other)
+    ]
     assert not wrong, f"{len(wrong)} differ\n" + "\n".join(wrong[:5])
-    in_company = sum(each.in_company for each in met)
-    reasons = Counter(each.why_alone for each in met)
-    print(f"{in_company} of {count} in company; run again, alone: {reasons}")
+    in_company = sum(each.in_company for each in merged)
+    reasons = Counter(each.why_alone for each in merged)
+    print(f"{in_company} of {len(seeds)} in company; run again, alone: {reasons}")
     # Of what is drawn, two in three can be merged; who meets whom is a matter of time.
-    assert in_company >= count / 10
+    assert in_company >= len(seeds) / 10
 
 
 async def run_in_crowds(
