@@ -13,7 +13,7 @@ MEASUREMENTS = (
     *("subscribers", "flood", "results", "slow_link", "merging", "misfits"),
     "packing",  # the last one: it imports nnsight here, which gives every class a `save` that anyio, imported later, trips over
 )
-HAVE_QUICK = frozenset({"merging"})
+HAVE_QUICK = frozenset({"merging", "misfits"})
 
 
 def main() -> None:

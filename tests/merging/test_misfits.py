@@ -27,19 +27,19 @@ Ran = list[tuple[Program, Outcome]]
 
 @pytest.mark.parametrize("isolation", ["sealed", "shared"])
 @pytest.mark.parametrize("family", FAMILIES if SOAK else FAMILIES[:1])
+@pytest.mark.parametrize("number", range(SIZES.crowds))
 async def test_the_others_results_are_those_without_misfits(
-    family: str, isolation: str, models: dict[str, Path], tmp_path: Path
+    number: int, family: str, isolation: str, models: dict[str, Path], tmp_path: Path
 ) -> None:
+    jobs = crowd(number, family)
+    minted = await _minted(jobs.order, models[IDS[family]], tmp_path / "programs")
     spec = ModelSpec(IDS[family], str(models[IDS[family]]))
     async with serving(spec, tmp_path / "served", sealed=isolation == "sealed", merging=EVERYTHING) as served:
-        for number in range(SIZES.crowds):
-            jobs = crowd(number, family)
-            minted = await _minted(jobs.order, models[IDS[family]], tmp_path / f"programs{number}")
-            without = await _run(served, jobs.innocent, minted, merge=True)
-            with_misfits = await _run(served, jobs.order, minted, merge=True)
-            alone = await _run(served, list(dict.fromkeys(jobs.misfits)), minted, merge=False)
-            _as_expected(jobs, without, with_misfits, alone)
-            _in_company(with_misfits, isolation)
+        without = await _run(served, jobs.innocent, minted, merge=True)
+        with_misfits = await _run(served, jobs.order, minted, merge=True)
+        alone = await _run(served, list(dict.fromkeys(jobs.misfits)), minted, merge=False)
+    _as_expected(jobs, without, with_misfits, alone)
+    _in_company(with_misfits, isolation)
 
 
 async def test_who_shared_a_runner_with_one_that_died_is_run_again(
