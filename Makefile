@@ -49,9 +49,10 @@ TEST_PROCESSES ?= 2
 test: check .venv/old-clients
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES)
 
-# The full counts of every proof, in parts of less than half an hour each.
+# The full counts of every proof. No test takes half an hour; PART is what of them is run, as arguments of pytest.
+PART ?= tests/unit tests/fabric tests/merging tests/escape
 soak: install
-	EDIF_TEST_SIZE=soak $(BIN)/python -m pytest tests/unit tests/fabric --timeout 1700
+	EDIF_TEST_SIZE=soak $(BIN)/python -m pytest $(PART) --timeout 1700
 
 # A search, guided by coverage, for inputs that break a law of fuzz/: FUZZ_S seconds for each target. With clang, msgspec
 # is built once more for it: then the search sees the branches of its C, and AddressSanitizer sees its faults of memory.

@@ -1,9 +1,9 @@
 """In crowds with jobs that go wrong, the others have the results that they have without them; each misfit ends as it does alone."""
 
-import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -25,16 +25,39 @@ ENDS = {"raises": "user_code", "stops": "", "sleeps": "", "killed": "died"}
 Ran = list[tuple[Program, Outcome]]
 
 
+Minted = dict[Program, Payload]
+
+
+@dataclass(frozen=True, repr=False)
+class Sent:
+    """One crowd, ready to be sent."""
+
+    model: ModelSpec
+    jobs: Crowd
+    minted: Minted
+
+
+@pytest.fixture(
+    scope="module",
+    params=itertools.product(FAMILIES if SOAK else FAMILIES[:1], range(SIZES.crowds)),
+    ids=lambda which: f"{which[0]}-{which[1]}",
+)
+def sent(
+    request: pytest.FixtureRequest, models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Sent:
+    """Minted once for both kinds of isolation."""
+    family, number = request.param
+    jobs, folder = crowd(number, family), models[IDS[family]]
+    minted = _minted(jobs.order, folder, tmp_path_factory.mktemp("programs"))
+    return Sent(ModelSpec(IDS[family], str(folder)), jobs, minted)
+
+
 @pytest.mark.parametrize("isolation", ["sealed", "shared"])
-@pytest.mark.parametrize("family", FAMILIES if SOAK else FAMILIES[:1])
-@pytest.mark.parametrize("number", range(SIZES.crowds))
 async def test_the_others_results_are_those_without_misfits(
-    number: int, family: str, isolation: str, models: dict[str, Path], tmp_path: Path
+    sent: Sent, isolation: str, tmp_path: Path
 ) -> None:
-    jobs = crowd(number, family)
-    minted = await _minted(jobs.order, models[IDS[family]], tmp_path / "programs")
-    spec = ModelSpec(IDS[family], str(models[IDS[family]]))
-    async with serving(spec, tmp_path / "served", sealed=isolation == "sealed", merging=EVERYTHING) as served:
+    jobs, minted = sent.jobs, sent.minted
+    async with serving(sent.model, tmp_path, sealed=isolation == "sealed", merging=EVERYTHING) as served:
         without = await _run(served, jobs.innocent, minted, merge=True)
         with_misfits = await _run(served, jobs.order, minted, merge=True)
         alone = await _run(served, list(dict.fromkeys(jobs.misfits)), minted, merge=False)
@@ -49,7 +72,7 @@ async def test_who_shared_a_runner_with_one_that_died_is_run_again(
     drawn = (draw(seed, "gpt2", "trace") for seed in range(1_000))
     innocent = [next(each for each in drawn if each.length == 8 and each.raises is None) for _ in range(4)]
     deadly = killed("gpt2", 8)
-    minted = await _minted([*innocent, deadly], models[IDS["gpt2"]], tmp_path / "programs")
+    minted = _minted([*innocent, deadly], models[IDS["gpt2"]], tmp_path / "programs")
     async with serving(spec, tmp_path / "served", merging=EVERYTHING) as served:
         alone = await _run(served, innocent, minted, merge=False)
         outcomes = await _run(served, [*innocent[:2], deadly, *innocent[2:]], minted, merge=True)
@@ -70,7 +93,7 @@ async def test_who_has_a_pass_wait_a_little_at_every_visit_is_put_out(
     """Each time for less than a pass waits; in all 1.8 seconds more than a pass without it takes."""
     steps = 40
     slow, quick = dawdling("gpt2", 0.045, steps), dawdling("gpt2", 0.0, steps)
-    minted = await _minted([slow, quick], models[IDS["gpt2"]], tmp_path / "programs")
+    minted = _minted([slow, quick], models[IDS["gpt2"]], tmp_path / "programs")
     spec = ModelSpec(IDS["gpt2"], str(models[IDS["gpt2"]]))
     async with serving(spec, tmp_path / "served", sealed=True, merging=EVERYTHING) as served:
         alone = await _run(served, [slow, quick], minted, merge=False)
@@ -79,15 +102,12 @@ async def test_who_has_a_pass_wait_a_little_at_every_visit_is_put_out(
     assert "too slowly" in both[0][1].why_alone
 
 
-async def _minted(programs: Sequence[Program], model: Path, folder: Path) -> dict[Program, Payload]:
+def _minted(programs: Sequence[Program], model: Path, folder: Path) -> Minted:
     once = list(dict.fromkeys(programs))
-    made = await asyncio.to_thread(payloads, once, model, folder)
-    return dict(zip(once, made, strict=True))
+    return dict(zip(once, payloads(once, model, folder), strict=True))
 
 
-async def _run(
-    served: Served, programs: Sequence[Program], minted: dict[Program, Payload], *, merge: bool
-) -> Ran:
+async def _run(served: Served, programs: Sequence[Program], minted: Minted, *, merge: bool) -> Ran:
     outcomes = await run_in_crowds(served, [minted[each] for each in programs], seed=1, merge=merge)
     if not served.sealed:  # Python shows a warning once: of several jobs in one process the first gets it
         outcomes = [replace(each, log="") for each in outcomes]

@@ -1,9 +1,10 @@
 """Random programs give the same bits in company as alone, and none is the worse for what another one does."""
 
-import asyncio
+import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,41 +22,57 @@ IDS = {"gpt2": GPT2_ID, "llama": LLAMA_ID}
 EVERYTHING = Merging(rows=16, tokens=4096, tolerance=0.0, alone_at_once=2, always=True)
 LARGEST_CROWD = 14
 PART = 250
-"""Programs that one test mints and runs."""
+"""Programs that are minted together, and run by one test."""
 PARTS = [
     range(first, min(first + PART, SIZES.merged_programs // len(FAMILIES)))
     for first in range(0, SIZES.merged_programs // len(FAMILIES), PART)
 ]
-"""The seeds of each test, of one family."""
+"""Of the seeds of each family."""
 
 
-def seeds_in_words(seeds: range) -> str:
-    return f"{seeds.start}-{seeds.stop - 1}"
+@dataclass(frozen=True, repr=False)
+class Part:
+    """Some programs of one family, ready to be sent."""
+
+    model: ModelSpec
+    seeds: range
+    requests: list[Payload]
+
+
+@pytest.fixture(
+    scope="module",
+    params=itertools.product(FAMILIES, PARTS),
+    ids=lambda part: f"{part[0]}-{part[1].start}-{part[1].stop - 1}",
+)
+def part(
+    request: pytest.FixtureRequest, models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Part:
+    """Minted once for both kinds of isolation."""
+    family, seeds = request.param
+    folder = models[IDS[family]]
+    programs = [draw(seed, family) for seed in seeds]
+    requests = payloads(programs, folder, tmp_path_factory.mktemp("programs"))
+    return Part(ModelSpec(IDS[family], str(folder)), seeds, requests)
 
 
 @pytest.mark.parametrize("isolation", ["sealed", "shared"])
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("seeds", PARTS, ids=seeds_in_words)
 async def test_programs_in_company_give_the_bits_that_they_give_alone(
-    seeds: range, family: str, isolation: str, models: dict[str, Path], tmp_path: Path
+    part: Part, isolation: str, tmp_path: Path
 ) -> None:
-    spec = ModelSpec(IDS[family], str(models[IDS[family]]))
-    programs = [draw(seed, family) for seed in seeds]
-    requests = await asyncio.to_thread(payloads, programs, models[IDS[family]], tmp_path / "programs")
-    async with serving(spec, tmp_path / "served", sealed=isolation == "sealed", merging=EVERYTHING) as served:
-        alone = await run_in_crowds(served, requests, seed=seeds.start, merge=False)
-        merged = await run_in_crowds(served, requests, seed=seeds.start, merge=True)
+    async with serving(part.model, tmp_path, sealed=isolation == "sealed", merging=EVERYTHING) as served:
+        alone = await run_in_crowds(served, part.requests, seed=part.seeds.start, merge=False)
+        merged = await run_in_crowds(served, part.requests, seed=part.seeds.start, merge=True)
     wrong = [
         f"{request.program.name}: {each}\n{request.program.source}"
-        for request, one, other in zip(requests, alone, merged, strict=True)
+        for request, one, other in zip(part.requests, alone, merged, strict=True)
         for each in compare(one, other)
     ]
     assert not wrong, f"{len(wrong)} differ\n" + "\n".join(wrong[:5])
     in_company = sum(each.in_company for each in merged)
     reasons = Counter(each.why_alone for each in merged)
-    print(f"{in_company} of {len(seeds)} in company; run again, alone: {reasons}")
+    print(f"{in_company} of {len(merged)} in company; run again, alone: {reasons}")
     # Of what is drawn, two in three can be merged; who meets whom is a matter of time.
-    assert in_company >= len(seeds) / 10
+    assert in_company >= len(merged) / 10
 
 
 async def run_in_crowds(

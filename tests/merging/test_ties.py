@@ -1,6 +1,5 @@
 """One tensor of a pass stays one tensor for a job, whatever its neighbours put in the place of theirs."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from edif.wire.link import ModelSpec
 from tests.merging.test_random_programs import EVERYTHING, IDS, compare
 from tests.support.programs.draft import HEADER
-from tests.support.programs.payloads import payloads
+from tests.support.programs.payloads import Payload, payloads
 from tests.support.programs.program import Program
 from tests.support.programs.serving import serving
 
@@ -42,13 +41,16 @@ _BODIES = {
 }
 
 
+@pytest.fixture(scope="module")
+def minted(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Payload]:
+    return payloads(_programs(), models[IDS["gpt2"]], tmp_path_factory.mktemp("programs"))
+
+
 @pytest.mark.parametrize("isolation", ["sealed", "shared"])
 async def test_what_a_job_holds_changes_as_it_does_alone(
-    isolation: str, models: dict[str, Path], tmp_path: Path
+    isolation: str, minted: list[Payload], models: dict[str, Path], tmp_path: Path
 ) -> None:
-    folder = models[IDS["gpt2"]]
-    minted = await asyncio.to_thread(payloads, _programs(), folder, tmp_path / "programs")
-    spec = ModelSpec(IDS["gpt2"], str(folder))
+    spec = ModelSpec(IDS["gpt2"], str(models[IDS["gpt2"]]))
     async with serving(spec, tmp_path / "served", sealed=isolation == "sealed", merging=EVERYTHING) as served:
         alone = [await served.run(each) for each in minted]
         served.merge = True

@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-TOGETHER = ("tests/escape",)
-"""Folders whose files share fabrics."""
-
 OF_ONE_FABRIC = ("tests/fabric/test_bad_input.py", "tests/fabric/test_edges.py")
 """Files that use the fabric of ``tests/fabric/conftest.py``."""
 
@@ -30,7 +27,9 @@ LONGEST_FIRST = (
     "tests/fabric/test_chaos.py",
     "tests/fabric/test_recovery.py",
     "tests/fabric[open]",
-    "tests/escape",
+    "tests/escape/test_escape.py",
+    "tests/escape/test_hosts.py",
+    "tests/escape/test_merged.py",
     "tests/merging/test_random_programs.py",
     "tests/merging/test_misfits.py",
     "tests/fabric/test_shares.py",
@@ -54,9 +53,6 @@ LONGEST_FIRST = (
 def part_of(nodeid: str) -> str:
     """The part that a test belongs to; a file, as a rule."""
     file, _, test = nodeid.partition("::")
-    for folder in TOGETHER:
-        if file.startswith(f"{folder}/"):
-            return folder
     if file in OF_ONE_FABRIC:
         return "tests/fabric[open]"
     if file in OF_ONE_BUCKET:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
     ("test", "part"),
     [
         ("tests/unit/test_parts.py::test_a[x::y]", "tests/unit/test_parts.py"),
-        ("tests/escape/test_hosts.py::test_a[shared]", "tests/escape"),
+        ("tests/escape/test_hosts.py::test_a[shared]", "tests/escape/test_hosts.py"),
         ("tests/fabric/test_edges.py::test_a[x]", "tests/fabric[open]"),
         ("tests/fabric/test_bad_input.py::test_a", "tests/fabric[open]"),
         ("tests/fabric/test_s3.py::test_a", "tests[bucket]"),

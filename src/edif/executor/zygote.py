@@ -51,6 +51,9 @@ def main(fd: int) -> None:
         return
     began = time.monotonic()
     pipe.send(sock, pipe.Loading("importing torch and nnsight"))
+    from edif.executor.libraries import import_libraries
+
+    import_libraries()
     import torch
 
     from edif.executor.loading import CannotLoad, adapter_folders, load_model, model_folders
