@@ -89,6 +89,7 @@ async def _compare(
         *(work, "--model", f"{_MODEL}={DEMO}"),
         EDIF_ISOLATION=isolation,
         EDIF_MERGE="always",
+        EDIF_MERGE_WAIT_S="0.025",  # as long as where it is left to the fabric
         EDIF_MERGE_TOLERANCE="1000",
     )
     quiet, mixed = Times(), Times()

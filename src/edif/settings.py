@@ -201,6 +201,12 @@ class Settings(BaseSettings):
         description="By how much values of a shared pass may differ from those of a pass alone, in units in the last place of the "
         "model's dtype at the largest value of their kind; a model that exceeds it shares none.",
     )
+    merge_wait_s: float = Field(
+        default=0.5,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long a trace of a sealed job waits for others at most where `merge` is `always` (for tests).",
+    )
     memory_limit_bytes: ByteSize = Field(
         default=ByteSize(2 * GIB), gt=0, description="Memory of one sealed job beyond the model's."
     )

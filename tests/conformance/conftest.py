@@ -61,6 +61,7 @@ def outcome(
         *("--model", f"{LLAMA_ID}={models[LLAMA_ID]}"),
         EDIF_ISOLATION=request.param,
         EDIF_MERGE="always",
+        EDIF_MERGE_WAIT_S="0",  # for there is one client alone
         EDIF_ADAPTERS=json.dumps({LORA_ID: str(models[LORA_ID])}),
     )
     try:

@@ -77,4 +77,5 @@ def _merging(settings: Settings, merge: Merge, sealed_at_once: int) -> Merging |
         tolerance=settings.merge_tolerance,
         alone_at_once=sealed_at_once,
         always=merge is Merge.ALWAYS,
+        wait_s=settings.merge_wait_s,
     )

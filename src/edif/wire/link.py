@@ -66,6 +66,7 @@ class Merging(msgspec.Struct, frozen=True):
             model's dtype at the largest value of its kind. Where a model exceeds it, nothing is merged.
         alone_at_once: passes that sealed jobs run by themselves at the same time.
         always: every trace that can be merged takes part in a shared pass, even in one of its own, and waits a while for others.
+        wait_s: how long one of a sealed job then waits at most.
     """
 
     rows: int
@@ -73,6 +74,7 @@ class Merging(msgspec.Struct, frozen=True):
     tolerance: float
     alone_at_once: int
     always: bool = False
+    wait_s: float = 0.5
 
 
 class AttemptRef(msgspec.Struct, frozen=True):

@@ -57,6 +57,7 @@ def test_how_traces_are_merged_is_said_for_all_models_and_whether_for_each() -> 
         "merge_rows": 5,
         "merge_tokens": 600,
         "merge_tolerance": 7.5,
+        "merge_wait_s": 0.25,
         "deployments": {
             "org/own": {"folder": DEMO},
             "org/off": {"folder": DEMO, "merge": "off"},
@@ -64,9 +65,11 @@ def test_how_traces_are_merged_is_said_for_all_models_and_whether_for_each() -> 
         },
     }
     own, off, always = deployments(merge="auto", **all_models)
-    assert own.merging == Merging(rows=5, tokens=600, tolerance=7.5, alone_at_once=3)
+    assert own.merging == Merging(rows=5, tokens=600, tolerance=7.5, alone_at_once=3, wait_s=0.25)
     assert off.merging is None
-    assert always.merging == Merging(rows=5, tokens=600, tolerance=7.5, alone_at_once=1, always=True)
+    assert always.merging == Merging(
+        rows=5, tokens=600, tolerance=7.5, alone_at_once=1, always=True, wait_s=0.25
+    )
     assert [each.merge for each in (own, off, always)] == [Merge.AUTO, Merge.OFF, Merge.ALWAYS]
     assert [each.merging is None for each in deployments(merge="off", **all_models)] == [True, True, False]
 

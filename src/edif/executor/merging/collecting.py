@@ -21,8 +21,6 @@ _SHARE_OF_PASS = 0.5
 """Nor longer than this part of what a pass has taken lately."""
 _LONGEST_BESIDE_S = 0.5
 """Nor longer than this beside a pass that runs: how long those of their own take is for the jobs to say."""
-_FORCED_WAIT_S = 0.5
-"""For company when every trace is to be merged."""
 _NEWEST = 0.25  # the weight of the newest pass in the moving average
 
 S = TypeVar("S", bound=Hashable)
@@ -161,7 +159,7 @@ class Collector(Generic[S]):
             return since
         if self.merging.always:
             undecided = any(not each.decided for each in self._seats.values())
-            return since + (_FORCED_WAIT_S if undecided or len(group) == 1 else 0.0)
+            return since + (self.merging.wait_s if undecided or len(group) == 1 else 0.0)
         wait = min(_LONGEST_WAIT_S, _SHARE_OF_PASS * self.pass_s)
         coming = any(not each.decided and each.admitted > since - 4 * wait for each in self._seats.values())
         if coming:

@@ -23,8 +23,10 @@ def wants(rows: int = 1, tokens: int = 4, *, generates: bool = False) -> Request
     return Request(generates, torch.zeros(rows, tokens, dtype=torch.int64))
 
 
-def bounds(rows: int = 8, tokens: int = 64, alone: int = 1, *, always: bool = False) -> Merging:
-    return Merging(rows, tokens, tolerance=0.0, alone_at_once=alone, always=always)
+def bounds(
+    rows: int = 8, tokens: int = 64, alone: int = 1, *, always: bool = False, wait_s: float = 0.5
+) -> Merging:
+    return Merging(rows, tokens, tolerance=0.0, alone_at_once=alone, always=always, wait_s=wait_s)
 
 
 def collector(*seats: str, at: float = 0.0, **kwargs: Any) -> Collector[str]:
@@ -206,6 +208,17 @@ def test_always_means_that_even_one_runs_in_a_shared_pass() -> None:
     made.joins("a", wants(), 1.0)
     assert made.next(1.0) is None
     assert made.next(2.0) == Together(["a"])
+
+
+def test_how_long_it_waits_before_is_said() -> None:
+    made = collector("a", "b", always=True, wait_s=0.125)
+    made.joins("a", wants(), 1.0)
+    assert made.next(1.0) is None
+    assert made.due_in(1.0) == pytest.approx(0.125)
+    assert made.next(1.2) == Together(["a"])
+    hasty = collector("a", "b", always=True, wait_s=0.0)
+    hasty.joins("a", wants(), 1.0)
+    assert hasty.next(1.0) == Together(["a"])
 
 
 # -- laws --------------------------------------------------------------------------------------------------
