@@ -21,11 +21,11 @@ from tests.support.programs.serving import Outcome, Served, serving
 IDS = {"gpt2": GPT2_ID, "llama": LLAMA_ID}
 EVERYTHING = Merging(rows=16, tokens=4096, tolerance=0.0, alone_at_once=2, always=True)
 LARGEST_CROWD = 14
-PART = 250
+BATCH = 250
 """Programs that are minted together, and run by one test."""
 PARTS = [
-    range(first, min(first + PART, SIZES.merged_programs // len(FAMILIES)))
-    for first in range(0, SIZES.merged_programs // len(FAMILIES), PART)
+    range(first, min(first + BATCH, SIZES.merged_programs // len(FAMILIES)))
+    for first in range(0, SIZES.merged_programs // len(FAMILIES), BATCH)
 ]
 """Of the seeds of each family."""
 
