@@ -21,6 +21,7 @@ from canaries import SECRETS, Canaries, is_alive, wait_for
 from neighbour import PROMPT, run_neighbour
 
 PRINTED_IT_ALL = 2**20
+RECEIVED = "RECEIVED"  # as the stock client prints of a job that the fabric has taken
 LOG_GROWTH = 2**20
 
 
@@ -90,6 +91,7 @@ def one_attack(
     return {
         **canaries.witness(text + printed.getvalue()[-20_000:], evidence),
         "neighbour": again != quiet,
+        "sent": RECEIVED in printed.getvalue(),
         "seconds": time.monotonic() - began,
         "grown": size_of_logs(plan) - logs > LOG_GROWTH,
         "text": text[-2_000:],

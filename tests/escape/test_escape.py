@@ -51,6 +51,7 @@ def cannot_succeed(attack: Attack, *, as_root: bool) -> str | None:
 @pytest.mark.parametrize("attack", [pytest.param(attack, id=attack.name) for attack in catalogue()])
 def test_brings_nothing_about_behind_the_wall(attack: Attack, outcome: Outcome) -> None:
     seen = outcome.sealed[attack.name]
+    assert seen["sent"], f"it never left the client: {seen['text'][-500:]}"
     assert [effect for effect in HARM if seen[effect]] == [], f"{attack.doc} {seen['text'][-500:]}"
     if attack.kind == "endless":
         assert f"[{errors.TIME_LIMIT.code}]" in seen["text"]

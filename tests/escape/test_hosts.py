@@ -49,6 +49,7 @@ def _ids(names: str) -> list[object]:
 @pytest.mark.parametrize("attack", _ids(BY_AN_ORDINARY_ACCOUNT))
 def test_brings_nothing_about_on_the_fabric_of_an_ordinary_account(attack: Attack, ordinary: Outcome) -> None:
     seen = ordinary.sealed[attack.name]
+    assert seen["sent"], f"it never left the client: {seen['text'][-500:]}"
     assert [effect for effect in HARM if seen[effect]] == [], f"{attack.doc} {seen['text'][-500:]}"
 
 
@@ -66,6 +67,7 @@ def test_succeeds_without_the_wall_by_an_ordinary_account(attack: Attack, ordina
 @pytest.mark.parametrize("attack", _ids(WITHOUT_NAMESPACES))
 def test_brings_nothing_about_on_a_host_without_namespaces(attack: Attack, poor: Outcome) -> None:
     seen = poor.sealed[attack.name]
+    assert seen["sent"], f"it never left the client: {seen['text'][-500:]}"
     assert [effect for effect in HARM if seen[effect]] == [], f"{attack.doc} {seen['text'][-500:]}"
 
 
