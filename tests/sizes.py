@@ -33,6 +33,7 @@ class Sizes:
         large_result_mib: saved values of which the memory that they take beside them is measured.
         cut_download_bytes: a result whose download is cut ten times.
         merged_programs: random programs that are run merged, and compared with the same run alone.
+        padded_programs: likewise, of different length, so that they share passes with padding.
         merged_attacks: attacks of the escape suite that are run merged, beside those on merging itself; all in the long runs.
         crowds: crowds of a hundred jobs, some of which go wrong.
         derandomize: whether every run tries the same examples.
@@ -59,6 +60,7 @@ class Sizes:
     large_result_mib: int
     cut_download_bytes: int
     merged_programs: int
+    padded_programs: int
     merged_attacks: int
     crowds: int
     derandomize: bool
@@ -86,6 +88,7 @@ REDUCED = Sizes(
     large_result_mib=128,
     cut_download_bytes=64 * 2**20,
     merged_programs=80,
+    padded_programs=32,
     merged_attacks=60,
     crowds=1,
     derandomize=True,
@@ -112,6 +115,7 @@ FULL = Sizes(
     large_result_mib=4_096,
     cut_download_bytes=2**30,
     merged_programs=2_000,
+    padded_programs=1_000,
     merged_attacks=0,
     crowds=10,
     derandomize=False,

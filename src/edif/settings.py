@@ -23,7 +23,7 @@ from pydantic_settings import (
 from edif.core import errors
 from edif.core.addresses import parse_networks
 from edif.core.errors import SetupError
-from edif.core.limits import GIB, MIB, Isolation, Merge, SendFiles
+from edif.core.limits import GIB, MIB, Isolation, Merge, Padding, SendFiles
 from edif.faults import parse as parse_fault
 
 _DAY_S = 24 * 3600.0
@@ -55,6 +55,9 @@ class DeploymentSettings(BaseModel):
     )
     merge: Merge | None = Field(
         default=None, description="Whether its traces share forward passes, if not as all models'."
+    )
+    merge_padding: Padding | None = Field(
+        default=None, description="Whether its prompts of different length do, if not as all models'."
     )
 
 
@@ -206,6 +209,11 @@ class Settings(BaseSettings):
         ge=0,
         allow_inf_nan=False,
         description="How long a trace of a sealed job waits for others at most where `merge` is `always` (for tests).",
+    )
+    merge_padding: Padding = Field(
+        default=Padding.AUTO,
+        description="Whether prompts of different length share forward passes, the shorter ones padded: `on` where that keeps "
+        "within `merge_tolerance`, `auto` only if values of a batch differ from those of a pass alone at equal lengths too, `off` never.",
     )
     memory_limit_bytes: ByteSize = Field(
         default=ByteSize(2 * GIB), gt=0, description="Memory of one sealed job beyond the model's."

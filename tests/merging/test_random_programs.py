@@ -15,7 +15,7 @@ from tests.support.models import GPT2_ID, LLAMA_ID
 from tests.support.programs.drawing import draw
 from tests.support.programs.payloads import Payload, payloads
 from tests.support.programs.program import FAMILIES
-from tests.support.programs.results import differences, loaded
+from tests.support.programs.results import Tolerance, differences, loaded
 from tests.support.programs.serving import Outcome, Served, serving
 
 IDS = {"gpt2": GPT2_ID, "llama": LLAMA_ID}
@@ -102,9 +102,9 @@ def _kind(request: Payload) -> tuple[int, int]:
     return request.program.length, request.program.steps
 
 
-def compare(alone: Outcome, merged: Outcome) -> list[str]:
+def compare(alone: Outcome, merged: Outcome, tolerance: Tolerance | None = None) -> list[str]:
     if alone.result is None or merged.result is None:
         same = (alone.code, alone.sentence, alone.log) == (merged.code, merged.sentence, merged.log)
         return [] if same else [f"{alone} against {merged}"]
-    found = differences(loaded(alone.result), loaded(merged.result))
+    found = differences(loaded(alone.result), loaded(merged.result), tolerance)
     return found if alone.log == merged.log else [*found, f"printed {alone.log!r} against {merged.log!r}"]

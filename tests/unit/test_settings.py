@@ -12,7 +12,7 @@ from hypothesis import settings as with_settings
 from edif import settings as settings_module
 from edif.core import errors
 from edif.core.errors import SetupError
-from edif.core.limits import Isolation, Merge, SendFiles
+from edif.core.limits import Isolation, Merge, Padding, SendFiles
 from edif.settings import DeploymentSettings, Settings, environment, load
 from tests.unit.docs import plain, rows
 
@@ -159,6 +159,7 @@ BAD: list[tuple[str, Any]] = [
     ("merge_tolerance", "inf"),
     ("merge_wait_s", -0.1),
     ("merge_wait_s", "inf"),
+    ("merge_padding", "always"),
     ("link_mbit_s", 0),
     ("link_mbit_s", "inf"),
     ("retention_s", 0),
@@ -240,6 +241,7 @@ DEPLOYMENTS = st.builds(
     isolation=st.none() | st.sampled_from(Isolation),
     sealed_at_once=st.none() | st.integers(1, 99),
     merge=st.none() | st.sampled_from(Merge),
+    merge_padding=st.none() | st.sampled_from(Padding),
 )
 PATHS = st.none() | TEXT.map(lambda text: Path("/etc") / text)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -286,6 +288,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "merge_tokens": st.integers(1, 2**20),
     "merge_tolerance": st.floats(0, 1e6),
     "merge_wait_s": st.floats(0, 10),
+    "merge_padding": st.sampled_from(Padding),
     "memory_limit_bytes": SIZES_ABOVE_ZERO,
     "scratch_limit_bytes": SIZES_ABOVE_ZERO,
     "log_limit_bytes": SIZES_ABOVE_ZERO,

@@ -48,6 +48,14 @@ class Merge(StrEnum):
     ALWAYS = "always"
 
 
+class Padding(StrEnum):
+    """Whether prompts of different length share forward passes, the shorter ones padded: where a batch does not keep the bits anyway, never, always."""
+
+    AUTO = "auto"
+    OFF = "off"
+    ON = "on"
+
+
 class SendFiles(StrEnum):
     """Whether the kernel sends results without their bytes passing through the gateway: to other machines, to all, to none."""
 

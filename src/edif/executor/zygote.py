@@ -86,9 +86,9 @@ def main(fd: int) -> None:
 
 def _learn(model: Any, merging: Merging) -> tuple["Layout | None", str]:
     """Where rows lie in this model's values, and why its traces cannot be merged."""
-    from edif.executor.merging.layout import learn
+    from edif.executor.merging.learning import learn
 
-    return learn(model, merging.tolerance)
+    return learn(model, merging.tolerance, merging.padding)
 
 
 def _told(
@@ -97,8 +97,8 @@ def _told(
     """The layout, if traces are merged by it; whether they are, the agent is told."""
     if not arena.tells_at_once:
         why_not = why_not or "whether a job has written to a weight cannot be told after every pass here"
-    difference = 0.0 if layout is None else layout.difference
-    pipe.send(sock, pipe.Mergeable(difference, pipe.clip(why_not)))
+    difference, padded = (0.0, None) if layout is None else (layout.difference, layout.padded_difference)
+    pipe.send(sock, pipe.Mergeable(difference, pipe.clip(why_not), padded))
     return None if why_not else layout
 
 

@@ -2,7 +2,7 @@
 
 from edif.core import errors
 from edif.core.errors import SetupError
-from edif.core.limits import Merge
+from edif.core.limits import Merge, Padding
 from edif.models.catalogue import (
     DEMO_MODEL_ID,
     DEMO_MODEL_PATH,
@@ -64,11 +64,13 @@ def _deployment(settings: Settings, model: str, folder: str | None, own: Deploym
         trust_remote_code=own.trust_remote_code,
     )
     sealed_at_once = own.sealed_at_once or settings.sealed_at_once
-    merging = _merging(settings, own.merge or settings.merge, sealed_at_once)
+    merging = _merging(
+        settings, own.merge or settings.merge, own.merge_padding or settings.merge_padding, sealed_at_once
+    )
     return Deployment(spec, own.isolation or settings.isolation, sealed_at_once, merging)
 
 
-def _merging(settings: Settings, merge: Merge, sealed_at_once: int) -> Merging | None:
+def _merging(settings: Settings, merge: Merge, padding: Padding, sealed_at_once: int) -> Merging | None:
     if merge is Merge.OFF:
         return None
     return Merging(
@@ -78,4 +80,5 @@ def _merging(settings: Settings, merge: Merge, sealed_at_once: int) -> Merging |
         alone_at_once=sealed_at_once,
         always=merge is Merge.ALWAYS,
         wait_s=settings.merge_wait_s,
+        padding=padding,
     )

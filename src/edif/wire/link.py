@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from edif.core.job import AttemptOutcome, Extras
+from edif.core.limits import Padding
 
 LINK_VERSION = 4
 UPLOAD_HEADER = "x-edif-upload"
@@ -64,6 +65,8 @@ class Merging(msgspec.Struct, frozen=True):
         tokens: at most in one pass, padding included.
         tolerance: by how much a value may differ from that of the job's own pass, in units in the last place of the
             model's dtype at the largest value of its kind. Where a model exceeds it, nothing is merged.
+        padding: whether prompts of different length share passes, the shorter ones padded. Where the values of a row with padding
+            exceed the tolerance, they do not.
         alone_at_once: passes that sealed jobs run by themselves at the same time.
         always: every trace that can be merged takes part in a shared pass, even in one of its own, and waits a while for others.
         wait_s: how long one of a sealed job then waits at most.
@@ -75,6 +78,7 @@ class Merging(msgspec.Struct, frozen=True):
     alone_at_once: int
     always: bool = False
     wait_s: float = 0.5
+    padding: Padding = Padding.AUTO
 
 
 class AttemptRef(msgspec.Struct, frozen=True):

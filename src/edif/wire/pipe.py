@@ -85,10 +85,12 @@ class Mergeable(_Message, frozen=True):
     Attributes:
         difference: the largest at equal lengths, as :class:`~edif.wire.link.Merging` measures its tolerance.
         why_not: why none of its traces will be merged; empty if they will.
+        padded_difference: the largest of rows with padding; None if it was not measured.
     """
 
     difference: Annotated[float, msgspec.Meta(ge=0)]
     why_not: str
+    padded_difference: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class LoadFailed(_Message, frozen=True):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edif.core.errors import SetupError
-from edif.core.limits import Isolation, Merge
+from edif.core.limits import Isolation, Merge, Padding
 from edif.launch.models import catalogue_of
 from edif.models.catalogue import DEMO_MODEL_ID, DEMO_MODEL_PATH, Deployment
 from edif.settings import load
@@ -58,17 +58,25 @@ def test_how_traces_are_merged_is_said_for_all_models_and_whether_for_each() -> 
         "merge_tokens": 600,
         "merge_tolerance": 7.5,
         "merge_wait_s": 0.25,
+        "merge_padding": "on",
         "deployments": {
             "org/own": {"folder": DEMO},
             "org/off": {"folder": DEMO, "merge": "off"},
-            "org/always": {"folder": DEMO, "merge": "always", "sealed_at_once": 1},
+            "org/always": {
+                "folder": DEMO,
+                "merge": "always",
+                "sealed_at_once": 1,
+                "merge_padding": "off",
+            },
         },
     }
     own, off, always = deployments(merge="auto", **all_models)
-    assert own.merging == Merging(rows=5, tokens=600, tolerance=7.5, alone_at_once=3, wait_s=0.25)
+    assert own.merging == Merging(
+        rows=5, tokens=600, tolerance=7.5, alone_at_once=3, wait_s=0.25, padding=Padding.ON
+    )
     assert off.merging is None
     assert always.merging == Merging(
-        rows=5, tokens=600, tolerance=7.5, alone_at_once=1, always=True, wait_s=0.25
+        rows=5, tokens=600, tolerance=7.5, alone_at_once=1, always=True, wait_s=0.25, padding=Padding.OFF
     )
     assert [each.merge for each in (own, off, always)] == [Merge.AUTO, Merge.OFF, Merge.ALWAYS]
     assert [each.merging is None for each in deployments(merge="off", **all_models)] == [True, True, False]

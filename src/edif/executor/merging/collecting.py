@@ -5,7 +5,7 @@ more ado than if there were no merging. While a pass runs, what comes is collect
 the model, the fuller its passes.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -56,10 +56,12 @@ class Collector(Generic[S]):
 
     Attributes:
         merging: the bounds of passes.
+        bucket: requests of one bucket can share a pass with padding; None for one that cannot.
         pass_s: what a pass has taken lately, on the average.
     """
 
     merging: Merging
+    bucket: Callable[[Request], Hashable | None] = lambda _: None
     pass_s: float = 0.01
     _seats: dict[S, _Seat] = field(default_factory=dict)
     _gains: Gains = field(default_factory=Gains)
@@ -104,7 +106,7 @@ class Collector(Generic[S]):
                 return self._alone(asking[0], now)
         waiting = self._waiting()
         while waiting and now >= self._due(waiting, alone):
-            group = chosen(waiting, self.merging.rows, self.merging.tokens)
+            group = self._chosen(waiting)
             if self.merging.always or (len(group) > 1 and self._gains.pays(waiting[0][1].magnitude)):
                 for seat in group:
                     self._seats[seat].request = None
@@ -153,7 +155,7 @@ class Collector(Generic[S]):
     def _due(self, waiting: list[tuple[S, Request]], alone: int) -> float:
         """When the one that has waited longest has waited long enough for others like it."""
         since = self._seats[waiting[0][0]].since
-        group = chosen(waiting, self.merging.rows, self.merging.tokens)
+        group = self._chosen(waiting)
         full = len(group) < len(waiting) or sum(self._rows(each) for each in group) >= self.merging.rows
         if full:
             return since
@@ -168,6 +170,9 @@ class Collector(Generic[S]):
             # Somebody's own pass is under way: others will come in its course.
             return since + min(self.pass_s, _LONGEST_BESIDE_S)
         return since
+
+    def _chosen(self, waiting: list[tuple[S, Request]]) -> list[S]:
+        return chosen(waiting, self.merging.rows, self.merging.tokens, self.bucket)
 
     def _rows(self, seat: S) -> int:
         request = self._seats[seat].request

@@ -37,7 +37,7 @@ class Driver:
         self._layout = layout
         self._bounds = Bounds(model._module, merging)  # noqa: SLF001 - nnsight's own name
         self._parties: dict[int, SealedParty] = {}  # by descriptor of the socket
-        self._collector: Collector[int] = Collector(merging)
+        self._collector: Collector[int] = Collector(merging, layout.bucket)
         self._patience = Patience(0.0)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)

@@ -17,8 +17,11 @@ from edif.executor.merging.misfit import Elsewhere
 
 _SCALARS = (bool, int, float, str, type(None))
 
+Scalar = bool | int | float | str | None
 Form = tuple[Any, ...]
 """Nested tuples: what kind of node, its class, its keys, its children. Equal ones are built alike."""
+Path = tuple[Any, ...]
+"""Keys and indices that lead to a part of a value."""
 
 TENSOR: Form = ("tensor",)
 _SCALAR: Form = ("scalar",)
@@ -34,7 +37,7 @@ class Parts:
 
     form: Form = ()
     leaves: list[torch.Tensor] = field(default_factory=list)
-    scalars: list[bool | int | float | str | None] = field(default_factory=list)
+    scalars: list[Scalar] = field(default_factory=list)
     opaque: list[Any] = field(default_factory=list)
     caches: list[Any] = field(default_factory=list)
 
@@ -93,6 +96,30 @@ def opaque_kinds(form: Form) -> Iterator[type]:
         case ("dict", _, _, children) | ("sequence", _, children):
             for each in children:
                 yield from opaque_kinds(each)
+
+
+def paths(form: Form) -> tuple[list[Path], list[Path]]:
+    """Where in a value of this form its tensors stand, and where its scalars, each in their order."""
+    tensors: list[Path] = []
+    scalars: list[Path] = []
+    _walk(form, (), tensors, scalars)
+    return tensors, scalars
+
+
+def _walk(form: Form, path: Path, tensors: list[Path], scalars: list[Path]) -> None:
+    match form:
+        case ("tensor",):
+            tensors.append(path)
+        case ("scalar",):
+            scalars.append(path)
+        case ("dict", _, keys, children):
+            for key, each in zip(keys, children, strict=True):
+                _walk(each, (*path, key), tensors, scalars)
+        case ("sequence", _, children):
+            for index, each in enumerate(children):
+                _walk(each, (*path, index), tensors, scalars)
+        case ("cache", _, count):
+            tensors += ((*path, index) for index in range(count))
 
 
 def _build(

@@ -215,7 +215,7 @@ class Hub:
         self._begun = True
         while True:
             if waiting := [(each, each.request) for each in self._tenants if each.waits]:
-                self._run_pass(chosen(waiting, self._merging.rows, self._merging.tokens))
+                self._run_pass(chosen(waiting, self._merging.rows, self._merging.tokens, self.layout.bucket))
             elif aside := [each for each in self._tenants if each.aside]:
                 aside[0].go_on()
             else:

@@ -12,19 +12,13 @@ from typing import Any, Protocol
 
 import torch
 
+from edif.executor.merging.ends import Ends
 from edif.executor.merging.forms import Parts, put_together, take_apart
 from edif.executor.merging.guest import Reply, Visit, Wanted
 from edif.executor.merging.identity import Identities, Identity, Ties
-from edif.executor.merging.layout import (
-    AFTER_GENERATION,
-    FormLayout,
-    Kind,
-    Layout,
-    LeafLayout,
-    Unservable,
-    handled_by,
-)
-from edif.executor.merging.request import Request
+from edif.executor.merging.layout import AFTER_GENERATION, Layout, Shown, handled_by
+from edif.executor.merging.leaves import Kind, Leaf, Unservable
+from edif.executor.merging.request import Request, joined, shares
 
 
 class Left(Exception):
@@ -66,12 +60,12 @@ class JointPass:
     Args:
         model: the nnsight wrapper of the loaded model.
         layout: the model's.
-        parties: whose requests are of one kind.
+        parties: whose requests are of one kind, or of one bucket.
         before_each_call: called before each of the model's forward passes; a generation has many.
 
     Attributes:
         rows: of all parties together.
-        tokens: input tokens of the model's calls, of each party's own rows.
+        tokens: input tokens of the model's calls, of each party's own rows, without padding.
         seconds: wall time so far, in the end of the whole.
     """
 
@@ -86,9 +80,12 @@ class JointPass:
         self._layout = layout
         self._before_each_call = before_each_call
         self._parties = list(parties)
-        self._sizes = [each.request.rows for each in parties]
-        self._request = _joined([each.request for each in parties])
-        self._first_row: dict[int, int] = {}
+        requests = [each.request for each in parties]
+        self._request = joined(requests)
+        self._shares = shares(requests)
+        self._padded = any(each.padding for each in self._shares)
+        self._calls = 0
+        self._lengths = self._request.lengths(0)
         self._identities = Identities()
         self._ties = [Ties(self._identities) for _ in parties]
         self._counts = array("i", bytes(4 * len(layout.locations)))
@@ -102,11 +99,7 @@ class JointPass:
         self._generated = torch.empty(0)
         self._root = f"{model.path}.input"
         self.tokens = [0] * len(self._parties)
-        row = 0
-        for number, size in enumerate(self._sizes):
-            self._first_row[number] = row
-            row += size
-        self.rows = row
+        self.rows = self._request.rows
         self._began = time.monotonic()
         self._took_s: float | None = None
 
@@ -136,7 +129,7 @@ class JointPass:
         inputs = self._request.inputs()
         if not self._request.generates:
             return self._model._call(**inputs)  # noqa: SLF001 - what nnsight's own traces call
-        ends = _Ends(self._model, self._request, self._note_ends)
+        ends = Ends(self._model, self._request, self._note_ends)
         return self._model.generate(**inputs, **dict(self._request.options), stopping_criteria=[ends])
 
     # -- who waits for what ----------------------------------------------------------------------------
@@ -175,9 +168,9 @@ class JointPass:
 
     def _note_ends(self, ended: Sequence[bool], ids: torch.Tensor) -> None:
         self._generated = ids
-        for number, size in enumerate(self._sizes):
-            first = self._first_row[number]
-            if number not in self._finished and all(ended[first : first + size]):
+        for number, share in enumerate(self._shares):
+            own = ended[share.start : share.start + share.size]
+            if number not in self._finished and all(own):
                 self._finished[number] = ids.shape[1]
                 self._just_finished.add(number)
 
@@ -190,6 +183,8 @@ class JointPass:
         if name == self._root:
             self._before_each_call()
             self._serve_results()
+            self._calls += 1
+            self._lengths = self._request.lengths(self._calls)
             self._count_tokens(value)
         waiting = self._waiting(location) if self._awaited.get(location) else []
         if self._finished:
@@ -208,9 +203,10 @@ class JointPass:
 
     def _count_tokens(self, value: Any) -> None:
         _, kwargs = value
-        for number, size in enumerate(self._sizes):
+        length = kwargs["input_ids"].shape[1]
+        for number, share in enumerate(self._shares):
             if number in self._wanted and number not in self._finished:
-                self.tokens[number] += size * kwargs["input_ids"].shape[1]
+                self.tokens[number] += share.size * (length - (share.padding if length > 1 else 0))
 
     def _still_running(self, waiting: list[int], location: int) -> list[int]:
         """Whose generation has ended is served nothing more but what it generated."""
@@ -249,83 +245,83 @@ class JointPass:
         place, way = self._layout.locations[location], self._request.way
         parts = take_apart(value, caches=way in place.final)
         known = place.known(parts.form, way)
-        if known is None:
+        shown = None if known is None else place.shown(known, padded=self._padded)
+        if shown is None:
+            strange = "of a form that it had not when the model was loaded"
+            why = strange if known is None else "another where prompts are padded"
             for number in waiting:
-                self._drop(
-                    number,
-                    f"the value at {place.name} is of a form that it had not when the model was loaded",
-                )
+                self._drop(number, f"the value at {place.name} is {why}")
             return value
         identities = [self._identities.of(each) for each in parts.leaves]
         offered = []
         for number in waiting:
-            if self._offer(number, location, known, identities, parts):
+            if self._offer(number, location, shown, identities, parts):
                 offered.append(number)
         replies = {}
         for number in offered:
-            reply = self._answer(number, place.forms[known], identities, parts)
+            reply = self._answer(number, shown, identities, parts)
             if reply is not None:
                 replies[number] = reply
-        if not self._put_back(replies, place.forms[known], identities, parts):
+        if not self._put_back(replies, dict(shown.leaves), identities, parts):
             return value
         return put_together(parts.form, parts.leaves, parts.scalars, parts.opaque, parts.caches)
 
-    def _own(self, number: int, leaf: LeafLayout, tensor: torch.Tensor) -> torch.Tensor:
-        rows = leaf.rows(tensor, self._first_row[number], self._sizes[number], self.rows)
-        length = self._finished.get(number)
-        if length is not None and leaf.kind is Kind.ROWS and rows.dim() == 2 and rows.shape[1] > length:
-            return rows[:, :length]  # what was generated for others after it had ended
-        return rows
+    def _own(self, number: int, leaf: Leaf, tensor: torch.Tensor) -> torch.Tensor:
+        share = self._shares[number]
+        part = leaf.part(tensor, share, self._lengths)
+        if number in self._finished and leaf.kind is Kind.ROWS and part.dim() == 2:
+            return part[:, : self._finished[number] - share.padding]  # the rest was generated for others
+        return part
 
     def _offer(
-        self, number: int, location: int, known: int, identities: Sequence[Identity], parts: Parts
+        self, number: int, location: int, shown: Shown, identities: Sequence[Identity], parts: Parts
     ) -> bool:
-        place = self._layout.locations[location]
         try:
-            own = [
-                self._own(number, leaf, tensor)
-                for leaf, tensor in zip(place.forms[known].leaves, parts.leaves, strict=True)
-            ]
+            own = [self._own(number, leaf, parts.leaves[index]) for index, leaf in shown.leaves]
         except Unservable:
-            self._drop(number, f"the rows of the value at {place.name} cannot be told apart")
+            name = self._layout.locations[location].name
+            self._drop(number, f"the rows of the value at {name} cannot be told apart")
             return False
         ties = self._ties[number]
-        named = [ties.name(each) for each in identities]
-        visit = Visit(location, self._counts[location], known, own, named, parts.scalars, ties.gone())
+        named = [ties.name(identities[index]) for index, _ in shown.leaves]
+        scalars = shown.scalars_of(parts.scalars)
+        visit = Visit(location, self._counts[location], shown.form, own, named, scalars, ties.gone())
         self._parties[number].offer(visit)
         return True
 
     def _answer(
-        self, number: int, form: FormLayout, identities: Sequence[Identity], parts: Parts
+        self, number: int, shown: Shown, identities: Sequence[Identity], parts: Parts
     ) -> Reply | None:
+        """What it did, by the indices that the leaves have in the pass."""
         try:
             reply, wanted = self._parties[number].answer()
         except Left:
             self._note(number, None)
             return None
-        if all(
-            self._may_change(form.leaves[each], parts.leaves[each])
-            for each in (*reply.edited, *reply.replaced)
-        ):
-            if all(self._ties[number].whole(identities[each]) for each in reply.edited):
-                self._note(number, wanted)
-                return reply
-            self._drop(number, "it writes to an activation that another job has put a tensor in place of")
-        else:
+        changed = [shown.leaves[each] for each in (*reply.edited, *reply.replaced)]
+        if not all(leaf.writable and _own_memory(parts.leaves[index]) for index, leaf in changed):
             self._drop(number, "it changes a value that all rows share")
-        return None
+            return None
+        edited, replaced = (
+            {shown.leaves[each][0]: tensor for each, tensor in tensors.items()} for tensors in reply
+        )
+        if not all(self._ties[number].whole(identities[index]) for index in edited):
+            self._drop(number, "it writes to an activation that another job has put a tensor in place of")
+            return None
+        self._note(number, wanted)
+        return Reply(edited, replaced)
 
     def _put_back(
         self,
         replies: Mapping[int, Reply],
-        form: FormLayout,
+        leaves: Mapping[int, Leaf],
         identities: Sequence[Identity],
         parts: Parts,
     ) -> bool:
         """Write what the parties changed where it belongs. Returns whether the value has other tensors than before."""
         for number, reply in replies.items():
             for index, rows in reply.edited.items():
-                self._own(number, form.leaves[index], parts.leaves[index]).copy_(rows)
+                self._own(number, leaves[index], parts.leaves[index]).copy_(rows)
         replaced = {index for reply in replies.values() for index in reply.replaced}
         for index in replaced:
             # The model may hold on to the tensor that it gave: that one stays as it is.
@@ -336,16 +332,8 @@ class JointPass:
                 if mine is None:
                     ties.goes_on(identities[index])
                 else:
-                    self._own(number, form.leaves[index], parts.leaves[index]).copy_(mine)
+                    self._own(number, leaves[index], parts.leaves[index]).copy_(mine)
         return bool(replaced)
-
-    @staticmethod
-    def _may_change(leaf: LeafLayout, tensor: torch.Tensor) -> bool:
-        """Whether rows of this tensor are in memory of their own, which one can write to."""
-        expanded = any(
-            step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
-        )
-        return leaf.kind is not Kind.WHOLE and not expanded
 
     def _drop(self, number: int, reason: str) -> None:
         self._note(number, None)
@@ -356,28 +344,6 @@ def _locations(wanted: Wanted) -> set[int]:
     return {location for location, _ in wanted.visits} | set(wanted.watched)
 
 
-def _joined(requests: Sequence[Request]) -> Request:
-    first = requests[0]
-    mask = None if first.mask is None else torch.cat([each.inputs()["attention_mask"] for each in requests])
-    positions = (
-        None if first.positions is None else torch.cat([each.inputs()["position_ids"] for each in requests])
-    )
-    return Request(
-        first.generates, torch.cat([each.ids for each in requests]), mask, positions, first.options
-    )
-
-
-class _Ends:
-    """Watches a generation for rows that end: a batch goes on until the last of them has. It stops nothing itself."""
-
-    def __init__(self, model: Any, request: Request, note: Any) -> None:
-        default = getattr(model._module.generation_config, "eos_token_id", None)  # noqa: SLF001
-        ends: Any = dict(request.options).get("eos_token_id", default)
-        self._ends = torch.tensor(ends if isinstance(ends, list) else [] if ends is None else [ends])
-        self._ended = torch.zeros(request.rows, dtype=torch.bool)
-        self._note = note
-
-    def __call__(self, ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        self._ended |= torch.isin(ids[:, -1], self._ends)
-        self._note(self._ended.tolist(), ids)
-        return torch.zeros(len(ids), dtype=torch.bool)
+def _own_memory(tensor: torch.Tensor) -> bool:
+    """Whether each element has memory of its own, so that one can write to some of them."""
+    return not any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True))

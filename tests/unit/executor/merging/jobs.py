@@ -17,8 +17,10 @@ from edif.executor.job import LoadedModel, run_job
 from edif.executor.keeping import Keeping, Opened
 from edif.executor.merging import traces
 from edif.executor.merging.hub import Hub, Tenant
-from edif.executor.merging.layout import Layout, difference
+from edif.executor.merging.learning import layout_of
 from edif.executor.merging.misfit import Misfit
+from edif.executor.merging.padding import learn_padding
+from edif.executor.merging.probes import difference
 from edif.executor.output import OutputRelay
 from edif.executor.reset import forget_nnsight
 from edif.executor.untouched import Untouched
@@ -79,13 +81,19 @@ class Ended(NamedTuple):
 
 
 class Site:
-    """A served model with what it takes to run jobs on it, and the same one as its clients have it."""
+    """A served model with what it takes to run jobs on it, and the same one as its clients have it.
 
-    def __init__(self, build: Callable[[], Any]) -> None:
+    Args:
+        padding: whether prompts of different length may share passes.
+    """
+
+    def __init__(self, build: Callable[[], Any], *, padding: bool = False) -> None:
         self.client = build()
         self.model = model = build()
         self.loaded = LoadedModel(model, {})
-        self.layout = Layout.learn(model)
+        self.layout = layout_of(model)
+        if padding:
+            learn_padding(self.layout, model, TOLERANCE)
         self.untouched = Untouched(self.loaded.module, WeightArena(self.loaded.module).guard())
 
     def close(self) -> None:
@@ -139,8 +147,8 @@ class Site:
 
 
 @contextmanager
-def site(build: Callable[[], Any]) -> Iterator[Site]:
-    made = Site(build)
+def site(build: Callable[[], Any], *, padding: bool = False) -> Iterator[Site]:
+    made = Site(build, padding=padding)
     try:
         yield made
     finally:

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from edif.executor.merging.layout import Kind, Layout, LeafLayout, Unservable, difference, learn
+from edif.executor.merging.layout import Layout
+from edif.executor.merging.learning import learn
+from edif.executor.merging.leaves import Kind, LeafLayout, Unservable
+from edif.executor.merging.probes import difference
 from edif.executor.merging.request import Way
 from tests.unit.executor.merging import tiny
 from tests.unit.executor.merging.jobs import Site

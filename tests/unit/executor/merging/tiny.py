@@ -34,6 +34,13 @@ def _tokenizer() -> Any:
     )
 
 
+def attending(build: Callable[[], Any], implementation: str) -> Any:
+    """This model, with that implementation of attention."""
+    model = build()
+    model._module.set_attn_implementation(implementation)
+    return model
+
+
 def wrapped(module: torch.nn.Module) -> Any:
     """The module as the zygote serves it."""
     torch.set_num_threads(1)
@@ -96,6 +103,22 @@ def mixtral() -> Any:
         pad_token_id=EOS,
     )
     return wrapped(MixtralForCausalLM(config))
+
+
+class _Unpadded(GPT2LMHeadModel):
+    """Takes no notice of some of what it is called with."""
+
+    ignored = ""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return super().forward(*args, **{**kwargs, self.ignored: None})
+
+
+def gpt2_ignoring(name: str) -> Any:
+    """A GPT-2 for which this argument makes no difference, as for models that have no use for it."""
+    module = _gpt2_module()
+    module.__class__ = type("Unpadded", (_Unpadded,), {"ignored": name})
+    return wrapped(module)
 
 
 class Changing(torch.nn.Module):
