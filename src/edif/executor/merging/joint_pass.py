@@ -19,6 +19,7 @@ from edif.executor.merging.identity import Identities, Identity, Ties
 from edif.executor.merging.layout import AFTER_GENERATION, Layout, Shown, handled_by
 from edif.executor.merging.leaves import Kind, Leaf, Unservable
 from edif.executor.merging.request import Request, joined, shares
+from edif.executor.merging.waiting import Waiting
 
 
 class Left(Exception):
@@ -89,9 +90,7 @@ class JointPass:
         self._identities = Identities()
         self._ties = [Ties(self._identities) for _ in parties]
         self._counts = array("i", bytes(4 * len(layout.locations)))
-        self._wanted: dict[int, Wanted] = {}
-        self._awaited: dict[int, set[int]] = {}
-        """Of each location, the parties that wait for some visit of it."""
+        self._waiting = Waiting()
         self._finished: dict[int, int] = {}
         """Parties all of whose rows have ended their generation, and after how many tokens."""
         self._just_finished: set[int] = set()
@@ -111,7 +110,7 @@ class JointPass:
         """
         self._began = time.monotonic()
         for number, party in enumerate(self._parties):
-            self._note(number, party.begin(self._counts))
+            self._waiting.note(number, party.begin(self._counts))
         try:
             with torch.no_grad(), handled_by(self._model.interleaver, self._handle):
                 self._let_go(range(len(self._parties)))
@@ -132,17 +131,7 @@ class JointPass:
         ends = Ends(self._model, self._request, self._note_ends)
         return self._model.generate(**inputs, **dict(self._request.options), stopping_criteria=[ends])
 
-    # -- who waits for what ----------------------------------------------------------------------------
-    def _note(self, number: int, wanted: Wanted | None) -> None:
-        earlier = self._wanted.pop(number, None)
-        if earlier is not None:
-            for location in _locations(earlier):
-                self._awaited[location].discard(number)
-        if wanted is not None:
-            self._wanted[number] = wanted
-            for location in _locations(wanted):
-                self._awaited.setdefault(location, set()).add(number)
-
+    # -- who is in it ----------------------------------------------------------------------------------
     def _let_go(self, numbers: Iterable[int]) -> None:
         """Release those of them that wait for nothing any more.
 
@@ -150,21 +139,11 @@ class JointPass:
             _Over: nobody does.
         """
         for number in numbers:
-            wanted = self._wanted.get(number)
-            if wanted is None or not (wanted.visits or wanted.watched):
-                self._note(number, None)
+            if self._waiting.has_all(number):
+                self._waiting.forget(number)
                 self._parties[number].release()
-        if not self._wanted:
+        if not self._waiting:
             raise _Over
-
-    def _waiting(self, location: int) -> list[int]:
-        occurrence = self._counts[location]
-        return [
-            number
-            for number in sorted(self._awaited.get(location, ()))
-            if location in self._wanted[number].watched
-            or (location, occurrence) in self._wanted[number].visits
-        ]
 
     def _note_ends(self, ended: Sequence[bool], ids: torch.Tensor) -> None:
         self._generated = ids
@@ -186,7 +165,7 @@ class JointPass:
             self._calls += 1
             self._lengths = self._request.lengths(self._calls)
             self._count_tokens(value)
-        waiting = self._waiting(location) if self._awaited.get(location) else []
+        waiting = self._waiting.for_visit(location, self._counts[location])
         if self._finished:
             waiting = self._still_running(waiting, location)
         if waiting:
@@ -198,14 +177,14 @@ class JointPass:
     def _unheard_of(self, name: str) -> None:
         """A module that the model did not come by when it was loaded. Who caches everything would miss it."""
         if not name.endswith(".skip"):
-            for number in [each for each, wanted in self._wanted.items() if wanted.watched]:
+            for number in self._waiting.watchers():
                 self._drop(number, f"the pass came by {name}, which it did not when the model was loaded")
 
     def _count_tokens(self, value: Any) -> None:
         _, kwargs = value
         length = kwargs["input_ids"].shape[1]
         for number, share in enumerate(self._shares):
-            if number in self._wanted and number not in self._finished:
+            if number in self._waiting and number not in self._finished:
                 self.tokens[number] += share.size * (length - (share.padding if length > 1 else 0))
 
     def _still_running(self, waiting: list[int], location: int) -> list[int]:
@@ -218,10 +197,11 @@ class JointPass:
 
     def _serve_results(self) -> None:
         """Serve those whose generation has just ended what it has given, which does not change any more, and release them."""
-        ended, self._just_finished = sorted(self._just_finished & self._wanted.keys()), set()
+        ended = sorted(each for each in self._just_finished if each in self._waiting)
+        self._just_finished = set()
         for number in ended:
             self._serve_result(number, self._generated.clone())
-            self._note(number, None)
+            self._waiting.forget(number)
         if ended:
             self._let_go(ended)
 
@@ -233,7 +213,7 @@ class JointPass:
             if location is None:
                 continue
             value: Any = ((ids,), {}) if name.endswith(".input") else ids
-            if number in self._waiting(location):
+            if number in self._waiting.for_visit(location, self._counts[location]):
                 value = self._visit(location, [number], value)
             ids = value[0][0] if isinstance(value, tuple) else value
             self._counts[location] += 1
@@ -296,7 +276,7 @@ class JointPass:
         try:
             reply, wanted = self._parties[number].answer()
         except Left:
-            self._note(number, None)
+            self._waiting.forget(number)
             return None
         changed = [shown.leaves[each] for each in (*reply.edited, *reply.replaced)]
         if not all(leaf.writable and _own_memory(parts.leaves[index]) for index, leaf in changed):
@@ -308,7 +288,7 @@ class JointPass:
         if not all(self._ties[number].whole(identities[index]) for index in edited):
             self._drop(number, "it writes to an activation that another job has put a tensor in place of")
             return None
-        self._note(number, wanted)
+        self._waiting.note(number, wanted)
         return Reply(edited, replaced)
 
     def _put_back(
@@ -336,12 +316,8 @@ class JointPass:
         return bool(replaced)
 
     def _drop(self, number: int, reason: str) -> None:
-        self._note(number, None)
+        self._waiting.forget(number)
         self._parties[number].drop(reason)
-
-
-def _locations(wanted: Wanted) -> set[int]:
-    return {location for location, _ in wanted.visits} | set(wanted.watched)
 
 
 def _own_memory(tensor: torch.Tensor) -> bool:
