@@ -53,6 +53,16 @@ def pages_changed(address: int, length: int, pagemap: int | None = None) -> int:
     return int(np.count_nonzero(((entries & (_PRESENT | _SWAPPED)) != 0) & ((entries & _OF_FILE) == 0)))
 
 
+def pages_here(address: int, length: int) -> Flags:
+    """For each page, whether it is in memory.
+
+    Raises:
+        OSError: this kernel or sandbox has no readable pagemap.
+    """
+    here: Flags = (_pagemap(address, length) & _PRESENT) != 0
+    return here
+
+
 def pages_of_nobody_else(address: int, length: int) -> Flags:
     """For each page, whether it is here, of no file, and shared with no other process.
 

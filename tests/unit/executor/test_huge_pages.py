@@ -1,12 +1,15 @@
 """Huge pages change where bytes lie, and no byte."""
 
+import ctypes
+import mmap
 import os
 import subprocess
 import sys
 
 import pytest
 
-from edif.executor.huge_pages import collapse_heap
+from edif.executor.huge_pages import HUGE_PAGE, collapse_heap
+from edif.executor.own_memory import pages_here
 from edif.worker.environment import ADDED
 
 
@@ -21,6 +24,21 @@ def test_collapsing_keeps_every_byte_and_forks_keep_theirs() -> None:
         os._exit(0 if copy[:5] == data[:5] and copy[6:] == data[6:] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert copy == data
+
+
+def test_what_is_hardly_used_stays_on_small_pages() -> None:
+    full, sparse = (
+        mmap.mmap(-1, 4 * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(2)
+    )
+    full.write(os.urandom(len(full)))
+    for page in range(0, len(sparse), HUGE_PAGE // 8):
+        sparse[page] = 1
+    address = ctypes.addressof(ctypes.c_char.from_buffer(sparse))
+    whole = range(-(-address // HUGE_PAGE) * HUGE_PAGE, address + len(sparse) - HUGE_PAGE, HUGE_PAGE)
+    before = [int(pages_here(each, HUGE_PAGE).sum()) for each in whole]
+    collapse_heap()
+    assert [int(pages_here(each, HUGE_PAGE).sum()) for each in whole] == before
+    assert max(before) <= 8
 
 
 @pytest.mark.parametrize("taken", [0, 8 * 2**20], ids=["nothing was taken", "heap was taken"])
