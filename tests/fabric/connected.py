@@ -6,6 +6,7 @@ a traceback. Several real clients would take minutes: all scenarios run here, on
 """
 
 import asyncio
+import faulthandler
 import inspect
 import json
 import os
@@ -434,6 +435,8 @@ SCENARIOS: dict[str, Callable[[Here], None]] = {
     if inspect.isfunction(value) and list(inspect.signature(value).parameters) == ["here"]
 }
 
+ENDS_WITHIN_S = 60.0
+
 
 def main(plan_file: str) -> None:
     plan = json.loads(Path(plan_file).read_text())
@@ -449,6 +452,8 @@ def main(plan_file: str) -> None:
             outcomes[name] = traceback.format_exc()
         print(f"== {time.monotonic() - began:.1f} s {outcomes[name][-600:]}", flush=True)
     Path(plan["out"]).write_text(json.dumps(outcomes))
+    # Who is done ends, and does not wait for a thread that was left behind: then it is told which.
+    faulthandler.dump_traceback_later(ENDS_WITHIN_S, exit=True)
 
 
 if __name__ == "__main__":
