@@ -127,26 +127,28 @@ class HttpTransfer:
         attempt on record.
         """
         until = time.monotonic() + self._hold_s
+        broken = _BrokenOff()
         for tries in count():
             last = time.monotonic() >= until
-            if (fetched := await self._fetched(name, url, tries, last=last)) is not None:
+            if (fetched := await self._fetched(name, url, broken, last=last)) is not None:
                 return fetched
             if tries == 0:
                 log.warning("agent.blob_awaited", blob=name)
             await asyncio.sleep(_again_in_s(tries))
         raise AssertionError
 
-    async def _fetched(self, name: str, url: str, tries: int, *, last: bool) -> int | None:
+    async def _fetched(self, name: str, url: str, broken: "_BrokenOff", *, last: bool) -> int | None:
         """A descriptor of the blob; None if it is to be tried again, for whoever has it is away.
 
         Args:
-            tries: how often that was so before.
+            broken: of this fetch.
             last: it is not to be tried again.
         """
         path = self._spool / secrets.token_hex(12)
         try:
             async with self._client.stream("GET", url) as response:
                 if response.is_server_error and not last:
+                    broken.answered()
                     return None
                 if response.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
                     raise NotThere(f"{name} is not there")
@@ -156,7 +158,7 @@ class HttpTransfer:
                         await asyncio.to_thread(file.write, chunk)
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except (httpx.HTTPError, OSError) as error:
-            if not last and _is_away(error, tries):
+            if not last and broken.is_away(error):
                 return None
             raise TransferFailed(f"{name} cannot be fetched: {_told(error)}") from error
         finally:
@@ -211,6 +213,7 @@ class _HttpSpooled(_Held):
         super().__init__(path, hold_s)
         self._client = client
         self._url = url
+        self._broken = _BrokenOff()
 
     async def _sent(self, size: int, tries: int, *, last: bool) -> bool:
         try:
@@ -219,11 +222,12 @@ class _HttpSpooled(_Held):
                     self._url, content=chunks, headers={"content-length": str(size)}
                 )
         except httpx.HTTPError as error:
-            if not last and _is_away(error, tries):
+            if not last and self._broken.is_away(error):
                 return False
             raise TransferFailed(f"the result cannot be sent: {error}") from error
         if response.is_success:
             return True
+        self._broken.answered()
         code = _code(response)
         if code in (errors.STORAGE_LOW.code, *_BUCKET_AWAY) and not last:
             return False
@@ -280,11 +284,22 @@ def _again_in_s(tries: int) -> float:
     return _SEND_AGAIN_S[min(tries, len(_SEND_AGAIN_S) - 1)]
 
 
-def _is_away(error: Exception, tries: int) -> bool:
-    """Nobody is there, or goes away in the middle of it; who does so every time is there, and will not have it."""
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return True
-    return isinstance(error, httpx.TransportError) and tries < _BROKEN_OFF
+class _BrokenOff:
+    """How often in a row somebody was there and broke off: who does so every time will not have it."""
+
+    def __init__(self) -> None:
+        self._times = 0
+
+    def answered(self) -> None:
+        self._times = 0
+
+    def is_away(self, error: Exception) -> bool:
+        """Whether who raises this is to be tried again: nobody is there, or goes away in the middle of it."""
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            self._times = 0
+            return True
+        self._times += 1
+        return isinstance(error, httpx.TransportError) and self._times <= _BROKEN_OFF
 
 
 def _told(error: Exception) -> str:
