@@ -297,6 +297,19 @@ def what_fails_in_a_batch_is_raised_at_its_end(here: Here) -> None:
             raise KeyError("the block's own")
 
 
+def a_connection_can_be_left_while_traces_are_sent(here: Here) -> None:
+    """Who breaks off a batch and leaves closes no connection on which another thread still waits for its answer."""
+    for number in range(8):
+        with here.connect(), pytest.raises(KeyError, match="broken off"), edif.batch():  # noqa: PT012
+            here.trace()
+            time.sleep(number / 200)
+            raise KeyError("broken off")
+    deadline = time.monotonic() + PATIENCE_S
+    while [thread for thread in threading.enumerate() if thread.name.startswith("edif batch")]:
+        assert time.monotonic() < deadline, "a thread that sends is left behind"
+        time.sleep(0.1)
+
+
 def links_can_be_revoked_while_the_owner_downloads(here: Here) -> None:
     """The owner's download goes on with a fresh link; who was given the one before has nothing any more."""
     model, numbers_drawn = here.model, None

@@ -8,6 +8,7 @@ import msgspec
 
 from edif.client.lines import Lines
 from edif.client.retrying import Patience, Say, told
+from edif.client.shared_http import SharedHttp
 from edif.core import errors
 from edif.core.errors import EdifError
 from edif.wire.packed import READS, READS_HEADER
@@ -28,14 +29,15 @@ class Api:
     def __init__(self, url: str, key: str | None, versions: dict[str, str], say: Say) -> None:
         self.url = url
         self.tls = httpx.create_ssl_context()  # takes 20 ms: made once, for all connections
-        self.http = httpx.Client(verify=self.tls, timeout=_TIMEOUT)
-        self.lines = Lines(self.http, self.tls)
+        self._http = SharedHttp(url, verify=self.tls, timeout=_TIMEOUT)
+        self.lines = Lines(self._http, self.tls)
         self._headers = {READS_HEADER: READS, **({"ndif-api-key": key} if key else {})}
         self._versions = versions
         self._say = say
 
     def close(self) -> None:
-        self.http.close()
+        """No more requests; those under way are not disturbed, and not repeated."""
+        self._http.close()
         self.lines.close()
 
     def check_open(self) -> None:
@@ -43,8 +45,7 @@ class Api:
         Raises:
             EdifError: the connection was closed.
         """
-        if self.http.is_closed:
-            raise EdifError(errors.NOT_CONNECTED, f"The connection to {self.url} was closed.")
+        self._http.check_open()
 
     def get(self, path: str, *, patience_s: float = PATIENCE_S, **params: Any) -> Any:
         """
@@ -98,12 +99,11 @@ class Api:
     def _call(
         self, method: str, path: str, patience: Patience, **request: Any
     ) -> tuple[httpx.Response, bool]:
-        self.check_open()
         request.setdefault("headers", self._headers)
         first = True
         while True:
             try:
-                answer = self.http.request(method, f"{self.url}{path}", **request)
+                answer = self._http.request(method, f"{self.url}{path}", **request)
             except httpx.TransportError as error:
                 reason, at_least_s = told(error), 0.0
             else:
