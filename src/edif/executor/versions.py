@@ -11,6 +11,10 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
+_Counts = np.ndarray[tuple[int], np.dtype[np.uint64]]
+_WORD = ctypes.sizeof(ctypes.c_uint64)
 _OFFSET = 3 * ctypes.sizeof(ctypes.c_void_p)  # behind the reference count, the type and the number of entries
 _read = ctypes.c_uint64.from_address
 
@@ -67,7 +71,12 @@ class Versions:
 
     def __init__(self, tables: Iterable[dict[Any, Any]]) -> None:
         self._tables = list(tables)  # held, or their places could be others' one day
-        self._places = [id(table) + _OFFSET for table in self._tables]
+        places = np.array([id(table) + _OFFSET for table in self._tables])
+        # All counts by one look: memory as an array of words, from the first of the counts to the last.
+        first, last = int(places.min()), int(places.max())
+        words = (ctypes.c_uint64 * ((last - first) // _WORD + 1)).from_address(first)
+        self._memory: _Counts = np.ctypeslib.as_array(words)
+        self._indices = (places - first) // _WORD
         self.note()
 
     def note(self) -> None:
@@ -76,7 +85,8 @@ class Versions:
     @property
     def same(self) -> bool:
         """Whether no dictionary has changed for sure. If not, one may have, or not."""
-        return _IS_KEPT and self._present() == self._noted
+        return _IS_KEPT and bool(np.array_equal(self._present(), self._noted))
 
-    def _present(self) -> list[int]:
-        return [_read(place).value for place in self._places]
+    def _present(self) -> _Counts:
+        counts: _Counts = self._memory[self._indices]
+        return counts
