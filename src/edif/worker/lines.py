@@ -42,11 +42,13 @@ class Line(Generic[M]):
         self._broken = broken
         self._most = most
         self._heard = 0
+        self._listens = False
         self._loop = asyncio.get_running_loop()
 
     def listen(self) -> None:
         """Hear what is said from now on, until :meth:`close`."""
         self._loop.add_reader(self._sock, self._take_turn)
+        self._listens = True
 
     def send(self, message: msgspec.Struct, fds: Sequence[int] = ()) -> None:
         """Say something, with descriptors.
@@ -76,8 +78,13 @@ class Line(Generic[M]):
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock)
+            self._hear_no_more()
             self._sock.close()
+
+    def _hear_no_more(self) -> None:
+        if self._listens:
+            self._loop.remove_reader(self._sock)
+            self._listens = False
 
     def _take_turn(self) -> bool:
         """Hear some messages; whether there may be more. Who sends faster than we read must not keep us from all else."""
@@ -89,7 +96,7 @@ class Line(Generic[M]):
             except BlockingIOError:
                 return False
             except pipe.PipeError:
-                self._loop.remove_reader(self._sock)
+                self._hear_no_more()
                 self._broken()
                 return False
             for fd in fds:
