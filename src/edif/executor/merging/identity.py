@@ -52,6 +52,18 @@ class Identities:
             self._of_tensor[number] = reference
         return number, memory
 
+    def forget_gone(self) -> None:
+        """Remember nothing any more of memory that has been given back: a generation comes by new tensors at each step."""
+        self._memories = {
+            address: known
+            for address, known in self._memories.items()
+            if not known[1].expired()  # type: ignore[no-untyped-call]
+        }
+        there = {memory for memory, _ in self._memories.values()}
+        self._tensors = {shown: number for shown, number in self._tensors.items() if shown[0] in there}
+        left = set(self._tensors.values())
+        self._of_tensor = {number: each for number, each in self._of_tensor.items() if number in left}
+
     def is_gone(self, tensor: int) -> bool:
         """Whether the pass has no more use for it: its memory has been given back, or it never came to be."""
         reference = self._of_tensor.get(tensor)
@@ -90,8 +102,13 @@ class Ties:
         return known is None or self._identities.is_gone(known)
 
     def gone(self) -> list[int]:
-        """Numbers that the job was shown, and that the pass has no more use for. Told once."""
-        in_use = {known for new, known in self._known_as.items() if not self._identities.is_gone(new)}
+        """Numbers that the job was shown, and that the pass has no more use for. Told once.
+
+        To be asked between visits: while one lasts, the successors of its tensors may still come to be.
+        """
+        for new in [each for each in self._known_as if self._identities.is_gone(each)]:
+            del self._known_as[new]
+        in_use = set(self._known_as.values())
         gone = [each for each in self._shown if each not in in_use and self._identities.is_gone(each)]
         self._shown.difference_update(gone)
         return gone

@@ -162,6 +162,7 @@ class JointPass:
         if name == self._root:
             self._before_each_call()
             self._serve_results()
+            self._identities.forget_gone()
             self._calls += 1
             self._lengths = self._request.lengths(self._calls)
             self._count_tokens(value)
@@ -263,9 +264,10 @@ class JointPass:
             self._drop(number, f"the rows of the value at {name} cannot be told apart")
             return False
         ties = self._ties[number]
+        gone = ties.gone()  # before this visit's are named: what may come of them is not there yet
         named = [ties.name(identities[index]) for index, _ in shown.leaves]
         scalars = shown.scalars_of(parts.scalars)
-        visit = Visit(location, self._counts[location], shown.form, own, named, scalars, ties.gone())
+        visit = Visit(location, self._counts[location], shown.form, own, named, scalars, gone)
         self._parties[number].offer(visit)
         return True
 

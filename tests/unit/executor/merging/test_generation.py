@@ -74,6 +74,23 @@ def steered(start: int, new: int = NEW, **options: Any) -> Program:
     return program
 
 
+def replaced(start: int, new: int = NEW, **options: Any) -> Program:
+    """Puts a tensor of its own in place of the model's at every step, and uses it for something else at the next."""
+
+    def program(model: Any, backend: Backend) -> None:
+        with model.generate(prompt(start), max_new_tokens=new, **options, backend=backend) as tracer:
+            seen = [].save()
+            own = torch.zeros(1)
+            for _ in tracer.iter[:]:
+                hidden = model.transformer.h[0].output
+                own.zero_()
+                own = hidden + 3
+                model.transformer.h[0].output = own
+                seen.append(model.lm_head.output[:, -1].argmax(-1))
+
+    return program
+
+
 def bounded(start: int, new: int = NEW, **options: Any) -> Program:
     def program(model: Any, backend: Backend) -> None:
         with model.generate(prompt(start), max_new_tokens=new, **options, backend=backend) as tracer:
@@ -92,7 +109,7 @@ def cached(start: int, new: int = NEW, **options: Any) -> Program:
     return program
 
 
-READERS = [steps, result, generator, streamed, steered, bounded, cached]
+READERS = [steps, result, generator, streamed, steered, replaced, bounded, cached]
 
 
 @pytest.fixture(scope="module")

@@ -78,3 +78,39 @@ def test_what_the_pass_has_no_use_for_is_told_once_and_not_while_a_successor_liv
     del new
     assert identity.tensor in ties.gone()
     assert identity.tensor not in ties.gone()
+
+
+def test_what_takes_a_tensors_place_is_gone_when_the_pass_has_no_more_use_for_it() -> None:
+    identities = Identities()
+    ties = Ties(identities)
+    old = torch.zeros(2, 3)
+    identity = identities.of(old)
+    ties.name(identity)
+    new = old.clone()
+    identities.succeeds(new, identity)
+    assert identity.successor not in ties.gone()
+    del new
+    assert ties.gone() == [identity.successor]
+
+
+def test_nothing_is_remembered_of_what_is_gone() -> None:
+    """A generation comes by new tensors at each of its steps."""
+    identities = Identities()
+    ties = Ties(identities)
+    kept = torch.zeros(5)
+    number = identities.of(kept).tensor
+    first = identities.of(torch.zeros(2, 3)).tensor
+    for _ in range(20):
+        old = torch.zeros(2, 3)
+        identity = identities.of(old)
+        ties.gone()
+        ties.name(identity)
+        new = old.clone()
+        identities.succeeds(new, identity)
+        ties.goes_on(identity)
+        identities.forget_gone()
+        tables = (ties._known_as, identities._memories, identities._tensors, identities._of_tensor)
+        assert all(len(each) <= 4 for each in tables)
+    assert identities.of(kept).tensor == number
+    assert not identities.is_gone(number)
+    assert identities.is_gone(first)
