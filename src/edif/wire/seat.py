@@ -69,7 +69,9 @@ class AskAlone(_Message, frozen=True):
 
 
 class AloneOver(_Message, frozen=True):
-    """The pass that it ran itself is over."""
+    """The pass that it ran itself is over; ``whole``: at its end, and not because the job stopped it or failed."""
+
+    whole: bool = True
 
 
 class Answer(_Message, frozen=True):

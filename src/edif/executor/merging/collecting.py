@@ -79,12 +79,13 @@ class Collector(Generic[S]):
         each = self._seats[seat]
         each.decided, each.asks_alone, each.since = True, True, now
 
-    def alone_over(self, seat: S, now: float) -> None:
+    def alone_over(self, seat: S, now: float, *, whole: bool = True) -> None:
+        """A pass that a job ran itself is over; ``whole``: at its end, and not because the job stopped it or failed."""
         each = self._seats[seat]
         if each.alone_since is not None:
             self._observe(min(now - each.alone_since, _LONGEST_BESIDE_S))  # how long it was, the job says
             self._holding.note(now - each.alone_since)
-            if each.kind is not None:
+            if each.kind is not None and whole:
                 self._gains.alone(each.kind, now - each.alone_since, each.alone_at_once)
             each.alone_since = None
 
@@ -106,12 +107,14 @@ class Collector(Generic[S]):
                 return self._alone(asking[0], now)
         waiting = self._waiting()
         while waiting and now >= self._due(waiting, alone):
-            group = self._chosen(waiting)
-            if self.merging.always or (len(group) > 1 and self._gains.pays(waiting[0][1].magnitude)):
+            group, kind = self._chosen(waiting), waiting[0][1].magnitude
+            if self.merging.always or (len(group) > 1 and self._gains.pays(kind)):
                 for seat in group:
                     self._seats[seat].request = None
                 return Together(group)
             if alone < self.merging.alone_at_once:
+                if len(group) > 1:
+                    self._gains.leave_out(kind)
                 return self._alone(group[0], now)
             # It waits for one that runs by itself, and that may be for long: others do not.
             waiting = waiting[1:]

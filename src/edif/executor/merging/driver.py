@@ -93,8 +93,8 @@ class Driver:
                         self._collector.joins(fd, request, now)
                 case seat.AskAlone():
                     self._collector.asks_alone(fd, now)
-                case seat.AloneOver():
-                    self._collector.alone_over(fd, now)
+                case seat.AloneOver(whole=whole):
+                    self._collector.alone_over(fd, now, whole=whole)
                 case seat.Answer():
                     pass  # to a visit that was not waited for any longer
         except BlockingIOError:

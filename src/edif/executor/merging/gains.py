@@ -10,7 +10,7 @@ SHARING_S = 0.012
 """What a sealed job spends beside the pass when it shares one: on being shown its visits, and on looking for what it has changed. As
 measured on two cores; on passes that are shorter than this nothing can be saved."""
 _TRY_AGAIN = 64
-"""After so many requests for which it was left out, one shared pass is tried again."""
+"""After so many requests for which it was left out, one shared pass is tried again; but not of passes that are too short."""
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class _Average:
 @dataclass(slots=True)
 class _Kind:
     alone: _Average = field(default_factory=_Average)
-    fastest_s: float = float("inf")  # of those alone: without others beside it
+    fastest_s: float = float("inf")  # of those alone: it had the least beside it
     shared: _Average = field(default_factory=_Average)
     left_out: int = 0
 
@@ -38,13 +38,15 @@ class Gains:
     _kinds: dict[Hashable, _Kind] = field(default_factory=dict)
 
     def alone(self, kind: Hashable, seconds: float, at_once: int) -> None:
-        """A job ran its pass itself, while so many, itself included, did."""
+        """A job ran its pass itself, to its end, while so many, itself included, did."""
         known = self._of(kind)
         known.alone.note(seconds / max(at_once, 1))
         known.fastest_s = min(known.fastest_s, seconds)
 
     def shared(self, kind: Hashable, seconds: float, jobs: int) -> None:
-        self._of(kind).shared.note(seconds / jobs)
+        known = self._of(kind)
+        known.shared.note(seconds / jobs)
+        known.left_out = 0
 
     def pays(self, kind: Hashable) -> bool:
         """Whether the next requests of this kind are merged."""
@@ -52,14 +54,11 @@ class Gains:
         if known.alone.count >= ENOUGH and known.fastest_s < SHARING_S:
             return False
         measured = min(known.alone.count, known.shared.count) >= ENOUGH
-        if not measured or known.shared.seconds <= known.alone.seconds:
-            known.left_out = 0
-            return True
-        known.left_out += 1
-        if known.left_out >= _TRY_AGAIN:
-            known.left_out = 0
-            return True
-        return False
+        return not measured or known.shared.seconds <= known.alone.seconds or known.left_out >= _TRY_AGAIN
+
+    def leave_out(self, kind: Hashable) -> None:
+        """A request of this kind that had company runs by itself, since merging does not pay."""
+        self._of(kind).left_out += 1
 
     def _of(self, kind: Hashable) -> _Kind:
         if kind not in self._kinds and len(self._kinds) >= 1000:

@@ -97,12 +97,14 @@ class SealedCompany:
     def alone(self) -> Iterator[None]:
         if self.is_there and not self._granted:
             self._ask_alone()
+        whole = False
         try:
             yield
+            whole = True
         finally:
             self._granted = False
             if self.is_there:
-                self._say(seat.AloneOver())
+                self._say(seat.AloneOver(whole))
 
     def _ask_alone(self) -> None:
         """Wait for a turn. Where there is no driver any more there are no turns."""

@@ -112,6 +112,31 @@ def test_who_leaves_makes_room() -> None:
     assert made.next(1.0) == ByItself("b")
 
 
+def test_passes_that_jobs_stop_early_do_not_say_that_passes_are_too_short_to_be_shared() -> None:
+    made = collector("a", "b")
+    for start in (5.0, 6.0, 7.0):
+        made.joins("a", wants(), start)
+        assert made.next(start) == ByItself("a")
+        made.alone_over("a", start + 0.001, whole=False)
+    made.joins("a", wants(), 9.0)
+    made.joins("b", wants(), 9.0)
+    assert made.next(9.0) == Together(["a", "b"])
+
+
+def test_where_merging_does_not_pay_it_is_not_tried_again_sooner_for_being_asked_often() -> None:
+    made = collector("a", "b", "x")
+    for start in (5.0, 6.0, 7.0):
+        made.joins("a", wants(), start)
+        assert made.next(start) == ByItself("a")
+        made.alone_over("a", start + 0.1)
+        made.passed(wants().magnitude, 0.9, 2)
+    made.asks_alone("x", 9.0)
+    assert made.next(9.0) == ByItself("x")
+    made.joins("a", wants(), 9.1)
+    made.joins("b", wants(), 9.1)
+    assert {made.next(9.1) for _ in range(100)} == {None}
+
+
 def test_one_that_does_not_give_its_turn_back_counts_no_longer_than_some_times_what_is_usual() -> None:
     made = collector("a", "b", "c", "x")
     for start in range(5):

@@ -1,7 +1,8 @@
-"""A sealed job whose driver is gone goes on by itself."""
+"""A sealed job's side of its seat: with a driver, and when that is gone."""
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import torch
@@ -49,3 +50,17 @@ def test_a_driver_that_dies_during_the_jobs_own_pass_spoils_nothing(
         driver.close()
     assert made.misfits == []
     assert not made.shares
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_driver_hears_whether_a_pass_came_to_its_end(
+    whole: bool, ends: tuple[SealedCompany, socket.socket]
+) -> None:
+    """What one takes that the job stops says nothing of how long passes of its size are."""
+    made, driver = ends
+    pipe.send(driver, seat.Alone())
+    with suppress(ValueError), made.alone():
+        if not whole:
+            raise ValueError
+    assert pipe.receive(driver, seat.to_driver)[0] == seat.AskAlone()
+    assert pipe.receive(driver, seat.to_driver)[0] == seat.AloneOver(whole)
