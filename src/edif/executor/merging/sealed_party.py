@@ -169,8 +169,7 @@ class SealedParty:
         try:
             message = self.hear()
         except Gone:
-            self.end()
-            raise Left from None
+            raise self._misbehaves() from None  # which it hears if it is there, and only said what is no message
         if not isinstance(message, seat.Answer):
             raise self._misbehaves()
         return message

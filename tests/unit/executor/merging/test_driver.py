@@ -14,7 +14,7 @@ import torch
 from nnsight.tracing.backend import Backend
 
 from edif.core.errors import JobFailed
-from edif.wire import pipe, seat
+from edif.wire import seat
 from tests.unit.executor.merging import tiny
 from tests.unit.executor.merging.jobs import Program, Site, fits, site
 from tests.unit.executor.merging.seats import Hostile, Raw, Room, room
@@ -27,6 +27,8 @@ BLOCK, HEAD, POSITIONS = (
     "model.lm_head.output",
     "model.transformer.wpe.output",
 )
+
+NOT_UNDERSTOOD = seat.Over(failed=True, reason="what it said cannot be understood", tokens=5)
 
 
 def honest(start: int) -> Program:
@@ -89,7 +91,7 @@ def indices_out_of_range(raw: Raw) -> None:
     if raw.visit():
         raw.say(seat.Answer([7], [2**31 - 1], [], leaves=False))
         raw.visit()
-        assert raw.heard[-1] == seat.Over(failed=True, reason="what it said cannot be understood", tokens=5)
+        assert raw.heard[-1] == NOT_UNDERSTOOD
 
 
 def joins_in_a_visit(raw: Raw) -> None:
@@ -104,12 +106,16 @@ def garbage_in_a_visit(raw: Raw) -> None:
     raw.join(BLOCK)
     if raw.visit():
         raw.bytes(b"\xc1")
+        raw.visit()
+        assert raw.heard[-1] == NOT_UNDERSTOOD
 
 
 def too_long_in_a_visit(raw: Raw) -> None:
     raw.join(BLOCK)
     if raw.visit():
         raw.bytes(b"\x00" * 70_000)
+        raw.visit()
+        assert raw.heard[-1] == NOT_UNDERSTOOD
 
 
 def leaves_in_a_visit(raw: Raw) -> None:
@@ -434,4 +440,3 @@ def test_who_has_held_a_pass_of_its_own_for_long_makes_nobody_patient(gpt2: Site
         ended = made.beside(honest(1), slow)
         assert time.monotonic() - began < 0.9
         assert ended.misfit == ""
-    assert pipe.MAX_PACKET == 64 * 1024
