@@ -4,6 +4,7 @@ nnsight runs every trace by ``Envoy.interleave``. As soon as a job with company 
 the same, but first asks the company whether the pass may be shared.
 """
 
+from threading import get_ident
 from typing import Any, Protocol
 
 import torch
@@ -85,20 +86,23 @@ NEEDS_OWN_PASS = frozenset(
 shared pass, and not before: to look costs more than a small trace."""
 
 _company: Company | None = None
+_thread = 0
+"""Which runs the job: traces of threads that it has started are run as if it had no company."""
 
 
 def enter(company: Company | None) -> None:
     """The job that this process goes on with has this company."""
-    global _company
+    global _company, _thread
     if company is not None and Envoy.interleave is not _run_trace:
         Envoy.interleave = _run_trace  # without company traces run as nnsight runs them
-    _company = company
+    _company, _thread = company, get_ident()
     note_in([] if company is None else company.misfits)
 
 
 def _run_trace(envoy: Any, fn: Any, *args: Any, batcher: Any = None, **kwargs: Any) -> Any:
     company = _company
-    if company is None or envoy._module is not company.module:  # noqa: SLF001 - nnsight's own name
+    strange = company is None or envoy._module is not company.module  # noqa: SLF001 - nnsight's own name
+    if company is None or strange or get_ident() != _thread:
         return _interleave(envoy, fn, *args, batcher=batcher, **kwargs)
     if batcher is None or _under_a_mode():
         with company.alone():

@@ -1,15 +1,20 @@
 """A sealed job's side of its seat: with a driver, and when that is gone."""
 
+import select
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 import torch
 
+from edif.executor.merging import traces
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.sealed import SealedCompany
 from edif.wire import pipe, seat
+from tests.unit.executor.merging.jobs import Site
+from tests.unit.executor.merging.tiny import prompt
 
 
 @pytest.fixture
@@ -64,3 +69,25 @@ def test_the_driver_hears_whether_a_pass_came_to_its_end(
             raise ValueError
     assert pipe.receive(driver, seat.to_driver)[0] == seat.AskAlone()
     assert pipe.receive(driver, seat.to_driver)[0] == seat.AloneOver(whole)
+
+
+def test_a_thread_of_the_job_runs_its_traces_as_if_there_were_no_company(gpt2: Site) -> None:
+    """The seat is the job's: two that speak on it at once would hear each other's answers."""
+    ours, driver = pipe.pair()
+    ran: list[torch.Tensor] = []
+
+    def trace() -> None:
+        with gpt2.model.trace(prompt(3)):
+            logits = gpt2.model.lm_head.output.save()
+        ran.append(logits)
+
+    with ours, driver:
+        traces.enter(SealedCompany(ours, gpt2.loaded.module, gpt2.layout, lambda: ""))
+        try:
+            thread = threading.Thread(target=trace)
+            thread.start()
+            thread.join(30)
+        finally:
+            traces.enter(None)
+        assert not select.select([driver], [], [], 0)[0]
+    assert [each.shape[:2] for each in ran] == [(1, 5)]
