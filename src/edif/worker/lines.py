@@ -23,7 +23,7 @@ class Line(Generic[M]):
         sock: our end; ours to close from now on.
         decoder: what may be said there.
         hear: called with each message, from the event loop.
-        broken: called when the peer is gone, says what is not in the protocol, or says too much.
+        broken: called when the peer is gone, says what is not in the protocol, or says too much; then it is not heard any more.
         most: so many messages at most, until :meth:`count_anew`; None for a process that runs no user code.
     """
 
@@ -67,8 +67,7 @@ class Line(Generic[M]):
     def drain(self) -> None:
         """Hear what has been said already: an exit may be heard before the answer that was sent just before it."""
         while self._take_turn():
-            if self._most is not None and self._heard > self._most:
-                return
+            pass
 
     def hush(self) -> None:
         """Let nothing more be said, and hear what has been."""
@@ -86,10 +85,14 @@ class Line(Generic[M]):
             self._loop.remove_reader(self._sock)
             self._listens = False
 
+    @property
+    def _has_said_too_much(self) -> bool:
+        return self._most is not None and self._heard > self._most
+
     def _take_turn(self) -> bool:
         """Hear some messages; whether there may be more. Who sends faster than we read must not keep us from all else."""
         for _ in range(_MESSAGES_PER_TURN):
-            if self._sock.fileno() < 0:
+            if self._sock.fileno() < 0 or self._has_said_too_much:
                 return False
             try:
                 message, fds = pipe.receive(self._sock, self._decoder)
@@ -102,8 +105,9 @@ class Line(Generic[M]):
             for fd in fds:
                 os.close(fd)
             self._heard += 1
-            if self._most is not None and self._heard > self._most:
+            if self._has_said_too_much:
+                self._hear_no_more()
                 self._broken()
-            else:
-                self._hear(message)
+                return False
+            self._hear(message)
         return True
