@@ -54,11 +54,6 @@ class SealedRunner(Runner):
     def may_take(self, *, alone: bool) -> bool:
         return self._ready and self.held == 0 and self._job is None and not self.doomed
 
-    @property
-    def is_free(self) -> bool:
-        """Whether it is there, or will be, for a job to come."""
-        return self.held == 0 and not self.doomed
-
     async def run(
         self,
         request: pipe.RunJob,

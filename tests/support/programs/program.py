@@ -9,8 +9,6 @@ Batch = tuple[tuple[int, ...], ...]
 """Token ids of some rows."""
 
 _SAVED = re.compile(r"(\w+) = (?:nnsight\.save\(|tracer\.cache\(|.*\.save\(\))")
-_FEWEST_ROWS = 3
-"""A matrix of fewer rows than this is multiplied in another way, which rounds otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +61,3 @@ class Program:
         Saved is an object: a result has its other names too, as when ``.output`` is read twice and one of both is saved.
         """
         return frozenset(_SAVED.findall(self.source))
-
-    @property
-    def exact(self) -> bool:
-        """Whether more rows beside its own leave its own bits as they are, in fp32 on a CPU with equal threads.
-
-        A generation computes on the last token of each row alone, and a matrix library multiplies one or two rows in
-        another way than many.
-        """
-        return self.steps == 0 or self.rows >= _FEWEST_ROWS

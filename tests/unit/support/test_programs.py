@@ -44,7 +44,6 @@ def test_enough_programs_could_share_a_pass() -> None:
     programs = [draw(seed, "gpt2") for seed in range(400)]
     assert sum(not program.lone for program in programs) > 300
     assert sum(program.length == 8 and not program.ragged for program in programs) > 150
-    assert sum(program.exact for program in programs) > 300
     assert {program.rows for program in programs} >= {1, 2, 3}
 
 
