@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 import torch
 
-from edif.executor.merging.ends import Ends
+from edif.executor.merging.ends import Ended, Ends
 from edif.executor.merging.forms import Parts, put_together, take_apart
 from edif.executor.merging.guest import Reply, Visit, Wanted
 from edif.executor.merging.identity import Identities, Identity, Ties
 from edif.executor.merging.layout import AFTER_GENERATION, Layout, Shown, handled_by
-from edif.executor.merging.leaves import Kind, Leaf, Unservable
+from edif.executor.merging.leaves import Leaf, Unservable, has_own_memory
 from edif.executor.merging.request import Request, joined, shares
 from edif.executor.merging.waiting import Waiting
 
@@ -91,11 +91,7 @@ class JointPass:
         self._ties = [Ties(self._identities) for _ in parties]
         self._counts = array("i", bytes(4 * len(layout.locations)))
         self._waiting = Waiting()
-        self._finished: dict[int, int] = {}
-        """Parties all of whose rows have ended their generation, and after how many tokens."""
-        self._just_finished: set[int] = set()
-        """Those of them that have in the present call of the model: their last token may not have been streamed yet."""
-        self._generated = torch.empty(0)
+        self._ended = Ended(self._shares)
         self._root = f"{model.path}.input"
         self.tokens = [0] * len(self._parties)
         self.rows = self._request.rows
@@ -128,7 +124,7 @@ class JointPass:
         inputs = self._request.inputs()
         if not self._request.generates:
             return self._model._call(**inputs)  # noqa: SLF001 - what nnsight's own traces call
-        ends = Ends(self._model, self._request, self._note_ends)
+        ends = Ends(self._model, self._request, self._ended.note)
         return self._model.generate(**inputs, **dict(self._request.options), stopping_criteria=[ends])
 
     # -- who is in it ----------------------------------------------------------------------------------
@@ -145,14 +141,6 @@ class JointPass:
         if not self._waiting:
             raise _Over
 
-    def _note_ends(self, ended: Sequence[bool], ids: torch.Tensor) -> None:
-        self._generated = ids
-        for number, share in enumerate(self._shares):
-            own = ended[share.start : share.start + share.size]
-            if number not in self._finished and all(own):
-                self._finished[number] = ids.shape[1]
-                self._just_finished.add(number)
-
     # -- visits ----------------------------------------------------------------------------------------
     def _handle(self, name: str, value: Any) -> Any:
         location = self._layout.number(name)
@@ -167,8 +155,8 @@ class JointPass:
             self._lengths = self._request.lengths(self._calls)
             self._count_tokens(value)
         waiting = self._waiting.for_visit(location, self._counts[location])
-        if self._finished:
-            waiting = self._still_running(waiting, location)
+        if self._ended:
+            waiting = self._ended.served(waiting, self._layout.locations[location])
         if waiting:
             value = self._visit(location, waiting, value)
             self._let_go(waiting)
@@ -185,23 +173,14 @@ class JointPass:
         _, kwargs = value
         length = kwargs["input_ids"].shape[1]
         for number, share in enumerate(self._shares):
-            if number in self._waiting and number not in self._finished:
+            if number in self._waiting and number not in self._ended:
                 self.tokens[number] += share.size * (length - (share.padding if length > 1 else 0))
-
-    def _still_running(self, waiting: list[int], location: int) -> list[int]:
-        """Whose generation has ended is served nothing more but what it generated."""
-        streamed = ".streamer" in self._layout.locations[location].name
-        if not self._layout.locations[location].in_generation:
-            return waiting
-        late = self._just_finished if streamed else set()
-        return [each for each in waiting if each not in self._finished or each in late]
 
     def _serve_results(self) -> None:
         """Serve those whose generation has just ended what it has given, which does not change any more, and release them."""
-        ended = sorted(each for each in self._just_finished if each in self._waiting)
-        self._just_finished = set()
+        ended = [each for each in self._ended.take_new() if each in self._waiting]
         for number in ended:
-            self._serve_result(number, self._generated.clone())
+            self._serve_result(number, self._ended.ids.clone())
             self._waiting.forget(number)
         if ended:
             self._let_go(ended)
@@ -250,9 +229,7 @@ class JointPass:
     def _own(self, number: int, leaf: Leaf, tensor: torch.Tensor) -> torch.Tensor:
         share = self._shares[number]
         part = leaf.part(tensor, share, self._lengths)
-        if number in self._finished and leaf.kind is Kind.ROWS and part.dim() == 2:
-            return part[:, : self._finished[number] - share.padding]  # the rest was generated for others
-        return part
+        return self._ended.own(number, leaf, part) if number in self._ended else part
 
     def _offer(
         self, number: int, location: int, shown: Shown, identities: Sequence[Identity], parts: Parts
@@ -281,7 +258,7 @@ class JointPass:
             self._waiting.forget(number)
             return None
         changed = [shown.leaves[each] for each in (*reply.edited, *reply.replaced)]
-        if not all(leaf.writable and _own_memory(parts.leaves[index]) for index, leaf in changed):
+        if not all(leaf.writable and has_own_memory(parts.leaves[index]) for index, leaf in changed):
             self._drop(number, "it changes a value that all rows share")
             return None
         edited, replaced = (
@@ -320,8 +297,3 @@ class JointPass:
     def _drop(self, number: int, reason: str) -> None:
         self._waiting.forget(number)
         self._parties[number].drop(reason)
-
-
-def _own_memory(tensor: torch.Tensor) -> bool:
-    """Whether each element has memory of its own, so that one can write to some of them."""
-    return not any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True))

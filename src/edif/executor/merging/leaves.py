@@ -138,3 +138,8 @@ class PaddedLeaf:
                 raise Unservable
             part = part.narrow(dim, share.padding, part.shape[dim] - share.padding)
         return part
+
+
+def has_own_memory(tensor: torch.Tensor) -> bool:
+    """Whether each element has memory of its own, so that one can write to some of them."""
+    return not any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True))
