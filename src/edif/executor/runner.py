@@ -34,18 +34,28 @@ from edif.wire.link import Merging
 
 
 def serve(
-    sock: socket.socket, loaded: LoadedModel, weights: WeightGuard, threads: int, merging: "Together | None"
+    sock: socket.socket,
+    loaded: LoadedModel,
+    weights: WeightGuard,
+    threads: int,
+    merging: "Together | None",
+    has_turn: Callable[[int], None],
 ) -> None:
     """Serve jobs until the pipe closes. Called in a fresh fork of the zygote.
 
     Args:
         merging: how traces of jobs that are there at the same time are merged; None: one job at a time.
+        has_turn: told which job has the turn, where there are several.
     """
     torch.set_num_threads(threads)
     state = ProcessState(loaded, weights)
     bounds = None if merging is None else merging.bounds
     batches = Batches(sock, bounds.rows, always=bounds.always) if bounds is not None else Batches(sock, 1)
-    hub = Hub(loaded, merging.layout, merging.bounds, merging.untouched) if merging is not None else None
+    hub = (
+        Hub(loaded, merging.layout, merging.bounds, merging.untouched, has_turn, batches.somebody_comes)
+        if merging is not None
+        else None
+    )
     while True:
         pipe.send(sock, pipe.Ready())
         jobs: list[_Job] = []

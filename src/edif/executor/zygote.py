@@ -23,6 +23,7 @@ from edif.walls.kernel import without_rights
 from edif.walls.seccomp import Filter
 from edif.wire import pipe
 from edif.wire.link import CellLimits, Merging
+from edif.wire.turn_register import TurnRegister
 
 if TYPE_CHECKING:
     from edif.executor.merging.layout import Layout
@@ -35,7 +36,7 @@ _PR_SET_PDEATHSIG = 1
 _MOST_HEAP = 16 * 1024 * 1024
 _NO_PID, _CANNOT_FORK = -1, 72
 _MOST_FDS = 2
-"""Of a fork: its socket, and its seat."""
+"""Of a fork: its socket, and its seat or its turn register."""
 
 
 def main(fd: int) -> None:
@@ -236,7 +237,10 @@ class _Zygote:
         if isinstance(request, pipe.ForkDriver):
             self._drive(sock, request.merging)
         elif request.cell is None:
-            runner.serve(sock, self._loaded, self._arena.guard(), self._threads, self._together())
+            if len(fds) != _MOST_FDS:
+                raise pipe.PipeError("a shared runner is forked with a turn register")
+            turn = TurnRegister(fds[1])
+            runner.serve(sock, self._loaded, self._arena.guard(), self._threads, self._together(), turn.note)
         else:
             self._serve_sealed(sock, fds, request, request.cell)
 

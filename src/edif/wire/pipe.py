@@ -43,7 +43,7 @@ class Load(_Message, frozen=True):
 
 
 class ForkRunner(_Message, frozen=True):
-    """Fork a runner; its socket rides along.
+    """Fork a runner; its socket rides along, and behind it a shared one's :mod:`~edif.wire.turn_register`.
 
     With a ``cell`` it is closed in, in the empty folder ``scratch``, and serves one job. Then a second descriptor may ride
     along, its seat: the other end goes to the driver with :class:`Admit`.
@@ -113,7 +113,10 @@ FromZygote = Loading | Mergeable | Loaded | LoadFailed | Forked | ChildExited
 
 # -- agent to runner and driver ------------------------------------------------------------------------
 class Enter(_Message, frozen=True):
-    """To a shared runner: one more job; its socket rides along, on which :class:`RunJob` and all about it is said."""
+    """To a shared runner: one more job; its socket rides along, on which :class:`RunJob` and all about it is said.
+
+    In the runner's turn register its number is how many have entered with it.
+    """
 
 
 class Admit(_Message, frozen=True):

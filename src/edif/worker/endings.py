@@ -61,9 +61,11 @@ class Disturbed(Exception):
     """The process ended while it had several jobs, and not by this one, as far as anyone knows.
 
     Attributes:
-        begun: whether the job's turn had come, so that it may have been the cause after all.
+        begun: whether the job's turn had come.
+        suspect: whether it may have been the cause after all: it had the turn, or had begun and nobody knows who had it.
     """
 
-    def __init__(self, *, begun: bool) -> None:
-        super().__init__(begun)
+    def __init__(self, *, begun: bool, suspect: bool) -> None:
+        super().__init__(begun, suspect)
         self.begun = begun
+        self.suspect = suspect

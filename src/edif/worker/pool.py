@@ -8,14 +8,14 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from edif.wire import pipe
+from edif.wire import pipe, turn_register
 from edif.wire.link import CellLimits, Merging
+from edif.worker import shared_stock
 from edif.worker.driving import Driving
 from edif.worker.endings import RunnerDied
 from edif.worker.forks import Forks
@@ -23,6 +23,7 @@ from edif.worker.processes import Process, ProcessCallbacks
 from edif.worker.runners import Runner
 from edif.worker.sealed_runners import SealedRunner
 from edif.worker.shared_runners import SharedRunner
+from edif.worker.waiting import Waiter, next_ones
 
 log = structlog.get_logger()
 
@@ -38,17 +39,8 @@ _IDLE_S = 10.0
 """Where traces are merged more are made while many jobs come; so long after the last one the surplus goes."""
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """A job that waits for a runner."""
-
-    cell: CellLimits | None
-    alone: bool
-    runner: asyncio.Future[Runner] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
 class Pool:
-    """Takes and makes runners. Jobs are served in the order in which they came.
+    """Takes and makes runners. Jobs are served in the order in which they came; shared ones that are to run alone are a line of their own.
 
     Args:
         replica_id: the replica's name.
@@ -77,7 +69,7 @@ class Pool:
         self._failed = failed
         self._driving = Driving(replica_id, forks, self._on_driver_died)
         self._runners: list[Runner] = []
-        self._waiting: deque[_Waiter] = deque()
+        self._waiting: deque[Waiter] = deque()
         self._fruitless = 0
         self._open = False
         self._over = False
@@ -110,7 +102,7 @@ class Pool:
         """
         if self._over:
             raise RunnerDied(-signal.SIGKILL, by_its_job=False)
-        waiter = _Waiter(cell, alone)
+        waiter = Waiter(cell, alone)
         self._waiting.append(waiter)
         self._serve()
         try:
@@ -126,7 +118,7 @@ class Pool:
             raise RunnerDied(-signal.SIGKILL, by_its_job=False)
         return waiter.runner.result()
 
-    def _withdraw(self, waiter: _Waiter) -> None:
+    def _withdraw(self, waiter: Waiter) -> None:
         if waiter in self._waiting:
             self._waiting.remove(waiter)
             waiter.runner.cancel()
@@ -155,15 +147,25 @@ class Pool:
     def _serve(self) -> None:
         """Hand out what is free, to the first in the line and then to those behind."""
         while self._waiting:
-            first = self._waiting[0]
-            self._turn_to(first.cell)
+            self._turn_to(self._waiting[0].cell)
             self._fill()
-            runner = next((each for each in self._of(first.cell) if each.may_take(alone=first.alone)), None)
-            if runner is None:
+            if not any(self._serve_one(each) for each in next_ones(self._waiting)):
                 return
-            self._waiting.popleft()
-            runner.take(alone=first.alone)
-            first.runner.set_result(runner)
+
+    def _serve_one(self, waiter: Waiter) -> bool:
+        runner = self._chosen(waiter)
+        if runner is None:
+            return False
+        self._waiting.remove(waiter)
+        runner.take(alone=waiter.alone)
+        waiter.runner.set_result(runner)
+        return True
+
+    def _chosen(self, waiter: Waiter) -> Runner | None:
+        there = self._of(waiter.cell)
+        if waiter.cell is None and self.merging is not None:
+            return shared_stock.chosen(there, alone=waiter.alone)
+        return next((each for each in there if each.may_take(alone=waiter.alone)), None)
 
     def _turn_to(self, cell: CellLimits | None) -> None:
         if cell != self._cell:
@@ -177,7 +179,7 @@ class Pool:
 
     # -- how many --------------------------------------------------------------------------------------
     def _fill(self) -> None:
-        """See to it that there is one shared runner, or that enough sealed ones are free, and their driver."""
+        """See to it that enough shared runners are there, or that enough sealed ones are free, and their driver."""
         if not self._open:
             return
         try:
@@ -191,7 +193,7 @@ class Pool:
     def _lacking(self) -> int:
         there = self._of(self._cell)
         if self._cell is None:
-            return 1 - len(there)
+            return 1 - len(there) if self.merging is None else shared_stock.lacking(there)
         coming = sum(not each.was_ready for each in there)
         return min(self._wanted_ahead() - sum(each.held == 0 for each in there), _COMING_AT_ONCE - coming)
 
@@ -219,24 +221,34 @@ class Pool:
         self._shrinking = self._loop.call_later(_IDLE_S, self._shrink)
 
     def _shrink(self) -> None:
-        free = [each for each in self._of(self._cell) if each.cell is not None]
-        if self._busy() == 0:
-            for runner in free[_READY_AHEAD:]:
-                runner.kill()
+        if self._busy() > 0:
+            return
+        there = self._of(self._cell)
+        for runner in there[_READY_AHEAD:] if self._cell is not None else shared_stock.surplus(there):
+            runner.kill()
 
     def _fork_runner(self) -> None:
         callbacks = ProcessCallbacks(ready=self._on_ready, kill=self._forks.kill, ended=self._on_ended)
         with ExitStack() as passed_on:
             if self._cell is None:
-                most = 1 if self.merging is None else self.merging.rows
-                runner: Runner | None = self._forks.fork(
-                    pipe.ForkRunner(None, ""),
-                    lambda sock: SharedRunner(self._replica_id, sock, most, callbacks),
-                )
+                runner: Runner | None = self._fork_shared(callbacks)
             else:
                 runner = self._fork_sealed(self._cell, callbacks, passed_on)
         if runner is not None:
             self._runners.append(runner)
+
+    def _fork_shared(self, callbacks: ProcessCallbacks) -> Runner | None:
+        most = 1 if self.merging is None else self.merging.rows
+        with ExitStack() as undone:
+            turn_fd = turn_register.make()
+            undone.callback(os.close, turn_fd)
+            runner = self._forks.fork(
+                pipe.ForkRunner(None, ""),
+                lambda sock: SharedRunner(self._replica_id, sock, most, turn_fd, callbacks),
+                (turn_fd,),
+            )
+            undone.pop_all()  # it is the runner's now, or went with it
+            return runner
 
     def _fork_sealed(
         self, cell: CellLimits, callbacks: ProcessCallbacks, passed_on: ExitStack

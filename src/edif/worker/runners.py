@@ -19,6 +19,7 @@ class Runner(Process):
 
     Attributes:
         held: for so many jobs it is set aside, those that it runs included.
+        held_alone: whether that is one job which must have it for itself.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Runner(Process):
         super().__init__(sock, pipe.from_runner, callbacks, most)
         self.cell = cell
         self.held = 0
+        self.held_alone = False
         self._replica_id = replica_id
 
     @abstractmethod
@@ -41,10 +43,12 @@ class Runner(Process):
     def take(self, *, alone: bool) -> None:
         """Set it aside for one job, until :meth:`give_back`."""
         self.held += 1
+        self.held_alone = alone
 
     def give_back(self) -> None:
         """The job for which it was set aside is over, or does not want it any more."""
         self.held -= 1
+        self.held_alone = False  # whoever has it alone is the only one to give it back
 
     @abstractmethod
     async def run(

@@ -1,6 +1,7 @@
 """A shared runner: a process that serves many jobs, each on a socket of its own, and several at once if traces are merged."""
 
 import asyncio
+import os
 import signal
 import socket
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from edif.wire import pipe
+from edif.wire import pipe, turn_register
 from edif.worker.conversations import Conversation, JobCallbacks
 from edif.worker.endings import Disturbed, RunnerDied
 from edif.worker.lines import Line
@@ -29,32 +30,28 @@ class SharedRunner(Runner):
 
     Args:
         most_jobs: so many it takes at once.
+        turn_fd: its turn register; ours to close from now on.
     """
 
     def __init__(
-        self, replica_id: str, sock: socket.socket, most_jobs: int, callbacks: ProcessCallbacks
+        self, replica_id: str, sock: socket.socket, most_jobs: int, turn_fd: int, callbacks: ProcessCallbacks
     ) -> None:
         super().__init__(replica_id, sock, None, callbacks, _MESSAGES_PER_JOB)
         self._most_jobs = most_jobs
         self._ready = False
-        self._held_alone = False
+        self._turn_fd = turn_fd
+        self._had_turn = turn_register.NOBODY
+        self._entered = 0
         self._jobs: list[Conversation] = []
+        self._numbers: dict[Conversation, int] = {}
         self._lines: dict[Conversation, Line[Any]] = {}
         self._not_by_those_left = False
         """Whether it was ended because of a job that is in it no more."""
 
     def may_take(self, *, alone: bool) -> bool:
-        if not self._ready or self.doomed or self._held_alone:
+        if not self._ready or self.doomed or self.held_alone:
             return False
         return self.held == 0 if alone else self.held < self._most_jobs
-
-    def take(self, *, alone: bool) -> None:
-        super().take(alone=alone)
-        self._held_alone = alone
-
-    def give_back(self) -> None:
-        super().give_back()
-        self._held_alone = False  # whoever has it alone is the only one to give it back
 
     async def run(
         self,
@@ -77,6 +74,7 @@ class SharedRunner(Runner):
             raise
         finally:
             self._jobs.remove(conversation)
+            del self._numbers[conversation]
             self._lines.pop(conversation).close()
             conversation.close()
             if conversation.began is not None:
@@ -99,6 +97,8 @@ class SharedRunner(Runner):
         if self._most_jobs == 1:
             self._ready = False  # until it has been put back as it was
         self._jobs.append(conversation)
+        self._entered += 1
+        self._numbers[conversation] = self._entered
         self._lines[conversation] = line
         with theirs:
             try:
@@ -107,7 +107,7 @@ class SharedRunner(Runner):
             except pipe.PipeError:
                 self.kill()  # its death, which is to come, ends this job too
                 if self.dead:
-                    conversation.fail(Disturbed(begun=False))
+                    conversation.fail(Disturbed(begun=False, suspect=False))
         line.listen()
         return conversation
 
@@ -133,17 +133,30 @@ class SharedRunner(Runner):
             self._not_by_those_left = True
             self.kill()
 
+    def discard(self) -> None:
+        super().discard()
+        self._had_turn = turn_register.read(self._turn_fd)
+        os.close(self._turn_fd)
+
     def _tell(self, status: int, *, with_all: bool) -> None:
         for line in self._lines.values():
             line.drain()
         waiting = [each for each in self._jobs if not each.answer.done()]
         several = self._not_by_those_left or len(waiting) > 1
+        suspects = self._suspects(waiting)
         for conversation in waiting:
             begun = conversation.began is not None
             if with_all or not several or (conversation.alone and begun):
                 conversation.fail(RunnerDied(status, by_its_job=False))
             else:
-                conversation.fail(Disturbed(begun=begun))
+                conversation.fail(Disturbed(begun=begun, suspect=conversation in suspects))
+
+    def _suspects(self, waiting: Sequence[Conversation]) -> list[Conversation]:
+        """Which of them may have ended the process: the one that had the turn; all that have begun if that is none of them, unless
+        somebody is known to have who is not there any more."""
+        begun = [each for each in waiting if each.began is not None]
+        had_turn = [each for each in begun if self._numbers[each] == self._had_turn]
+        return had_turn or ([] if self._not_by_those_left else begun)
 
     def _hear_of(self, conversation: Conversation, message: Any) -> None:
         match message:

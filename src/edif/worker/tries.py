@@ -17,6 +17,9 @@ from edif.worker.spool import SpoolFile
 
 log = structlog.get_logger()
 
+_DISTURBED_AT_MOST = 2
+"""So often the others of a process that died may take a job along; then it is run where there are none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Files:
@@ -84,9 +87,14 @@ async def _run(
     callbacks = JobCallbacks(
         log=progress.log, saving=saving, room=room, shared=progress.shared, spent=progress.spent
     )
-    alone = asked = False
+    # Whoever has lost an earlier try, to a death of its process perhaps, takes nobody along in this one.
+    alone = message.attempt > 1 and message.cell is None
+    asked = False
+    disturbed = 0
     payload_fd, *kept_fds = inputs
     while True:
+        if alone:
+            request = msgspec.structs.replace(request, merge=False)
         result_fd = files.result.create()
         try:
             fds = (payload_fd, result_fd, *kept_fds)
@@ -97,11 +105,10 @@ async def _run(
             asked = alone = True
             log.info("agent.run_alone", job=message.job, reason=str(reason))
         except Disturbed as error:
-            alone = alone or error.begun
+            disturbed += error.begun
+            alone = alone or error.suspect or disturbed >= _DISTURBED_AT_MOST
             log.info("agent.run_again", job=message.job, alone=alone)
         finally:
             os.close(result_fd)
-        if alone:
-            request = msgspec.structs.replace(request, merge=False)
         files.start_again()
         progress.try_again()

@@ -52,6 +52,10 @@ class Batches:
             yield self._receive()
         self._last = count
 
+    def somebody_comes(self) -> bool:
+        """Whether a job is announced that does not run yet."""
+        return bool(select.select([self._sock], [], [], 0.0)[0])
+
     def _receive(self) -> socket.socket:
         message, fds = pipe.receive(self._sock, pipe.to_runner)
         if not isinstance(message, pipe.Enter) or len(fds) != 1:

@@ -20,19 +20,16 @@ from edif.executor.merging.guest import Guest, Reply, Visit, Wanted
 from edif.executor.merging.joint_pass import JointPass, Left
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.misfit import Misfit
+from edif.executor.merging.patience import WITH_PASS_S, Patience
 from edif.executor.merging.request import Request
 from edif.executor.merging.turn import Turn
 from edif.wire import pipe
 from edif.wire.link import Merging
+from edif.wire.turn_register import NOBODY
 
 if TYPE_CHECKING:
     from edif.executor.job import LoadedModel
     from edif.executor.untouched import Untouched
-
-_PATIENCE_S = 0.5
-"""So long a job's code may run at a stretch while others wait for it; then it is run alone instead."""
-_PATIENCE_WITH_PASS_S = 30.0
-"""And so long where it runs the model itself, which of a large one takes its time."""
 
 _SEEDS = frozenset({"manual_seed", "seed", "set_rng_state", "set_state", "setstate", "set_seed"})
 """Who draws random numbers from the process's own generators, beginning at a seed, takes them all in one turn."""
@@ -50,9 +47,11 @@ class Tenant:
 
     Args:
         run: runs the job to its end; what it raises ends the process.
+        number: of the hub's jobs the how many-th it is, from 1 on.
     """
 
-    def __init__(self, hub: "Hub", run: Callable[["Tenant"], None]) -> None:
+    def __init__(self, hub: "Hub", run: Callable[["Tenant"], None], number: int) -> None:
+        self.number = number
         self.module = hub.model._module  # noqa: SLF001 - nnsight's own name
         self.layout = hub.layout
         self.changed = hub.untouched.changed
@@ -95,11 +94,11 @@ class Tenant:
     @contextmanager
     def alone(self) -> Iterator[None]:
         self.step_aside()
-        self._hub.be_patient(self, _PATIENCE_WITH_PASS_S)  # nobody else runs meanwhile
+        self._hub.be_patient(WITH_PASS_S)  # nobody else runs meanwhile
         try:
             yield
         finally:
-            self._hub.be_patient(self, _PATIENCE_S)
+            self._hub.be_patient()
 
     # -- as the hub sees it ----------------------------------------------------------------------------
     @property
@@ -175,10 +174,18 @@ class Hub:
         layout: the model's.
         merging: the bounds of shared passes.
         untouched: notices what a job has changed of the process.
+        has_turn: told of each turn whose it is, by the job's number, and :data:`NOBODY` when it is over.
+        somebody_comes: whether there are jobs that have not been let in yet.
     """
 
     def __init__(
-        self, loaded: "LoadedModel", layout: Layout, merging: Merging, untouched: "Untouched"
+        self,
+        loaded: "LoadedModel",
+        layout: Layout,
+        merging: Merging,
+        untouched: "Untouched",
+        has_turn: Callable[[int], None] = lambda _: None,
+        somebody_comes: Callable[[], bool] = lambda: False,
     ) -> None:
         self.loaded = loaded
         self.model = loaded.model
@@ -188,6 +195,11 @@ class Hub:
         self._own = vars(loaded.model.interleaver)
         self._tenants: list[Tenant] = []
         self._begun = False
+        self._has_turn = has_turn
+        self._somebody_comes = somebody_comes
+        self._patience = Patience()
+        self._entered = 0
+        self._in_turn: Tenant | None = None
         signal.signal(signal.SIGALRM, self._too_slow)
 
     def fresh_interleaver(self) -> dict[str, Any]:
@@ -210,8 +222,11 @@ class Hub:
         self._tenants = []
         self._begun = False
         for job in jobs:
-            self._tenants.append(Tenant(self, job))
+            self._entered += 1
+            self._tenants.append(Tenant(self, job, self._entered))
+            began = time.monotonic()
             self._tenants[-1].go_on()
+            self._patience.began(time.monotonic() - began)
         self._begun = True
         while True:
             if waiting := [(each, each.request) for each in self._tenants if each.waits]:
@@ -234,6 +249,7 @@ class Hub:
             joint.run()
         except Exception as error:  # noqa: BLE001 - what a model raises on all rows together says nothing of one job
             failed = f"the shared pass failed: {type(error).__name__}"
+        self._patience.passed(joint.seconds)
         for tenant in tenants:
             tenant.end(failed)
 
@@ -242,21 +258,31 @@ class Hub:
         """Within the block the process's state is this job's, and its code does not keep the others waiting for long."""
         tenant.turn.change()
         traces.enter(tenant)
-        self.be_patient(tenant, _PATIENCE_S)
+        self._in_turn = tenant
+        self._has_turn(tenant.number)
+        self.be_patient()
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
+            self._has_turn(NOBODY)
             traces.enter(None)
             tenant.turn.change()
 
-    def be_patient(self, tenant: Tenant, seconds: float) -> None:
-        """From now on its code may run for so long at a stretch, if others wait; and again so long if it takes no notice."""
-        others = any(each.waits for each in self._tenants if each is not tenant)
-        signal.setitimer(signal.ITIMER_REAL, seconds if others else 0.0, seconds)
+    def be_patient(self, seconds: float | None = None) -> None:
+        """From now on the code that runs may do so for so long at a stretch, if others wait then; and again so long if it takes no notice.
 
-    @staticmethod
-    def _too_slow(*_: Any) -> None:
+        Args:
+            seconds: None for what is usual.
+        """
+        patience_s = self._patience.seconds if seconds is None else seconds
+        signal.setitimer(signal.ITIMER_REAL, patience_s, patience_s)
+
+    def _too_slow(self, *_: Any) -> None:
         # Only its own code is interrupted, and not what is done for it before and afterwards.
-        if getattr(tracing._local, "depth", 0) > 0:  # noqa: SLF001 - raised by what runs a block
+        if getattr(tracing._local, "depth", 0) == 0:  # noqa: SLF001 - raised by what runs a block
+            return
+        # Who comes while a job runs waits for it as those do that were there before.
+        others = any(each.waits for each in self._tenants if each is not self._in_turn)
+        if others or self._somebody_comes():
             raise Misfit("its code took long while others waited")

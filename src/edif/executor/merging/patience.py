@@ -1,0 +1,42 @@
+"""For how long a job's code may run at a stretch in a shared runner while others wait: several times what is usual, and no longer.
+
+The others wait for as long, so it is short; and it is measured, so that a busy machine does not make a misfit of everybody. A job that
+takes longer is run again alone, where it keeps nobody.
+"""
+
+from collections import deque
+from statistics import median
+
+LEAST_S = 0.05
+MOST_S = 0.5
+"""Also as long as nothing is known."""
+WITH_PASS_S = 30.0
+"""And so long where it runs the model itself, which of a large one takes its time."""
+_BEGINNINGS = 8.0
+"""Until it asks for its first pass, a job is read and traced: of what most jobs do in one stretch that takes longest."""
+_PASSES = 0.5
+_LAST = 15  # of these the median: whoever wants to be taken for usual has to be so more often than not
+
+
+class Patience:
+    """Seconds of wall time."""
+
+    def __init__(self) -> None:
+        self._beginnings: deque[float] = deque(maxlen=_LAST)
+        self._passes: deque[float] = deque(maxlen=_LAST)
+
+    def began(self, seconds: float) -> None:
+        """A job has come to its first pass, or to its end, in so long."""
+        self._beginnings.append(seconds)
+
+    def passed(self, seconds: float) -> None:
+        """A shared pass has taken so long."""
+        self._passes.append(seconds)
+
+    @property
+    def seconds(self) -> float:
+        """So long one stretch may take."""
+        if not self._beginnings:
+            return MOST_S
+        usual = max(_BEGINNINGS * median(self._beginnings), _PASSES * median(self._passes or [0.0]))
+        return min(max(LEAST_S, usual), MOST_S)
