@@ -193,6 +193,8 @@ async def _play_zygote(
             asked, fds = await _heard(zygote, pipe.to_zygote)
             if isinstance(asked, pipe.ForkRunner):
                 runner = socket.socket(fileno=fds[0])
+                for fd in fds[1:]:  # its turn register
+                    os.close(fd)
                 tasks.create_task(_play_runner(zygote, runner, PID - number, request, packets, status))
 
 

@@ -17,6 +17,7 @@ from edif.blobs.store import payload_name
 from edif.core.job import Extras
 from edif.wire import link, pipe
 from edif.wire.link import CellLimits, Merging, ModelSpec
+from edif.wire.turn_register import TurnRegister
 from edif.worker.attempt import run_attempt
 from edif.worker.conversations import JobCallbacks
 from edif.worker.replica import Replica, ReplicaCallbacks
@@ -82,7 +83,8 @@ class PlayedProcess:
     pid: int
     request: pipe.ForkRunner | pipe.ForkDriver
     sock: socket.socket
-    seat: socket.socket | None
+    seat: socket.socket | None = None
+    turn: TurnRegister | None = None
     jobs: list[PlayedJob] = field(default_factory=list)
 
     def say(self, message: msgspec.Struct) -> None:
@@ -122,6 +124,15 @@ class PlayedProcess:
         self.sock.close()
         if self.seat is not None:
             self.seat.close()
+        self.turn = None  # and with it what it maps
+
+
+def _played(pid: int, asked: Any, fds: list[int]) -> PlayedProcess:
+    sock = socket.socket(fileno=fds[0])
+    sock.setblocking(False)
+    if isinstance(asked, pipe.ForkRunner) and asked.cell is None:
+        return PlayedProcess(pid, asked, sock, turn=TurnRegister(fds[1]))
+    return PlayedProcess(pid, asked, sock, *(socket.socket(fileno=fd) for fd in fds[1:]))
 
 
 class PlayedFamily:
@@ -142,9 +153,7 @@ class PlayedFamily:
                 self.end(asked.pid, -signal.SIGKILL)
                 continue
             self._last_pid += 1
-            sock, *seats = (socket.socket(fileno=fd) for fd in fds)
-            sock.setblocking(False)
-            process = PlayedProcess(self._last_pid, asked, sock, *(seats or [None]))
+            process = _played(self._last_pid, asked, fds)
             self.there[process.pid] = process
             pipe.send(self.zygote, pipe.Forked(process.pid))
             (self.drivers if isinstance(asked, pipe.ForkDriver) else self.runners).put_nowait(process)
@@ -163,6 +172,10 @@ class PlayedFamily:
     async def runner(self) -> PlayedProcess:
         """The next one that was asked for; it is ready."""
         return await self._ready(self.runners)
+
+    async def shared(self) -> tuple[PlayedProcess, PlayedProcess]:
+        """The two that a replica that merges begins with: that in which jobs run together, and that which stands by."""
+        return await self.runner(), await self.runner()
 
     async def driver(self) -> PlayedProcess:
         """Likewise."""

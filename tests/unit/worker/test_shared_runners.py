@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from edif.wire import pipe
-from edif.worker import shared_runners
+from edif.wire.turn_register import NOBODY
+from edif.worker import shared_runners, shared_stock
 from edif.worker.endings import AskedAlone, Disturbed, JobRefused, RunnerDied
 from tests.unit.worker.played import REQUEST, Heard, PlayedFamily, PlayedProcess, family, settle
 
@@ -29,7 +30,7 @@ async def test_all_about_a_job_is_said_on_its_own_socket(tmp_path: Path) -> None
         inside.close()
         assert await running == DONE
         assert (job.logged, job.passes, len(job.seconds)) == (["a", "b"], [passed], 1)
-        assert len(played.there) == 1, "that it closes the job's socket afterwards is no death"
+        assert len(played.there) == 2, "that it closes the job's socket afterwards is no death"
 
 
 async def test_a_replica_that_merges_has_several_jobs_in_it_and_they_end_on_their_own(tmp_path: Path) -> None:
@@ -122,8 +123,10 @@ async def test_a_job_that_takes_the_runner_with_it_is_the_only_one_to_end(tmp_pa
             running[0].cancel()
         ends = await asyncio.gather(*running, return_exceptions=True)
         assert isinstance(ends[0], TimeoutError if how == "its time is up" else asyncio.CancelledError)
-        assert [type(end) for end in ends[1:]] == [Disturbed, Disturbed]
-        assert [end.begun for end in ends[1:]] == [True, False]
+        assert [(type(end), end.begun, end.suspect) for end in ends[1:]] == [
+            (Disturbed, True, False),
+            (Disturbed, False, False),
+        ]
 
 
 async def test_a_job_that_is_cancelled_before_its_turn_disturbs_nobody(tmp_path: Path) -> None:
@@ -154,10 +157,24 @@ async def test_a_job_that_is_cancelled_when_it_has_said_that_it_begins_takes_the
             await running[0]
 
 
-async def test_where_the_process_dies_by_itself_nobody_knows_by_whom(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("turn", "suspects"),
+    [
+        (1, [True, False, False]),
+        (2, [False, True, False]),
+        (3, [True, True, False]),  # which it cannot have had: it has not begun
+        (NOBODY, [True, True, False]),
+        (2**64 - 1, [True, True, False]),
+    ],
+)
+async def test_where_the_process_dies_by_itself_it_was_who_had_the_turn_if_that_is_known(
+    tmp_path: Path, turn: int, suspects: list[bool]
+) -> None:
     async with family(tmp_path) as played:
         runner = await played.runner()
         running = await _three(played, runner)
+        assert runner.turn is not None
+        runner.turn.note(turn)
         played.end(runner.pid, -signal.SIGSEGV)
         ends = await asyncio.gather(*running, return_exceptions=True)
         assert [(type(end), end.begun) for end in ends] == [
@@ -165,12 +182,38 @@ async def test_where_the_process_dies_by_itself_nobody_knows_by_whom(tmp_path: P
             (Disturbed, True),
             (Disturbed, False),
         ]
+        assert [end.suspect for end in ends if isinstance(end, Disturbed)] == suspects
+
+
+async def test_who_has_been_answered_is_no_suspect(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = await _three(played, runner)
+        assert runner.turn is not None
+        runner.turn.note(1)
+        runner.jobs[0].say(DONE)
+        assert await running[0] == DONE
+        played.end(runner.pid, -signal.SIGSEGV)
+        ends = await asyncio.gather(*running[1:], return_exceptions=True)
+        assert [(type(end), end.suspect) for end in ends] == [(Disturbed, True), (Disturbed, False)]
+
+
+async def test_who_had_the_turn_while_the_time_of_another_was_up_is_a_suspect(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = await _three(played, runner, limit_s=0.3)
+        assert runner.turn is not None
+        runner.turn.note(2)
+        ends = await asyncio.gather(*running, return_exceptions=True)
+        assert isinstance(ends[0], TimeoutError)
+        assert [(type(end), end.suspect) for end in ends[1:]] == [(Disturbed, True), (Disturbed, False)]
 
 
 @pytest.mark.parametrize("alone", [False, True])
 async def test_who_had_it_to_itself_is_told_of_the_death(tmp_path: Path, alone: bool) -> None:
     async with family(tmp_path) as played:
-        runner = await played.runner()
+        runner, aside = await played.shared()
+        runner = aside if alone else runner
         running = played.begin(Heard(), alone=alone)
         (await runner.next_job()).say(pipe.Begun())
         await settle()
@@ -190,23 +233,60 @@ async def test_what_was_answered_before_the_death_counts(tmp_path: Path) -> None
         assert await running == DONE
 
 
-async def test_alone_means_that_nobody_else_is_in_the_runner(tmp_path: Path) -> None:
+async def test_alone_means_that_nobody_else_is_in_the_runner_and_the_others_go_on_in_theirs(
+    tmp_path: Path,
+) -> None:
     async with family(tmp_path) as played:
-        runner = await played.runner()
+        runner, aside = await played.shared()
         before = played.begin(Heard())
         first = await runner.next_job()
         alone, after = played.begin(Heard(), alone=True), played.begin(Heard())
-        await settle()
-        assert not runner.has_word(), "somebody is in it"
-        first.say(pipe.Begun(), DONE)
-        await before
-        second = await runner.next_job()
-        await settle()
-        assert not runner.has_word(), "it is to be alone"
-        second.say(pipe.Begun(), DONE)
-        await alone
+        inside = await aside.next_job()
+        inside.say(pipe.Begun())
+        for job in (first, await runner.next_job()):
+            job.say(pipe.Begun(), DONE)
+        assert await asyncio.gather(before, after) == [DONE, DONE]
+        assert not alone.done()
+        assert not aside.has_word()
+        inside.say(DONE)
+        assert await alone == DONE
+
+
+async def test_as_many_as_may_run_alone_at_once_and_one_of_them_after_the_other_in_a_runner(
+    tmp_path: Path,
+) -> None:
+    async with family(tmp_path) as played:
+        runner, aside = await played.shared()
+        running = [played.begin(Heard(), alone=True) for _ in range(shared_stock.MOST)]
+        beside = [aside, *[await played.runner() for _ in range(shared_stock.MOST - 2)]]
+        inside = [await each.next_job() for each in beside]
+        together = played.begin(Heard())
         (await runner.next_job()).say(pipe.Begun(), DONE)
-        assert await after == DONE
+        assert await together == DONE
+        await settle()
+        assert not any(each.has_word() for each in (runner, *beside)), "one runner is theirs who run together"
+        assert played.runners.empty()
+        inside[1].say(pipe.Begun(), DONE)
+        (await beside[1].next_job()).say(pipe.Begun(), DONE)
+        for job in (inside[0], inside[2]):
+            job.say(pipe.Begun(), DONE)
+        assert await asyncio.gather(*running) == [DONE] * len(running)
+
+
+async def test_one_that_stands_by_takes_the_place_of_one_that_died(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner, reserve = await played.shared()
+        running = [played.begin(Heard()) for _ in range(2)]
+        for _ in running:
+            (await runner.next_job()).say(pipe.Begun())
+        await settle()
+        played.end(runner.pid, -signal.SIGKILL)
+        assert {type(each) for each in await asyncio.gather(*running, return_exceptions=True)} == {Disturbed}
+        again = [played.begin(Heard()) for _ in range(2)]
+        for _ in again:
+            (await reserve.next_job()).say(pipe.Begun(), DONE)
+        assert await asyncio.gather(*again) == [DONE, DONE]
+        assert played.runners.qsize() == 1, "and the next one stands by"
 
 
 async def test_a_runner_that_is_spoiled_is_replaced_and_who_had_not_begun_loses_nothing(

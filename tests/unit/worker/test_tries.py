@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,7 @@ DONE = pipe.Done(0.0, 3)
 CELLS = pytest.mark.parametrize("cell", [None, CELL], ids=["shared", "sealed"])
 
 
-async def _next_job(played: PlayedFamily, runner: PlayedProcess | None, cell: Any) -> PlayedJob:
-    """In the shared runner, or in the next sealed one."""
-    if runner is None or cell is not None:
-        runner = await played.runner()
+async def _next_job(runner: PlayedProcess) -> PlayedJob:
     job = await runner.next_job()
     job.say(pipe.Begun())
     return job
@@ -42,7 +40,7 @@ async def test_nothing_of_the_first_try_is_left_but_what_it_printed(tmp_path: Pa
     async with family(tmp_path, cell=cell) as played:
         attempt = PlayedAttempt(played, tmp_path, cell=cell)
         runner = await played.runner()
-        first = await _next_job(played, runner, None)
+        first = await _next_job(runner)
         first.say(pipe.Log("one "), pipe.Log("two "), pipe.Saving())
         first.write(b"the result of the first try, which is long")
         os.write(await first.room(), b"kept by the first")
@@ -50,7 +48,7 @@ async def test_nothing_of_the_first_try_is_left_but_what_it_printed(tmp_path: Pa
         stale = os.dup(first.fds[1])
         assert os.pread(first.fds[0], 99, 0) == PAYLOAD
         first.say(pipe.RunAlone("gradients"))
-        second = await _next_job(played, runner, cell)
+        second = await _next_job(await played.runner())
         os.write(stale, b"by one who does not end")
         os.close(stale)
         assert not second.request.merge
@@ -76,32 +74,98 @@ async def test_who_asks_twice_to_be_run_alone_has_failed(tmp_path: Path, cell: A
     async with family(tmp_path, cell=cell) as played:
         attempt = PlayedAttempt(played, tmp_path, cell=cell)
         runner = await played.runner()
-        (await _next_job(played, runner, None)).say(pipe.RunAlone("gradients"))
-        (await _next_job(played, runner, cell)).say(pipe.RunAlone("gradients"))
+        (await _next_job(runner)).say(pipe.RunAlone("gradients"))
+        (await _next_job(await played.runner())).say(pipe.RunAlone("gradients"))
         ended = await attempt.task
         assert (ended.outcome, ended.error_code) == (AttemptOutcome.FAILED, errors.PROCESS_DIED.code)
         assert "another try" in ended.sentence
 
 
-async def test_jobs_that_another_one_disturbed_run_again_alone_one_after_the_other(tmp_path: Path) -> None:
+async def _all_begin(runner: PlayedProcess, attempts: Sequence[PlayedAttempt]) -> list[PlayedJob]:
+    jobs = [await _next_job(runner) for _ in attempts]
+    await settle()
+    return jobs
+
+
+async def test_jobs_that_another_one_disturbed_run_again_together(tmp_path: Path) -> None:
     async with family(tmp_path) as played:
         culprit = PlayedAttempt(played, tmp_path / "a", time_limit_s=0.3)
         others = [PlayedAttempt(played, tmp_path / name) for name in "bc"]
-        runner = await played.runner()
-        for name in "abc":
-            (await _next_job(played, runner, None)).say(pipe.Log(name))
+        runner, reserve = await played.shared()
+        for job in await _all_begin(runner, [culprit, *others]):
+            job.say(pipe.Log("a"))
         ended = await culprit.task
         assert (ended.outcome, ended.error_code) == (AttemptOutcome.FAILED, errors.TIME_LIMIT.code)
-        runner = await played.runner()
-        for _ in others:
-            job = await runner.next_job()
-            await settle()
-            assert not runner.has_word(), "it is alone"
-            assert not job.request.merge
-            job.say(pipe.Begun(), pipe.Log("bc"), DONE)
+        for job in await _all_begin(reserve, others):
+            assert job.request.merge
+            job.say(pipe.Log("ab"), DONE)
         for other in others:
             assert (await other.task).outcome is AttemptOutcome.COMPLETED
-            assert len(other.logged) == 2
+            assert other.logged == "ab"
+
+
+async def test_who_had_the_turn_when_the_runner_died_runs_alone_and_the_others_do_not_wait_for_it(
+    tmp_path: Path,
+) -> None:
+    async with family(tmp_path) as played:
+        attempts = [PlayedAttempt(played, tmp_path / name) for name in "abc"]
+        runner, reserve = await played.shared()
+        await _all_begin(runner, attempts)
+        _dies_of(played, runner, 2)
+        again = [await _next_job(reserve), await _next_job(reserve)]
+        alone = await _next_job(await played.runner())
+        assert [job.request.merge for job in (*again, alone)] == [True, True, False]
+        for job in again:
+            job.say(DONE)
+        ends = [await attempts[each].task for each in (0, 2)]
+        assert [each.outcome for each in ends] == [AttemptOutcome.COMPLETED] * 2
+        assert not attempts[1].task.done()
+        alone.say(DONE)
+        assert (await attempts[1].task).outcome is AttemptOutcome.COMPLETED
+
+
+async def test_who_was_taken_along_twice_runs_alone(tmp_path: Path) -> None:
+    """By whom is not for the process to say, which may lie."""
+    async with family(tmp_path) as played:
+        attempts = [PlayedAttempt(played, tmp_path / name) for name in "abc"]
+        runner, reserve = await played.shared()
+        await _all_begin(runner, attempts)
+        _dies_of(played, runner, 3)
+        (await _next_job(await played.runner())).say(DONE)
+        await _all_begin(reserve, attempts[:2])
+        attempts.append(PlayedAttempt(played, tmp_path / "d"))
+        await _all_begin(reserve, attempts[3:])
+        _dies_of(played, reserve, 3)
+        jobs = [await _next_job(await played.runner()) for _ in range(3)]
+        assert [job.request.merge for job in jobs] == [False, False, False]
+        for job in jobs:
+            job.say(DONE)
+        for attempt in attempts:
+            assert (await attempt.task).outcome is AttemptOutcome.COMPLETED
+
+
+def _dies_of(played: PlayedFamily, runner: PlayedProcess, number: int) -> None:
+    """It dies while the job that entered as this one has the turn."""
+    assert runner.turn is not None
+    runner.turn.note(number)
+    played.end(runner.pid, -signal.SIGSEGV)
+
+
+@pytest.mark.parametrize("attempt", [2, 3])
+async def test_a_job_that_has_lost_a_try_takes_nobody_along_in_the_next_one(
+    tmp_path: Path, attempt: int
+) -> None:
+    async with family(tmp_path) as played:
+        again = PlayedAttempt(played, tmp_path / "a", attempt=attempt)
+        first = PlayedAttempt(played, tmp_path / "b")
+        runner, aside = await played.shared()
+        inside, alone = await _next_job(runner), await _next_job(aside)
+        assert [inside.request.merge, alone.request.merge] == [True, False]
+        played.end(aside.pid, -signal.SIGSEGV)
+        ended = await again.task
+        assert (ended.outcome, ended.error_code) == (AttemptOutcome.LOST, errors.REPLICA_LOST.code)
+        inside.say(DONE)
+        assert (await first.task).outcome is AttemptOutcome.COMPLETED
 
 
 async def test_a_job_that_had_not_begun_is_simply_run_again(tmp_path: Path) -> None:
@@ -124,13 +188,13 @@ async def test_a_job_that_had_not_begun_is_simply_run_again(tmp_path: Path) -> N
 async def test_who_kills_the_runner_though_alone_is_lost_and_tried_elsewhere(tmp_path: Path) -> None:
     async with family(tmp_path) as played:
         attempts = [PlayedAttempt(played, tmp_path / name) for name in "ab"]
-        for _ in range(3):
-            runner = await played.runner()
-            (await runner.next_job()).say(pipe.Begun())
-            if runner.has_word():
-                (await runner.next_job()).say(pipe.Begun())
-            await settle()
-            played.end(runner.pid, -signal.SIGSEGV)
+        runner, _ = await played.shared()
+        await _all_begin(runner, attempts)
+        played.end(runner.pid, -signal.SIGSEGV)  # nobody knows who it was: both are suspects
+        for _ in attempts:
+            alone = await played.runner()
+            await _all_begin(alone, attempts[:1])
+            played.end(alone.pid, -signal.SIGSEGV)
         for attempt in attempts:
             ended = await attempt.task
             assert (ended.outcome, ended.error_code) == (AttemptOutcome.LOST, errors.REPLICA_LOST.code)
@@ -141,7 +205,7 @@ async def test_who_kills_the_runner_though_alone_is_lost_and_tried_elsewhere(tmp
 async def test_of_a_shared_pass_a_job_bears_the_part_of_its_rows(tmp_path: Path) -> None:
     async with family(tmp_path) as played:
         attempt = PlayedAttempt(played, tmp_path)
-        job = await _next_job(played, await played.runner(), None)
+        job = await _next_job(await played.runner())
         await asyncio.sleep(0.6)
         job.say(pipe.Shared(0, 4, 1, 0.2, 0.3), pipe.Shared(0, 8, 2, 0.1, 0.1), DONE)
         usage = (await attempt.task).usage
@@ -156,13 +220,13 @@ async def test_all_tries_are_charged_and_passes_are_those_of_the_last(tmp_path: 
         driver = await played.driver() if cell is not None else None
         attempt = PlayedAttempt(played, tmp_path, cell=cell)
         runner = await played.runner()
-        first = await _next_job(played, runner, None)
+        first = await _next_job(runner)
         await asyncio.sleep(0.3)
         teller = first if driver is None else driver
         teller.say(pipe.Shared(0 if driver is None else 1, 4, 1, 0.2, 0.2))
         await settle()
         first.say(pipe.RunAlone("gradients"))
-        second = await _next_job(played, runner, cell)
+        second = await _next_job(await played.runner())
         await asyncio.sleep(0.3)
         second.say(pipe.Done(0.1, 3))
         usage = (await attempt.task).usage
@@ -188,7 +252,7 @@ async def test_whatever_a_shared_runner_says_the_charge_lies_within_the_seconds(
 ) -> None:
     async with family(tmp_path) as played:
         attempt = PlayedAttempt(played, tmp_path)
-        job = await _next_job(played, await played.runner(), None)
+        job = await _next_job(await played.runner())
         job.say(*[said] * 3, DONE)
         usage = (await attempt.task).usage
         assert 0.0 <= usage.charged_s <= usage.run_s < 60.0
@@ -207,12 +271,12 @@ async def test_a_job_that_is_cancelled_leaves_nothing_open(tmp_path: Path, cell:
                 await played.driver()
             runner = await played.runner()
             if when != "it has a runner":
-                first = await _next_job(played, runner, None)
+                first = await _next_job(runner)
                 await first.room()
                 await settle()
             if when == "it runs again":
                 first.say(pipe.RunAlone("gradients"))
-                await _next_job(played, runner, cell)
+                await _next_job(await played.runner())
                 await settle()
         attempt.task.cancel()
         assert (await attempt.task).outcome is AttemptOutcome.CANCELLED

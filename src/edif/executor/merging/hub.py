@@ -20,7 +20,7 @@ from edif.executor.merging.guest import Guest, Reply, Visit, Wanted
 from edif.executor.merging.joint_pass import JointPass, Left
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.misfit import Misfit
-from edif.executor.merging.patience import WITH_PASS_S, Patience
+from edif.executor.merging.patience import WITH_PASS_S, Patience, Stretch
 from edif.executor.merging.request import Request
 from edif.executor.merging.turn import Turn
 from edif.wire import pipe
@@ -36,6 +36,10 @@ _SEEDS = frozenset({"manual_seed", "seed", "set_rng_state", "set_state", "setsta
 
 _CHANGES_MODEL = frozenset({"data", "load_state_dict", "set_", "_module"})
 """By these a block can write to weights, which are everybody's until the runner is replaced: it is better last."""
+
+
+_SHORTEST_S = 0.001
+"""Less than this is no reason to set a clock again."""
 
 
 class _Broken(BaseException):
@@ -198,6 +202,8 @@ class Hub:
         self._has_turn = has_turn
         self._somebody_comes = somebody_comes
         self._patience = Patience()
+        self._stretch = Stretch()
+        self._most_s = 0.0
         self._entered = 0
         self._in_turn: Tenant | None = None
         signal.signal(signal.SIGALRM, self._too_slow)
@@ -224,9 +230,8 @@ class Hub:
         for job in jobs:
             self._entered += 1
             self._tenants.append(Tenant(self, job, self._entered))
-            began = time.monotonic()
             self._tenants[-1].go_on()
-            self._patience.began(time.monotonic() - began)
+            self._patience.began(self._stretch.seconds)
         self._begun = True
         while True:
             if waiting := [(each, each.request) for each in self._tenants if each.waits]:
@@ -275,12 +280,17 @@ class Hub:
         Args:
             seconds: None for what is usual.
         """
-        patience_s = self._patience.seconds if seconds is None else seconds
-        signal.setitimer(signal.ITIMER_REAL, patience_s, patience_s)
+        self._most_s = self._patience.seconds if seconds is None else seconds
+        self._stretch.begin()
+        signal.setitimer(signal.ITIMER_REAL, self._most_s, self._most_s)
 
     def _too_slow(self, *_: Any) -> None:
         # Only its own code is interrupted, and not what is done for it before and afterwards.
         if getattr(tracing._local, "depth", 0) == 0:  # noqa: SLF001 - raised by what runs a block
+            return
+        left_s = self._most_s - self._stretch.seconds
+        if left_s > _SHORTEST_S:
+            signal.setitimer(signal.ITIMER_REAL, left_s, self._most_s)
             return
         # Who comes while a job runs waits for it as those do that were there before.
         others = any(each.waits for each in self._tenants if each is not self._in_turn)

@@ -4,7 +4,11 @@ The others wait for as long, so it is short; and it is measured, so that a busy 
 takes longer is run again alone, where it keeps nobody.
 """
 
+import os
+import time
+import weakref
 from collections import deque
+from contextlib import suppress
 from statistics import median
 
 LEAST_S = 0.05
@@ -16,6 +20,37 @@ _BEGINNINGS = 8.0
 """Until it asks for its first pass, a job is read and traced: of what most jobs do in one stretch that takes longest."""
 _PASSES = 0.5
 _LAST = 15  # of these the median: whoever wants to be taken for usual has to be so more often than not
+
+
+_SCHEDSTAT = "/proc/thread-self/schedstat"
+"""Nanoseconds on a processor, nanoseconds in which it waited for one, and how often it got one."""
+
+
+class Stretch:
+    """Since when the code that runs has done so, on the thread by which this was made.
+
+    What the thread waited for a processor that others had does not count: of a busy machine no job is to blame.
+    """
+
+    def __init__(self) -> None:
+        self._stat: int | None = None
+        with suppress(FileNotFoundError):  # some kernels are without it
+            self._stat = os.open(_SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._stat)
+        self.begin()
+
+    def begin(self) -> None:
+        self._began = self._own_time()
+
+    @property
+    def seconds(self) -> float:
+        return self._own_time() - self._began
+
+    def _own_time(self) -> float:
+        now = time.monotonic()
+        if self._stat is None:
+            return now
+        return now - int(os.pread(self._stat, 100, 0).split()[1]) / 1e9
 
 
 class Patience:
