@@ -1,5 +1,6 @@
 """In crowds with jobs that go wrong, the others have the results that they have without them; each misfit ends as it does alone."""
 
+import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edif.wire.link import ModelSpec
+from edif.worker import shared_stock
 from tests.merging.test_random_programs import EVERYTHING, IDS, compare, run_in_crowds
 from tests.sizes import SIZES, SOAK
 from tests.support.programs.crowds import Crowd, crowd
@@ -78,13 +80,41 @@ async def test_who_shared_a_runner_with_one_that_died_is_run_again(
         outcomes = await _run(served, [*innocent[:2], deadly, *innocent[2:]], minted, merge=True)
         dead = [outcome for program, outcome in outcomes if program is deadly]
         others = [(program, outcome) for program, outcome in outcomes if program is not deadly]
-        assert [each.code for each in dead] == ["died"]
+        # It had the turn, so it is run again alone; the others are not, who were only there.
+        assert [(each.code, each.why_alone, each.tries) for each in dead] == [("died", DIED, 2)]
         assert _differences(alone, others) == []
-        assert DIED in {outcome.why_alone for _, outcome in others}
+        assert {outcome.why_alone for _, outcome in others} == {""}
+        assert max(outcome.tries for _, outcome in others) == 2
+        assert all(outcome.in_company for _, outcome in others if outcome.tries == 2)
         # And the next process takes jobs as if nothing had been.
         again = await _run(served, innocent, minted, merge=True)
         assert _differences(alone, again) == []
         assert {outcome.why_alone for _, outcome in again} == {""}
+
+
+async def test_who_sleeps_keeps_nobody_neither_in_company_nor_alone(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    """The others end while it sleeps, and so do those who come after them; also while as many sleep as may run alone at once."""
+    forever = 3600.0
+    innocent = [_innocent(length) for length in (8, 9)]
+    sluggards = [sleeping("gpt2", forever, 8) for _ in range(shared_stock.MOST)]
+    minted = _minted([*innocent, *sluggards], models[IDS["gpt2"]], tmp_path / "programs")
+    spec = ModelSpec(IDS["gpt2"], str(models[IDS["gpt2"]]))
+    async with serving(spec, tmp_path / "served", merging=EVERYTHING) as served:
+        alone = await _run(served, innocent, minted, merge=False)
+        served.merge = True
+        asleep = [
+            asyncio.create_task(served.run(minted[each], time_limit_s=2 * forever)) for each in sluggards
+        ]
+        for _ in range(3):
+            outcomes = await _run(served, innocent * 2, minted, merge=True)
+            assert _differences(alone, outcomes) == []
+            assert {outcome.tries for _, outcome in outcomes} == {1}
+        assert not any(each.done() for each in asleep)
+        for each in asleep:
+            each.cancel()
+        await asyncio.wait(asleep)
 
 
 async def test_who_has_a_pass_wait_a_little_at_every_visit_is_put_out(
@@ -100,6 +130,11 @@ async def test_who_has_a_pass_wait_a_little_at_every_visit_is_put_out(
         both = await _run(served, [slow, quick], minted, merge=True)
     assert _differences(alone, both) == []
     assert "too slowly" in both[0][1].why_alone
+
+
+def _innocent(length: int) -> Program:
+    drawn = (draw(seed, "gpt2", "trace") for seed in range(1_000))
+    return next(each for each in drawn if each.length == length and each.raises is None and not each.lone)
 
 
 def _minted(programs: Sequence[Program], model: Path, folder: Path) -> Minted:
@@ -147,4 +182,7 @@ def _in_company(ran: Ran, isolation: str) -> None:
     else:  # of a sealed job that is over before its pass, nothing is told of that pass
         assert shared["raises"] >= 3
         assert shared["stops"] >= 3
-        assert reasons[DIED] >= 2
+        assert reasons[DIED] >= 1
+        again = Counter(outcome.tries for _, outcome in ran)
+        assert again[2] >= 2
+        assert max(again) <= 3

@@ -9,6 +9,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -32,6 +33,11 @@ from edif.walls import memory
 from edif.wire import pipe
 from edif.wire.link import Merging
 
+_REHEARSES_AFTER_S = 0.3
+"""A runner to which no job has come for so long stands by: there is time to rehearse. One that was forked for a job has it at once."""
+_REHEARSE = 4
+"""So many jobs are rehearsed together."""
+
 
 def serve(
     sock: socket.socket,
@@ -40,24 +46,27 @@ def serve(
     threads: int,
     merging: "Together | None",
     has_turn: Callable[[int], None],
+    rehearsal: bytes,
 ) -> None:
     """Serve jobs until the pipe closes. Called in a fresh fork of the zygote.
 
     Args:
         merging: how traces of jobs that are there at the same time are merged; None: one job at a time.
         has_turn: told which job has the turn, where there are several.
+        rehearsal: a payload for :func:`~edif.executor.warm_up.rehearse`.
     """
     torch.set_num_threads(threads)
     state = ProcessState(loaded, weights)
     bounds = None if merging is None else merging.bounds
     batches = Batches(sock, bounds.rows, always=bounds.always) if bounds is not None else Batches(sock, 1)
-    hub = (
-        Hub(loaded, merging.layout, merging.bounds, merging.untouched, has_turn, batches.somebody_comes)
-        if merging is not None
-        else None
-    )
+    pipe.send(sock, pipe.Ready())
+    hub = None
+    if merging is not None:
+        if not batches.somebody_comes(_REHEARSES_AFTER_S):
+            _rehearse_together(loaded, merging, rehearsal)
+            state.restore()
+        hub = merging.hub(loaded, has_turn, batches.somebody_comes)
     while True:
-        pipe.send(sock, pipe.Ready())
         jobs: list[_Job] = []
         coming = _run_in(loaded, batches.next(), jobs)
         if hub is not None:
@@ -71,6 +80,7 @@ def serve(
         if left_behind:
             pipe.send(sock, pipe.Tainted(pipe.clip(left_behind)))
             return
+        pipe.send(sock, pipe.Ready())
 
 
 def _run_in(
@@ -88,6 +98,24 @@ class Together(NamedTuple):
     bounds: Merging
     layout: Layout
     untouched: Untouched
+
+    def hub(
+        self,
+        loaded: LoadedModel,
+        has_turn: Callable[[int], None] = lambda _: None,
+        somebody_comes: Callable[[], bool] = lambda: False,
+    ) -> Hub:
+        return Hub(loaded, self.layout, self.bounds, self.untouched, has_turn, somebody_comes)
+
+
+def _rehearse_together(loaded: LoadedModel, merging: Together, payload: bytes) -> None:
+    """Go the way of jobs that share a pass, so that the first ones need not wait until the process owns the pages that they touch."""
+
+    def run(tenant: Tenant) -> None:
+        with suppress(EdifError, Misfit):
+            rehearse(loaded, payload, tenant)
+
+    merging.hub(loaded).run([run] * _REHEARSE)
 
 
 class _Job:

@@ -14,6 +14,7 @@ from nnsight.tracing.backend import Backend
 
 from edif.executor.job import LoadedModel, run_job
 from edif.executor.keeping import Opened
+from edif.executor.merging.traces import Company
 from edif.executor.reset import forget_nnsight
 
 _REHEARSED_BYTES = 16 * 1024 * 1024
@@ -112,12 +113,16 @@ def _enough_of(module: torch.nn.Module, ids: torch.Tensor) -> torch.nn.Module | 
     return found
 
 
-def rehearse(loaded: LoadedModel, payload: bytes) -> None:
-    """Go the whole way of a job once, so that the pages that it touches are this process's own already."""
+def rehearse(loaded: LoadedModel, payload: bytes, company: Company | None = None) -> None:
+    """Go the whole way of a job once, so that the pages that it touches are this process's own already.
+
+    Args:
+        company: with whom it shares its pass.
+    """
     if not payload:
         return
     try:
-        saved = run_job(loaded, payload, loaded.plain_env, Opened({}))
+        saved = run_job(loaded, payload, loaded.plain_env, Opened({}), company)
         torch.save(saved, io.BytesIO())
     finally:
         forget_nnsight()

@@ -231,18 +231,21 @@ class _Zygote:
         os._exit(code)
 
     def _become(self, fds: list[int], request: pipe.ForkRunner | pipe.ForkDriver) -> None:
-        from edif.executor import runner
-
         sock = socket.socket(fileno=fds[0])
         if isinstance(request, pipe.ForkDriver):
             self._drive(sock, request.merging)
         elif request.cell is None:
             if len(fds) != _MOST_FDS:
                 raise pipe.PipeError("a shared runner is forked with a turn register")
-            turn = TurnRegister(fds[1])
-            runner.serve(sock, self._loaded, self._arena.guard(), self._threads, self._together(), turn.note)
+            self._serve_shared(sock, TurnRegister(fds[1]))
         else:
             self._serve_sealed(sock, fds, request, request.cell)
+
+    def _serve_shared(self, sock: socket.socket, turn: TurnRegister) -> None:
+        from edif.executor import runner
+
+        guard, rehearsal = self._arena.guard(), self._rehearsals.start
+        runner.serve(sock, self._loaded, guard, self._threads, self._together(), turn.note, rehearsal)
 
     def _together(self) -> "Together | None":
         from edif.executor.runner import Together

@@ -193,7 +193,10 @@ class Pool:
     def _lacking(self) -> int:
         there = self._of(self._cell)
         if self._cell is None:
-            return 1 - len(there) if self.merging is None else shared_stock.lacking(there)
+            wait_alone = sum(each.alone for each in self._waiting)
+            return (
+                1 - len(there) if self.merging is None else shared_stock.lacking(there, wait_alone=wait_alone)
+            )
         coming = sum(not each.was_ready for each in there)
         return min(self._wanted_ahead() - sum(each.held == 0 for each in there), _COMING_AT_ONCE - coming)
 

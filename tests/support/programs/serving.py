@@ -7,7 +7,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -36,6 +36,7 @@ class Outcome:
         log: what the block printed.
         shared: the passes that it shared with others in the try that counted.
         why_alone: what the executor said when it wanted the job run again, alone; empty if it did not.
+        tries: how often it was run.
     """
 
     result: bytes | None
@@ -44,6 +45,7 @@ class Outcome:
     log: str = ""
     shared: tuple[pipe.Shared, ...] = ()
     why_alone: str = ""
+    tries: int = 1
 
     @property
     def in_company(self) -> bool:
@@ -97,8 +99,9 @@ class Served:
         result: Path,
         time_limit_s: float,
         why_alone: str = "",
+        disturbed: int = 0,
     ) -> Outcome:
-        """One try, and a second one alone where the first says so, as an attempt has them."""
+        """One try, and others where it says so, as an attempt has them."""
         log: list[str] = []
         shared: list[pipe.Shared] = []
         callbacks = JobCallbacks(
@@ -114,7 +117,9 @@ class Served:
             await self._replica.run(request, fds, callbacks, cell, time_limit_s, alone=alone)
         except (AskedAlone, Disturbed) as error:
             if isinstance(error, Disturbed):
-                why_alone = why_alone or ("it was there when the process ended" if error.begun else "")
+                disturbed += error.begun
+                if error.suspect or disturbed > 1:
+                    why_alone = why_alone or "it was there when the process ended"
             elif alone:
                 raise RuntimeError(f"it is alone, and asks to be: {error}") from error
             else:
@@ -122,7 +127,8 @@ class Served:
             os.ftruncate(fds[1], 0)
             os.lseek(fds[1], 0, os.SEEK_SET)
             request = msgspec.structs.replace(request, merge=request.merge and not why_alone)
-            return await self._try(request, fds, result, time_limit_s, why_alone)
+            again = await self._try(request, fds, result, time_limit_s, why_alone, disturbed)
+            return replace(again, tries=again.tries + 1)
         except JobRefused as refused:
             failure = refused.failure
             return Outcome(None, failure.code, failure.sentence, "".join(log), tuple(shared), why_alone)

@@ -212,9 +212,9 @@ async def test_who_had_the_turn_while_the_time_of_another_was_up_is_a_suspect(tm
 @pytest.mark.parametrize("alone", [False, True])
 async def test_who_had_it_to_itself_is_told_of_the_death(tmp_path: Path, alone: bool) -> None:
     async with family(tmp_path) as played:
-        runner, aside = await played.shared()
-        runner = aside if alone else runner
+        runner, _ = await played.shared()
         running = played.begin(Heard(), alone=alone)
+        runner = await played.runner() if alone else runner
         (await runner.next_job()).say(pipe.Begun())
         await settle()
         played.end(runner.pid, -signal.SIGSEGV)
@@ -237,17 +237,18 @@ async def test_alone_means_that_nobody_else_is_in_the_runner_and_the_others_go_o
     tmp_path: Path,
 ) -> None:
     async with family(tmp_path) as played:
-        runner, aside = await played.shared()
+        runner, reserve = await played.shared()
         before = played.begin(Heard())
         first = await runner.next_job()
         alone, after = played.begin(Heard(), alone=True), played.begin(Heard())
+        aside = await played.runner()
         inside = await aside.next_job()
         inside.say(pipe.Begun())
         for job in (first, await runner.next_job()):
             job.say(pipe.Begun(), DONE)
         assert await asyncio.gather(before, after) == [DONE, DONE]
         assert not alone.done()
-        assert not aside.has_word()
+        assert not any(each.has_word() for each in (aside, reserve))
         inside.say(DONE)
         assert await alone == DONE
 
@@ -256,15 +257,15 @@ async def test_as_many_as_may_run_alone_at_once_and_one_of_them_after_the_other_
     tmp_path: Path,
 ) -> None:
     async with family(tmp_path) as played:
-        runner, aside = await played.shared()
-        running = [played.begin(Heard(), alone=True) for _ in range(shared_stock.MOST)]
-        beside = [aside, *[await played.runner() for _ in range(shared_stock.MOST - 2)]]
+        runner, reserve = await played.shared()
+        running = [played.begin(Heard(), alone=True) for _ in range(shared_stock.MOST - 1)]
+        beside = [await played.runner() for _ in range(shared_stock.MOST - 2)]
         inside = [await each.next_job() for each in beside]
         together = played.begin(Heard())
         (await runner.next_job()).say(pipe.Begun(), DONE)
         assert await together == DONE
         await settle()
-        assert not any(each.has_word() for each in (runner, *beside)), "one runner is theirs who run together"
+        assert not any(each.has_word() for each in (runner, reserve, *beside)), "the reserve is not for them"
         assert played.runners.empty()
         inside[1].say(pipe.Begun(), DONE)
         (await beside[1].next_job()).say(pipe.Begun(), DONE)

@@ -43,14 +43,17 @@ def _ones(states: list[int | str]) -> list[Runner]:
         (["coming"], None, None),
         ([0], 0, None),  # the only one is for those who run together
         ([0, "coming"], 0, None),
-        ([0, 0], 0, 1),
+        ([0, 0], 0, None),  # and this one is in reserve
+        ([0, 0, 0], 0, 2),
         ([2], 0, None),
-        ([2, 0], 0, 1),
-        ([0, 2], 1, 0),  # who is together stays so
-        ([4, 0], None, 1),  # and waits for each other
+        ([2, 0], 0, None),
+        ([2, 0, 0], 0, 2),
+        ([0, 2, 0], 1, 2),  # who is together stays so
+        ([4, 0], None, None),  # and waits for a place there
         (["alone", 0], 1, None),
-        (["alone", 1, 0], 1, 2),
-        (["alone", "alone", "alone", 1], 3, None),
+        (["alone", 1, 0], 1, None),
+        (["alone", 1, 0, 0], 1, 3),
+        (["alone", "alone", "alone", 1, 0], 3, None),
     ],
 )
 def test_who_runs_together_is_in_one_and_who_runs_alone_beside_it(
@@ -63,20 +66,25 @@ def test_who_runs_together_is_in_one_and_who_runs_alone_beside_it(
 
 
 @pytest.mark.parametrize(
-    ("states", "lacking"),
+    ("states", "wait_alone", "lacking"),
     [
-        ([], 2),
-        (["coming"], 1),
-        ([3], 1),
-        ([3, "coming"], 0),
-        ([3, "alone"], 1),
-        ([3, "alone", "alone"], 1),
-        ([3, "alone", "alone", "alone"], 0),
-        ([0, 0, 0, 0], -2),
+        ([], 0, 2),
+        (["coming"], 0, 1),
+        ([3], 0, 1),
+        ([3, "coming"], 0, 0),
+        ([3, "coming"], 1, 1),
+        ([3, "coming", "coming"], 1, 0),
+        ([3, 0], 9, 3),
+        ([3, "alone"], 0, 1),
+        ([3, 0, "alone", "alone"], 1, 1),
+        ([3, 0, "alone", "alone", "alone"], 1, 0),
+        ([0, 0, 0, 0], 0, -2),
     ],
 )
-def test_one_stands_by_until_there_are_as_many_as_may_be(states: list[int | str], lacking: int) -> None:
-    assert shared_stock.lacking(_ones(states)) == lacking
+def test_one_is_in_reserve_and_who_waits_to_run_alone_gets_one_until_there_are_as_many_as_may_be(
+    states: list[int | str], wait_alone: int, lacking: int
+) -> None:
+    assert shared_stock.lacking(_ones(states), wait_alone=wait_alone) == lacking
 
 
 def test_what_is_more_than_that_can_go() -> None:

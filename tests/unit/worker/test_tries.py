@@ -29,6 +29,11 @@ DONE = pipe.Done(0.0, 3)
 CELLS = pytest.mark.parametrize("cell", [None, CELL], ids=["shared", "sealed"])
 
 
+async def _first(played: PlayedFamily, cell: Any) -> PlayedProcess:
+    """The runner of the first job; of shared ones there is another, in reserve."""
+    return (await played.shared())[0] if cell is None else await played.runner()
+
+
 async def _next_job(runner: PlayedProcess) -> PlayedJob:
     job = await runner.next_job()
     job.say(pipe.Begun())
@@ -39,7 +44,7 @@ async def _next_job(runner: PlayedProcess) -> PlayedJob:
 async def test_nothing_of_the_first_try_is_left_but_what_it_printed(tmp_path: Path, cell: Any) -> None:
     async with family(tmp_path, cell=cell) as played:
         attempt = PlayedAttempt(played, tmp_path, cell=cell)
-        runner = await played.runner()
+        runner = await _first(played, cell)
         first = await _next_job(runner)
         first.say(pipe.Log("one "), pipe.Log("two "), pipe.Saving())
         first.write(b"the result of the first try, which is long")
@@ -73,7 +78,7 @@ async def test_nothing_of_the_first_try_is_left_but_what_it_printed(tmp_path: Pa
 async def test_who_asks_twice_to_be_run_alone_has_failed(tmp_path: Path, cell: Any) -> None:
     async with family(tmp_path, cell=cell) as played:
         attempt = PlayedAttempt(played, tmp_path, cell=cell)
-        runner = await played.runner()
+        runner = await _first(played, cell)
         (await _next_job(runner)).say(pipe.RunAlone("gradients"))
         (await _next_job(await played.runner())).say(pipe.RunAlone("gradients"))
         ended = await attempt.task
@@ -113,6 +118,7 @@ async def test_who_had_the_turn_when_the_runner_died_runs_alone_and_the_others_d
         await _all_begin(runner, attempts)
         _dies_of(played, runner, 2)
         again = [await _next_job(reserve), await _next_job(reserve)]
+        await played.runner()  # the next reserve
         alone = await _next_job(await played.runner())
         assert [job.request.merge for job in (*again, alone)] == [True, True, False]
         for job in again:
@@ -131,6 +137,7 @@ async def test_who_was_taken_along_twice_runs_alone(tmp_path: Path) -> None:
         runner, reserve = await played.shared()
         await _all_begin(runner, attempts)
         _dies_of(played, runner, 3)
+        await played.runner()
         (await _next_job(await played.runner())).say(DONE)
         await _all_begin(reserve, attempts[:2])
         attempts.append(PlayedAttempt(played, tmp_path / "d"))
@@ -158,8 +165,9 @@ async def test_a_job_that_has_lost_a_try_takes_nobody_along_in_the_next_one(
     async with family(tmp_path) as played:
         again = PlayedAttempt(played, tmp_path / "a", attempt=attempt)
         first = PlayedAttempt(played, tmp_path / "b")
-        runner, aside = await played.shared()
-        inside, alone = await _next_job(runner), await _next_job(aside)
+        runner, _ = await played.shared()
+        inside, aside = await _next_job(runner), await played.runner()
+        alone = await _next_job(aside)
         assert [inside.request.merge, alone.request.merge] == [True, False]
         played.end(aside.pid, -signal.SIGSEGV)
         ended = await again.task
@@ -191,6 +199,7 @@ async def test_who_kills_the_runner_though_alone_is_lost_and_tried_elsewhere(tmp
         runner, _ = await played.shared()
         await _all_begin(runner, attempts)
         played.end(runner.pid, -signal.SIGSEGV)  # nobody knows who it was: both are suspects
+        await played.runner()
         for _ in attempts:
             alone = await played.runner()
             await _all_begin(alone, attempts[:1])
@@ -219,7 +228,7 @@ async def test_all_tries_are_charged_and_passes_are_those_of_the_last(tmp_path: 
     async with family(tmp_path, cell=cell) as played:
         driver = await played.driver() if cell is not None else None
         attempt = PlayedAttempt(played, tmp_path, cell=cell)
-        runner = await played.runner()
+        runner = await _first(played, cell)
         first = await _next_job(runner)
         await asyncio.sleep(0.3)
         teller = first if driver is None else driver
@@ -269,7 +278,7 @@ async def test_a_job_that_is_cancelled_leaves_nothing_open(tmp_path: Path, cell:
         if when != "it waits":
             if cell is not None:
                 await played.driver()
-            runner = await played.runner()
+            runner = await _first(played, cell)
             if when != "it has a runner":
                 first = await _next_job(runner)
                 await first.room()

@@ -52,9 +52,9 @@ class Batches:
             yield self._receive()
         self._last = count
 
-    def somebody_comes(self) -> bool:
-        """Whether a job is announced that does not run yet."""
-        return bool(select.select([self._sock], [], [], 0.0)[0])
+    def somebody_comes(self, within_s: float = 0.0) -> bool:
+        """Whether a job is announced, or is in that time, that does not run yet."""
+        return bool(select.select([self._sock], [], [], within_s)[0])
 
     def _receive(self) -> socket.socket:
         message, fds = pipe.receive(self._sock, pipe.to_runner)

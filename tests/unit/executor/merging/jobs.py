@@ -106,14 +106,14 @@ class Site:
         _forget()
         return ended[0]
 
-    def merged(self, *programs: Program, bounds: Merging = BOUNDS) -> list[Ended]:
-        """Run in one hub, all there at the same time."""
+    def merged(self, *programs: Program, bounds: Merging = BOUNDS, **told: Callable[..., Any]) -> list[Ended]:
+        """Run in one hub, all there at the same time; ``told`` are more arguments of it."""
         payloads = [payload(self.client, each) for each in programs]
         ends: list[list[Ended]] = [[] for _ in payloads]
         before = signal.getsignal(signal.SIGALRM)
         interleaver, signs = vars(self.model.interleaver), torch.is_grad_enabled()
         try:
-            hub = Hub(self.loaded, self.layout, bounds, self.untouched)
+            hub = Hub(self.loaded, self.layout, bounds, self.untouched, **told)
             hub.run([self._job(*each) for each in zip(payloads, ends, strict=True)])
         finally:
             signal.signal(signal.SIGALRM, before)

@@ -17,8 +17,9 @@ import torch
 from nnsight.tracing.backend import Backend
 
 import edif
-from edif.executor.merging import hub as hub_module
+from edif.executor.merging import patience
 from edif.executor.merging.hub import Hub, Tenant
+from edif.wire.turn_register import NOBODY
 from tests.unit.executor.merging.jobs import BOUNDS, Program, Site, all_fit, fits
 from tests.unit.executor.merging.test_joint_pass import reads
 from tests.unit.executor.merging.tiny import prompt
@@ -392,7 +393,7 @@ LONG = 20.0
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(patience, "MOST_S", 0.1)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -442,6 +443,40 @@ def test_who_keeps_nobody_waiting_may_take_its_time(gpt2: Site) -> None:
     (ended,) = gpt2.merged(sleeps_before(0.3))
     assert ended.misfit == ""
     assert ended.failed == ""
+
+
+@pytest.mark.usefixtures("hasty")
+def test_who_has_not_been_let_in_yet_waits_too(gpt2: Site) -> None:
+    began = time.monotonic()
+    (ended,) = gpt2.merged(sleeps_before(LONG), somebody_comes=lambda: time.monotonic() > began + 0.5)
+    assert ended.misfit == "its code took long while others waited"
+    assert 0.5 < time.monotonic() - began < LONG / 2
+
+
+def test_it_is_known_at_each_moment_whose_turn_it_is(gpt2: Site) -> None:
+    turns: list[int] = []
+    seen: list[tuple[int, int]] = []
+
+    def looks(start: int, number: int) -> Program:
+        def program(model: Any, backend: Backend) -> None:
+            with model.trace(prompt(start), backend=backend):
+                hidden = model.transformer.h[0].output
+                __import__("looking").look(number)
+                logits = model.lm_head.output.save()
+                __import__("looking").look(number)
+
+        return program
+
+    looking = types.ModuleType("looking")
+    looking.look = lambda number: seen.append((number, turns[-1]))  # type: ignore[attr-defined]
+    sys.modules["looking"] = looking
+    try:
+        ended = gpt2.merged(looks(1, 1), looks(11, 2), looks(21, 3), has_turn=turns.append)
+    finally:
+        del sys.modules["looking"]
+    assert [each.shared for each in ended] == [1, 1, 1]
+    assert sorted(seen) == [(1, 1), (1, 1), (2, 2), (2, 2), (3, 3), (3, 3)]
+    assert turns[1::2] == [NOBODY] * (len(turns) // 2)
 
 
 @pytest.mark.usefixtures("hasty")
