@@ -15,7 +15,7 @@ from tests.merging.test_random_programs import EVERYTHING, IDS, compare, run_in_
 from tests.sizes import SIZES, SOAK
 from tests.support.programs.crowds import Crowd, crowd
 from tests.support.programs.drawing import draw
-from tests.support.programs.misfits import dawdling, killed
+from tests.support.programs.misfits import dawdling, killed, sleeping
 from tests.support.programs.payloads import Payload, payloads
 from tests.support.programs.program import FAMILIES, Program
 from tests.support.programs.serving import Outcome, Served, serving
@@ -71,8 +71,7 @@ async def test_who_shared_a_runner_with_one_that_died_is_run_again(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
     spec = ModelSpec(IDS["gpt2"], str(models[IDS["gpt2"]]))
-    drawn = (draw(seed, "gpt2", "trace") for seed in range(1_000))
-    innocent = [next(each for each in drawn if each.length == 8 and each.raises is None) for _ in range(4)]
+    innocent = _innocent(4)
     deadly = killed("gpt2", 8)
     minted = _minted([*innocent, deadly], models[IDS["gpt2"]], tmp_path / "programs")
     async with serving(spec, tmp_path / "served", merging=EVERYTHING) as served:
@@ -97,7 +96,7 @@ async def test_who_sleeps_keeps_nobody_neither_in_company_nor_alone(
 ) -> None:
     """The others end while it sleeps, and so do those who come after them; also while as many sleep as may run alone at once."""
     forever = 3600.0
-    innocent = [_innocent(length) for length in (8, 9)]
+    innocent = _innocent(2)
     sluggards = [sleeping("gpt2", forever, 8) for _ in range(shared_stock.MOST)]
     minted = _minted([*innocent, *sluggards], models[IDS["gpt2"]], tmp_path / "programs")
     spec = ModelSpec(IDS["gpt2"], str(models[IDS["gpt2"]]))
@@ -132,9 +131,11 @@ async def test_who_has_a_pass_wait_a_little_at_every_visit_is_put_out(
     assert "too slowly" in both[0][1].why_alone
 
 
-def _innocent(length: int) -> Program:
+def _innocent(count: int) -> list[Program]:
+    """Traces of the misfits' length."""
     drawn = (draw(seed, "gpt2", "trace") for seed in range(1_000))
-    return next(each for each in drawn if each.length == length and each.raises is None and not each.lone)
+    fit = (each for each in drawn if each.length == 8 and each.raises is None)
+    return list(itertools.islice(fit, count))
 
 
 def _minted(programs: Sequence[Program], model: Path, folder: Path) -> Minted:

@@ -8,7 +8,7 @@ import pytest
 
 from edif.wire import pipe
 from edif.wire.turn_register import NOBODY
-from edif.worker import shared_runners, shared_stock
+from edif.worker import pool, shared_runners, shared_stock
 from edif.worker.endings import AskedAlone, Disturbed, JobRefused, RunnerDied
 from tests.unit.worker.played import REQUEST, Heard, PlayedFamily, PlayedProcess, family, settle
 
@@ -272,6 +272,24 @@ async def test_as_many_as_may_run_alone_at_once_and_one_of_them_after_the_other_
         for job in (inside[0], inside[2]):
             job.say(pipe.Begun(), DONE)
         assert await asyncio.gather(*running) == [DONE] * len(running)
+
+
+async def test_what_was_made_for_jobs_alone_goes_when_none_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_IDLE_S", 0.2)
+    async with family(tmp_path) as played:
+        runner, reserve = await played.shared()
+        running = [played.begin(Heard(), alone=True) for _ in range(2)]
+        for _ in running:
+            (await (await played.runner()).next_job()).say(pipe.Begun(), DONE)
+        await asyncio.gather(*running)
+        assert len(played.there) == 4
+        async with asyncio.timeout(20):
+            while len(played.there) > 2:
+                await asyncio.sleep(0.05)
+        await settle()
+        assert set(played.there) == {runner.pid, reserve.pid}
 
 
 async def test_one_that_stands_by_takes_the_place_of_one_that_died(tmp_path: Path) -> None:
