@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,8 @@ def main(fd: int) -> None:
     layout = None if learned is None else _told(sock, *learned, arena)
     pipe.send(sock, pipe.Loaded(time.monotonic() - began, arena.size_bytes))
     readable = tuple(Path(folder) for folder in (*model_folders(model), *adapters.values()))
-    _Zygote(sock, model, arena, adapters, readable, message, rehearsals, layout).serve()
+    with suppress(pipe.PipeError):  # the agent has closed it while something was done for it
+        _Zygote(sock, model, arena, adapters, readable, message, rehearsals, layout).serve()
 
 
 def _learn(model: Any, merging: Merging) -> tuple["Layout | None", str]:
