@@ -40,6 +40,11 @@ class Runner(Process):
     def may_take(self, *, alone: bool) -> bool:
         """Whether it can be set aside for one more job now; with ``alone`` for one that must have it for itself."""
 
+    @property
+    def collects(self) -> bool:
+        """Whether a job that comes now is likely to run together with those that it has."""
+        return False
+
     def take(self, *, alone: bool) -> None:
         """Set it aside for one job, until :meth:`give_back`."""
         self.held += 1

@@ -24,6 +24,9 @@ _MESSAGES_PER_JOB = 200_000
 _BEGINS_WITHIN_S = 60.0
 """A job that nobody is in the way of begins as soon as the last one is cleared away."""
 
+_COLLECTS_S = 0.02
+"""From the first job of a batch on it waits so long for others, about: how long exactly it knows alone."""
+
 
 class SharedRunner(Runner):
     """One process that jobs share.
@@ -39,6 +42,7 @@ class SharedRunner(Runner):
         super().__init__(replica_id, sock, None, callbacks, _MESSAGES_PER_JOB)
         self._most_jobs = most_jobs
         self._ready = False
+        self._collecting_since: float | None = None
         self._turn_fd = turn_fd
         self._had_turn = turn_register.NOBODY
         self._entered = 0
@@ -52,6 +56,16 @@ class SharedRunner(Runner):
         if not self._ready or self.doomed or self.held_alone:
             return False
         return self.held == 0 if alone else self.held < self._most_jobs
+
+    @property
+    def collects(self) -> bool:
+        since = self._collecting_since
+        return self.held > 0 and since is not None and time.monotonic() - since < _COLLECTS_S
+
+    def take(self, *, alone: bool) -> None:
+        super().take(alone=alone)
+        if self._collecting_since is None:
+            self._collecting_since = time.monotonic()
 
     async def run(
         self,
@@ -176,7 +190,9 @@ class SharedRunner(Runner):
                     self._lines.values()
                 ):  # what it said of its jobs before this may not be heard yet
                     line.drain()
-                self._ready = self._most_jobs > 1 or all(each.answer.done() for each in self._jobs)
+                waiting = any(not each.answer.done() for each in self._jobs)
+                self._ready = self._most_jobs > 1 or not waiting
+                self._collecting_since = time.monotonic() if waiting else None
                 self._callbacks.ready()
             case pipe.Tainted(reason=reason):
                 if not self.doomed:

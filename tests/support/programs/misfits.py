@@ -39,6 +39,11 @@ def dawdling(family: str, seconds: float, steps: int, length: int = 8, layer: in
     return Program(name, family, "dawdles", source, ((_ROW[:length],),), steps=steps)
 
 
+def telling_its_process(family: str, length: int = 8, layer: int = 1) -> Program:
+    """Goes well, and says in its output which process runs it."""
+    return _misfit("tells", family, length, layer, "import os; print(os.getpid())")
+
+
 def endless(family: str, length: int = 8, layer: int = 1) -> Program:
     """Never gives the pass on."""
     return _misfit("endless", family, length, layer, "while True: pass")

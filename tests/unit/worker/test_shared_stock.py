@@ -14,11 +14,15 @@ from edif.worker.waiting import Waiter, next_ones
 CELL = CellLimits(MIB, MIB, MIB, 1)
 
 
+ROWS = 8
+
+
 @dataclass(eq=False)
 class One:
     """What a shared runner says of itself: ``state`` is how many jobs it has, or that one has it alone."""
 
     state: int | str
+    collects: bool = False
 
     @property
     def held(self) -> int:
@@ -29,11 +33,18 @@ class One:
         return self.state == "alone"
 
     def may_take(self, *, alone: bool) -> bool:
-        return isinstance(self.state, int) and self.state < (1 if alone else 4)
+        return isinstance(self.state, int) and self.state < (1 if alone else ROWS)
 
 
-def _ones(states: list[int | str]) -> list[Runner]:
-    return cast("list[Runner]", [One(each) for each in states])
+def _ones(states: list[int | str], collecting: int | None = None) -> list[Runner]:
+    return cast(
+        "list[Runner]", [One(each, collects=number == collecting) for number, each in enumerate(states)]
+    )
+
+
+@pytest.fixture(autouse=True)
+def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_stock, "_TOGETHER", 2)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +60,14 @@ def _ones(states: list[int | str]) -> list[Runner]:
         ([2, 0], 0, None),
         ([2, 0, 0], 0, 2),
         ([0, 2, 0], 1, 2),  # who is together stays so
-        ([4, 0], None, None),  # and waits for a place there
+        ([4, 0], 0, None),  # as long as they are few
+        ([5, 0], 1, None),  # many overlap
+        ([ROWS, 0], 1, None),
+        ([ROWS, 0, 0], 1, 2),
+        ([5, 3, 0], 1, None),  # a third would divide them
+        ([6, 7, 0, 0], 0, 3),
+        ([ROWS, ROWS, 0, 0], None, 3),
+        ([ROWS, "coming"], None, None),
         (["alone", 0], 1, None),
         (["alone", 1, 0], 1, None),
         (["alone", 1, 0, 0], 1, 3),
@@ -65,6 +83,20 @@ def test_who_runs_together_is_in_one_and_who_runs_alone_beside_it(
         assert found is (None if wanted is None else ones[wanted]), by_itself
 
 
+@pytest.mark.parametrize(("states", "collecting", "found"), [([5, 0], 0, 0), ([5, 3], 1, 1), ([3, 5], 1, 1)])
+def test_who_comes_while_one_collects_its_batch_is_in_it(
+    states: list[int | str], collecting: int, found: int
+) -> None:
+    ones = _ones(states, collecting)
+    assert shared_stock.chosen(ones, alone=False) is ones[found]
+
+
+def test_one_processor_has_one_that_runs_jobs_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_stock, "_TOGETHER", 1)
+    ones = _ones([5, 0])
+    assert shared_stock.chosen(ones, alone=False) is ones[0]
+
+
 @pytest.mark.parametrize(
     ("states", "wait_alone", "lacking"),
     [
@@ -76,6 +108,9 @@ def test_who_runs_together_is_in_one_and_who_runs_alone_beside_it(
         ([3, "coming", "coming"], 1, 0),
         ([3, 0], 9, 3),
         ([3, "alone"], 0, 1),
+        ([3, 3], 0, 1),
+        ([3, 3, "coming"], 0, 0),
+        ([3, 3, 0, "alone"], 2, 1),
         ([3, 0, "alone", "alone"], 1, 1),
         ([3, 0, "alone", "alone", "alone"], 1, 0),
         ([0, 0, 0, 0], 0, -2),
