@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from greenlet import greenlet
+from greenlet import getcurrent, greenlet
 from nnsight.tracing import tracer as tracing
 
 from edif.executor.merging import traces
@@ -71,7 +71,7 @@ class Tenant:
         self.turn = Turn(hub.loaded, hub.fresh_interleaver())
         self._greenlet = greenlet(lambda *_: run(self))
         self._request: Request | None = None
-        self._asked_at = 0.0
+        self.asked_at = 0.0
         self._guest: Guest | None = None
         self._outcome: BaseException | None = None
         self._offered: Visit | None = None
@@ -80,7 +80,7 @@ class Tenant:
     # -- as company ------------------------------------------------------------------------------------
     def join(self, request: Request, guest: Guest) -> bool:
         self._request, self._guest, self._outcome = request, guest, None
-        self._asked_at = time.monotonic()
+        self.asked_at = time.monotonic()
         shared: bool = self._greenlet.parent.switch()
         self._request = self._guest = None
         if self._outcome is not None:
@@ -166,7 +166,7 @@ class Tenant:
         self._pass = None
         self.shared_passes += 1
         self.tokens += joint.tokens[number]
-        waited_s = time.monotonic() - self._asked_at
+        waited_s = time.monotonic() - self.asked_at
         self.passes.append(pipe.Shared(0, joint.rows, self.request.rows, joint.seconds, waited_s))
         self.go_on(shared=True)
 
@@ -206,6 +206,7 @@ class Hub:
         self._most_s = 0.0
         self._entered = 0
         self._in_turn: Tenant | None = None
+        self._here = getcurrent()
         signal.signal(signal.SIGALRM, self._too_slow)
 
     def fresh_interleaver(self) -> dict[str, Any]:
@@ -227,6 +228,7 @@ class Hub:
         """Run these jobs to their ends. Each begins before the next one is asked for."""
         self._tenants = []
         self._begun = False
+        self._here = getcurrent()
         for job in jobs:
             self._entered += 1
             self._tenants.append(Tenant(self, job, self._entered))
@@ -234,7 +236,8 @@ class Hub:
             self._patience.began(self._stretch.seconds)
         self._begun = True
         while True:
-            if waiting := [(each, each.request) for each in self._tenants if each.waits]:
+            longest_first = sorted(self._tenants, key=lambda each: each.asked_at)
+            if waiting := [(each, each.request) for each in longest_first if each.waits]:
                 self._run_pass(chosen(waiting, self._merging.rows, self._merging.tokens, self.layout.bucket))
             elif aside := [each for each in self._tenants if each.aside]:
                 aside[0].go_on()
@@ -285,8 +288,8 @@ class Hub:
         signal.setitimer(signal.ITIMER_REAL, self._most_s, self._most_s)
 
     def _too_slow(self, *_: Any) -> None:
-        # Only its own code is interrupted, and not what is done for it before and afterwards.
-        if getattr(tracing._local, "depth", 0) == 0:  # noqa: SLF001 - raised by what runs a block
+        # Only its own code is interrupted, and not what is done for it before and afterwards: here, or outside its block.
+        if getcurrent() is self._here or getattr(tracing._local, "depth", 0) == 0:  # noqa: SLF001 - raised by what runs a block
             return
         left_s = self._most_s - self._stretch.seconds
         if left_s > _SHORTEST_S:

@@ -438,6 +438,49 @@ def test_a_job_that_sets_the_timer_does_not_stop_the_clock(gpt2: Site) -> None:
     assert fits(gpt2.solo(reads(13)), other)
 
 
+def test_a_clock_that_rings_when_the_turn_is_over_disturbs_nobody(
+    gpt2: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "MOST_S", 0.0)
+    rung: list[int] = []
+
+    def ring(number: int) -> None:
+        if number == NOBODY:
+            rung.append(number)
+            signal.raise_signal(signal.SIGALRM)
+
+    programs = [two_traces(11), reads(21)]
+    alone = [gpt2.solo(each) for each in programs]
+    ended = gpt2.merged(*programs, has_turn=ring)
+    assert rung
+    assert all(fits(one, other, 64.0) for one, other in zip(alone, ended, strict=True))
+
+
+def test_who_has_waited_longest_is_served_first(gpt2: Site) -> None:
+    """And not all traces of two that are alike before the only ones of others."""
+
+    def session(model: Any, backend: Backend) -> None:
+        import time
+
+        with model.session(backend=backend):
+            with model.trace(prompt(3)):
+                first = model.lm_head.output.save()
+            with model.trace(prompt(4)):
+                second = model.lm_head.output.save()
+                at = time.monotonic().save()
+
+    def single(model: Any, backend: Backend) -> None:
+        import time
+
+        with model.trace(prompt(5, 7), backend=backend):
+            logits = model.lm_head.output.save()
+            at = time.monotonic().save()
+
+    of_session, _, of_single, _ = gpt2.merged(session, session, single, single)
+    assert (of_session.shared, of_single.shared) == (2, 1)
+    assert of_single.saved["at"] < of_session.saved["at"]
+
+
 @pytest.mark.usefixtures("hasty")
 def test_who_keeps_nobody_waiting_may_take_its_time(gpt2: Site) -> None:
     (ended,) = gpt2.merged(sleeps_before(0.3))
