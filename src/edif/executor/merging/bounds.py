@@ -1,4 +1,4 @@
-"""With what a model can be called at all, as the driver checks it: beyond, a shared pass would fail for everyone in it."""
+"""With what a model can be called at all: beyond, a shared pass would fail for everyone in it."""
 
 from typing import Any
 
@@ -40,9 +40,10 @@ class Bounds:
         )
         if request is None or request.rows > self._merging.rows or request.size > self._merging.tokens:
             return None
-        return request if self._in_bounds(request) else None
+        return request if self.hold(request) else None
 
-    def _in_bounds(self, request: Request) -> bool:
+    def hold(self, request: Request) -> bool:
+        """Whether the model can run it: ids that it knows, positions that it has."""
         options = dict(request.options)
         length = request.tokens
         if request.generates:

@@ -15,6 +15,7 @@ from greenlet import getcurrent, greenlet
 from nnsight.tracing import tracer as tracing
 
 from edif.executor.merging import traces
+from edif.executor.merging.bounds import Bounds
 from edif.executor.merging.grouping import chosen
 from edif.executor.merging.guest import Guest, Reply, Visit, Wanted
 from edif.executor.merging.joint_pass import JointPass, Left
@@ -79,6 +80,8 @@ class Tenant:
 
     # -- as company ------------------------------------------------------------------------------------
     def join(self, request: Request, guest: Guest) -> bool:
+        if not self._hub.bounds.hold(request):
+            return False
         self._request, self._guest, self._outcome = request, guest, None
         self.asked_at = time.monotonic()
         shared: bool = self._greenlet.parent.switch()
@@ -195,6 +198,7 @@ class Hub:
         self.model = loaded.model
         self.layout = layout
         self.untouched = untouched
+        self.bounds = Bounds(loaded.module, merging)
         self._merging = merging
         self._own = vars(loaded.model.interleaver)
         self._tenants: list[Tenant] = []

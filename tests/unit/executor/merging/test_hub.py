@@ -456,6 +456,16 @@ def test_a_clock_that_rings_when_the_turn_is_over_disturbs_nobody(
     assert all(fits(one, other, 64.0) for one, other in zip(alone, ended, strict=True))
 
 
+def test_ids_that_the_model_does_not_know_are_their_owners_failure(gpt2: Site) -> None:
+    def unknown(model: Any, backend: Backend) -> None:
+        with model.trace(prompt(3) + 1_000_000, backend=backend):
+            logits = model.lm_head.output.save()
+
+    failed, *others = gpt2.merged(unknown, reads(11), reads(21))
+    assert "index out of range" in failed.failed
+    assert [(each.misfit, each.shared) for each in others] == [("", 1), ("", 1)]
+
+
 def test_who_has_waited_longest_is_served_first(gpt2: Site) -> None:
     """And not all traces of two that are alike before the only ones of others."""
 
@@ -540,14 +550,16 @@ def test_a_pass_of_ones_own_is_no_dawdling(gpt2: Site, monkeypatch: pytest.Monke
     assert other.misfit == third.misfit == ""
 
 
-def test_a_failing_pass_is_void_for_all_in_it(gpt2: Site) -> None:
-    """Ids beyond the vocabulary, which the model meets for all rows at once."""
+def test_a_failing_pass_is_void_for_all_in_it(gpt2: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    act = gpt2.loaded.module.transformer.h[0].mlp.act
+    forward = act.forward
 
-    def wild(model: Any, backend: Backend) -> None:
-        with model.trace(prompt(3) + 1000, backend=backend):
-            logits = model.lm_head.output.save()
+    def of_one_row(rows: torch.Tensor) -> Any:
+        return forward(rows) if len(rows) == 1 else rows[len(rows)]
 
-    ended, other, unlike = gpt2.merged(wild, reads(13), reads(23, 7))
-    assert ended.misfit == "the shared pass failed: IndexError"
+    monkeypatch.setattr(act, "forward", of_one_row)
+    monkeypatch.setattr(gpt2.untouched, "changed", lambda: "", raising=False)
+    one, other, unlike = gpt2.merged(reads(3), reads(13), reads(23, 7))
+    assert one.misfit == "the shared pass failed: IndexError"
     assert other.misfit == "the shared pass failed: IndexError"
     assert fits(gpt2.solo(reads(23, 7)), unlike)
