@@ -8,7 +8,7 @@ import typer
 
 from edif.cli.options import Config, Data
 from edif.cli.output import say
-from edif.core.limits import Isolation, Merge
+from edif.core.limits import Isolation, Merge, Padding
 from edif.settings import Settings, load
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
@@ -35,6 +35,14 @@ Isolated = Annotated[
 Merged = Annotated[
     Merge | None,
     typer.Option("--merge", help="Whether traces of several jobs share forward passes.", show_default="auto"),
+]
+Padded = Annotated[
+    Padding | None,
+    typer.Option(
+        "--merge-padding",
+        help="Whether prompts of different length do, the shorter ones padded.",
+        show_default="auto",
+    ),
 ]
 TimeLimit = Annotated[
     float | None,
@@ -74,6 +82,7 @@ def serve(
     tls_key: TlsKey = None,
     isolation: Isolated = None,
     merge: Merged = None,
+    merge_padding: Padded = None,
     job_time_limit: TimeLimit = None,
     job_memory_limit: MemoryLimit = None,
     result_limit: ResultLimit = None,
@@ -94,6 +103,7 @@ def serve(
         tls_key=tls_key,
         isolation=isolation,
         merge=merge,
+        merge_padding=merge_padding,
         time_limit_s=job_time_limit,
         memory_limit_bytes=job_memory_limit,
         result_limit_bytes=result_limit,
@@ -121,6 +131,7 @@ def gateway(
     tls_key: TlsKey = None,
     isolation: Isolated = None,
     merge: Merged = None,
+    merge_padding: Padded = None,
     job_time_limit: TimeLimit = None,
     job_memory_limit: MemoryLimit = None,
     result_limit: ResultLimit = None,
@@ -142,6 +153,7 @@ def gateway(
             tls_key=tls_key,
             isolation=isolation,
             merge=merge,
+            merge_padding=merge_padding,
             time_limit_s=job_time_limit,
             memory_limit_bytes=job_memory_limit,
             result_limit_bytes=result_limit,
