@@ -23,6 +23,7 @@ def __getattr__(name: str) -> Any:
         module = import_module(_WHERE[name])
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"edif.{name} needs nnsight ({error}). Run: pip install 'nnsight==0.8.1'", name=error.name
+            f"edif.{name} needs nnsight ({error}). Run: pip install 'nnsight==0.8.1' 'transformers<5.23'",
+            name=error.name,
         ) from error
     return getattr(module, name)

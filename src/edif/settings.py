@@ -4,11 +4,13 @@ This is the only module that reads the environment. ``docs/configuration.md`` li
 compares the two.
 """
 
+import difflib
 import os
 import re
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import msgspec
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -415,13 +417,44 @@ def load(config: Path | None, **flags: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise SetupError(
-            errors.CONFIG_INVALID, f"The setting {name!r} does not fit: {first['msg']}."
-        ) from error
+        raise _refusal(error, config) from error
     except ValueError as error:
         raise SetupError(errors.CONFIG_INVALID, f"The configuration cannot be read: {error}.") from error
+
+
+def _refusal(error: ValidationError, config: Path | None) -> SetupError:
+    """What is said of the first setting that does not fit."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return SetupError(errors.CONFIG_INVALID, f"The setting {name!r} does not fit: {first['msg']}.")
+    fields = Settings.model_fields if len(first["loc"]) == 1 else DeploymentSettings.model_fields
+    alike = difflib.get_close_matches(str(first["loc"][-1]), fields, 1)
+    # Of the sources only the file can hold names that nobody asked for.
+    return SetupError(
+        errors.CONFIG_INVALID,
+        f"There is no setting {name!r}, which stands in {str(config)!r}.",
+        (f"Did you mean {alike[0]!r}? " if alike else "") + errors.CONFIG_INVALID.next_step,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClientVariables:
+    """The fabric that programs of this account use, and their key, as ``edif.connect`` finds them too."""
+
+    url: str | None
+    key: str | None
+
+    @classmethod
+    def read(cls) -> Self:
+        return cls(_first("EDIF_URL", "NDIF_HOST"), _first("EDIF_API_KEY", "NDIF_API_KEY"))
+
+    def without_url(self) -> Self:
+        return replace(self, url=None)
+
+
+def _first(*names: str) -> str | None:
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)  # noqa: TID251
 
 
 def environment() -> dict[str, str]:

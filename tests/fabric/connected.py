@@ -162,6 +162,7 @@ def other_versions_are_told(here: Here) -> None:
             here.connect().close()
         assert [each.category for each in heard] == [edif.VersionsDiffer]
         assert "torch 1.0 here" in str(heard[0].message)
+        assert f"pip install 'torch=={real('torch').partition('+')[0]}' (" in str(heard[0].message)
     finally:
         checks._installed = real
 

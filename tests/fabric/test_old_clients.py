@@ -49,4 +49,7 @@ def test_is_told_what_to_install(version: str, demo: Fabric, tmp_path: Path) -> 
     )
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert f"you use nnsight {version}. Run: pip install 'nnsight==0.8.1' [client_too_old]" in last
+    assert (
+        f"you use nnsight {version}. Run: pip install 'nnsight==0.8.1' 'transformers<5.23' [client_too_old]"
+        in last
+    )

@@ -10,7 +10,7 @@ from edif.core import errors
 from edif.core.errors import SetupError
 from edif.launch.data_folder import DataFolder
 from edif.launch.tls import client_context
-from edif.settings import Settings
+from edif.settings import ClientVariables, Settings
 
 
 class Api:
@@ -44,21 +44,33 @@ class Api:
         return response.json()
 
 
-def connect(settings: Settings, url: str | None) -> Api:
-    """The gateway at ``url``, or the one that runs on the data folder of this machine.
+def connect(settings: Settings, url: str | None, client: ClientVariables) -> Api:
+    """The gateway at ``url``, or the one that runs on the data folder of this machine, or the one that ``client`` names.
 
     Raises:
-        SetupError: none runs there and none is named.
+        SetupError: none runs there and none is named, or what is named is no URL.
     """
     folder = DataFolder(Path(settings.data).resolve())
-    if url is not None:
-        url = url.rstrip("/")
-        return Api(url, settings.api_key, client_context(settings, folder, url))
-    facts = folder.facts("gateway")
+    facts = None if url is not None else folder.facts("gateway")
     if facts is None:
-        raise SetupError(
-            errors.GATEWAY_UNREACHABLE, f"No gateway runs on the data folder {str(folder.root)!r}."
-        )
+        url = _checked(url or client.url, folder)
+        return Api(url, settings.api_key or client.key, client_context(settings, folder, url))
     url = str(facts["url"])
     key = settings.api_key or folder.secret("operator.token")
     return Api(url, key, client_context(settings, folder, url))
+
+
+def _checked(url: str | None, folder: DataFolder) -> str:
+    if not url:
+        raise SetupError(
+            errors.GATEWAY_UNREACHABLE,
+            f"No gateway runs on the data folder {str(folder.root)!r}.",
+            "Start it with `edif serve`, or name its folder with --data. On another machine name the fabric with --url.",
+        )
+    if not url.startswith(("http://", "https://")):
+        raise SetupError(
+            errors.GATEWAY_UNREACHABLE,
+            f"{url!r} is no URL of a gateway.",
+            "Write it with http:// or https:// in front.",
+        )
+    return url.rstrip("/")

@@ -44,7 +44,7 @@ def quota_set(
     if as_json:
         show_json(asdict(made))
     else:
-        say(f"{_name(made)}: {measure} {made.amount:,.10g}.")
+        say(f"{_name(made)}: {measure} {_shown(made)}.")
 
 
 @quota.command("unset")
@@ -77,7 +77,7 @@ def quota_list(data: Data = None, config: Config = None, as_json: AsJson = False
     if as_json:
         show_json([asdict(each) for each in found])
     else:
-        rows = [(_name(each), each.measure, f"{each.amount:,.10g}") for each in found]
+        rows = [(_name(each), each.measure, _shown(each)) for each in found]
         show_table(("whose", "measure", "amount"), rows, "No quotas: everyone may use what is free.")
 
 
@@ -130,3 +130,8 @@ def _no_amount(text: str, measure: Measure) -> EdifError:
 
 def _name(each: Quota) -> str:
     return "each user" if each.scope is Scope.EACH_USER else f"{each.scope} {each.name}"
+
+
+def _shown(each: Quota) -> str:
+    """The amount, whole numbers with all their digits."""
+    return f"{each.amount:,.0f}" if each.amount.is_integer() else f"{each.amount:,.10g}"

@@ -7,14 +7,21 @@ import typer
 from edif.cli.api import Api, connect
 from edif.cli.options import AsJson, Config, Data, Url
 from edif.cli.output import moment, say, show_json, show_table
-from edif.settings import load
+from edif.settings import ClientVariables, load
 
 models = typer.Typer(no_args_is_help=True, help="The served models.")
 jobs = typer.Typer(no_args_is_help=True, help="Jobs: your own, or everyone's for an operator.")
 
 
 def _api(config: Config, data: Data, url: Url) -> Api:
-    return connect(load(config, data=data), url)
+    """What is asked of any fabric: who is on no fabric's machine, and names none, means the one that their programs use."""
+    client = ClientVariables.read()
+    return connect(load(config, data=data), url, client if data is None else client.without_url())
+
+
+def _steered(config: Config, data: Data, url: Url) -> Api:
+    """What steers a fabric: it is never one that only variables of clients name."""
+    return connect(load(config, data=data), url, ClientVariables.read().without_url())
 
 
 def _show_models(rows: list[dict[str, Any]]) -> None:
@@ -40,7 +47,7 @@ def models_deploy(
     model: str, data: Data = None, config: Config = None, url: Url = None, as_json: AsJson = False
 ) -> None:
     """Bring a model up and keep it up."""
-    answer = _api(config, data, url).post(f"/edif/v1/models/{model}/deploy")
+    answer = _steered(config, data, url).post(f"/edif/v1/models/{model}/deploy")
     if as_json:
         show_json(answer)
     else:
@@ -52,7 +59,7 @@ def models_evict(
     model: str, data: Data = None, config: Config = None, url: Url = None, as_json: AsJson = False
 ) -> None:
     """Take a model down after its running job; the next request brings it up again."""
-    answer = _api(config, data, url).post(f"/edif/v1/models/{model}/evict")
+    answer = _steered(config, data, url).post(f"/edif/v1/models/{model}/evict")
     if as_json:
         show_json(answer)
     else:
@@ -91,7 +98,11 @@ def jobs_show(
     if as_json:
         show_json(answer)
         return
-    facts = [(name, value) for name, value in answer.items() if name not in ("meta", "tries", "model_key")]
+    facts = [
+        (name, moment(value) if name.endswith("_at") else value)
+        for name, value in answer.items()
+        if name not in ("meta", "tries", "model_key")
+    ]
     facts += [(f"meta.{name}", value) for name, value in answer["meta"].items()]
     facts += [
         (f"try {t['number']}", f"{t['outcome'] or 'running'} on {t['replica']}") for t in answer["tries"]
@@ -136,8 +147,8 @@ def jobs_delete_result(
 
 
 def drain(data: Data = None, config: Config = None, url: Url = None, as_json: AsJson = False) -> None:
-    """Begin no more jobs: what runs, ends; what waits, waits, and new ones are taken. Undone by resume or a new start."""
-    answer = _api(config, data, url).post("/edif/v1/drain")
+    """Begin no more jobs: what runs, ends; what waits, waits, and new ones are taken. Until resume, over every new start."""
+    answer = _steered(config, data, url).post("/edif/v1/drain")
     if as_json:
         show_json(answer)
     else:
@@ -148,7 +159,7 @@ def drain(data: Data = None, config: Config = None, url: Url = None, as_json: As
 
 def resume(data: Data = None, config: Config = None, url: Url = None, as_json: AsJson = False) -> None:
     """Begin jobs again after edif drain."""
-    answer = _api(config, data, url).post("/edif/v1/resume")
+    answer = _steered(config, data, url).post("/edif/v1/resume")
     if as_json:
         show_json(answer)
     else:

@@ -63,10 +63,19 @@ def check_fabric(api: Api) -> None:
         raise SetupError(
             errors.FABRIC_UNREACHABLE,
             f"No fabric answers at {api.url}: {error.sentence}",
-            _TRUST if "CERTIFICATE_VERIFY_FAILED" in error.sentence else None,
+            _advice(error.sentence),
         ) from error
     if pong != "pong":
         raise SetupError(errors.FABRIC_UNREACHABLE, f"What answers at {api.url} is no fabric.")
+
+
+def _advice(sentence: str) -> str | None:
+    """What TLS itself says is of little help to most; None where the usual next step is as good as any."""
+    if "CERTIFICATE_VERIFY_FAILED" in sentence:
+        return _TRUST
+    if "WRONG_VERSION_NUMBER" in sentence:
+        return "This port does not speak TLS: try http:// in place of https://, or ask your operator for the address."
+    return None
 
 
 def check_key(api: Api, key: str | None) -> str:
@@ -116,11 +125,21 @@ def check_versions(api: Api) -> None:
         differ.insert(0, f"Python {platform.python_version()} here, {python.split()[0]} there")
     if differ:
         warnings.warn(
-            f"Versions differ: {'; '.join(differ)}. Traces travel as source and mostly work; if one behaves otherwise than "
-            "locally, install the fabric's versions (print(nnsight.compare()) shows all).",
+            f"Versions differ: {'; '.join(differ)}. Traces travel as source and mostly work; if a model cannot be built here, or a trace "
+            f"behaves otherwise than locally, install the fabric's versions{_command(packages, here)} (print(nnsight.compare()) shows all).",
             VersionsDiffer,
             stacklevel=4,
         )
+
+
+def _command(there: dict[str, str], here: dict[str, str]) -> str:
+    """What installs the fabric's versions of what differs and matters; nothing if only Python differs."""
+    wanted = [
+        f"'{name}=={_public(there[name])}'"
+        for name in _COMPARED
+        if name in there and _public(there[name]) != _public(here[name])
+    ]
+    return f": pip install {' '.join(wanted)}" if wanted else ""
 
 
 def own_versions() -> dict[str, str]:

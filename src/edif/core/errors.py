@@ -167,12 +167,14 @@ BODY_TRUNCATED = _kind("body_truncated", 400, "The upload broke off; send it aga
 BODY_TOO_LARGE = _kind(
     "body_too_large", 413, "Ship less by value: load data inside the trace, or split it into several traces."
 )
-ENVELOPE_INVALID = _kind("envelope_invalid", 422, "Use an nnsight 0.8 client: pip install 'nnsight==0.8.1'.")
+ENVELOPE_INVALID = _kind(
+    "envelope_invalid", 422, "Use an nnsight 0.8 client: pip install 'nnsight==0.8.1' 'transformers<5.23'."
+)
 PAYLOAD_NOT_ZSTD = _kind(
     "payload_not_zstd", 400, "Send the payload as one zstd frame, or set compress to false."
 )
-CLIENT_TOO_OLD = _kind("client_too_old", 400, "Run: pip install 'nnsight==0.8.1'")
-CLIENT_UNSUPPORTED = _kind("client_unsupported", 400, "Run: pip install 'nnsight==0.8.1'")
+CLIENT_TOO_OLD = _kind("client_too_old", 400, "Run: pip install 'nnsight==0.8.1' 'transformers<5.23'")
+CLIENT_UNSUPPORTED = _kind("client_unsupported", 400, "Run: pip install 'nnsight==0.8.1' 'transformers<5.23'")
 PYTHON_UNSUPPORTED = _kind("python_unsupported", 400, "Use Python 3.10 to 3.13 on the client.")
 SESSION_UNKNOWN = _kind(
     "session_unknown", 409, "The status socket is gone; run the trace again, which opens a new one."

@@ -108,4 +108,4 @@ def _view(
 def _amount(value: float, measure: Measure) -> str:
     if measure.in_bytes:
         return f"{value / 2**20:,.0f} MiB"
-    return f"{value:,.10g}" if value == int(value) else f"{value:,.1f}"
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"

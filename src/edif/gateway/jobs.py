@@ -186,7 +186,11 @@ class Jobs:
             self._post(ev.CancelAsked(job.id))
             raise
         if not asked:
-            raise Refused(errors.STATE_CONFLICT, f"The job {job.id} has already ended.")
+            raise Refused(
+                errors.STATE_CONFLICT,
+                f"The job {job.id} has already ended.",
+                f"There is nothing to cancel; how it ended says: edif jobs show {job.id}",
+            )
         self._post(ev.CancelAsked(job.id))
 
     async def revoke_links(self, job: Job, by: UserName) -> Job:

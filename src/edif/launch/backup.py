@@ -214,6 +214,12 @@ def restore(source: Path, folder: DataFolder) -> Contents:
             f"{str(root)!r} is not an empty folder.",
             "Restore into a new one, or move this one away first.",
         )
+    if not source.is_file():
+        raise SetupError(
+            errors.RESTORE_IMPOSSIBLE,
+            f"There is no file {str(source)!r}.",
+            "Name one that `edif backup` wrote.",
+        )
     unpacked = root.with_name(f".{root.name}.{secrets.token_hex(4)}")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
