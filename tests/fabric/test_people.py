@@ -12,6 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from edif.core import errors
+from tests.support.commands import run_forked
 from tests.support.fabric import Fabric, start_fabric
 from tests.support.models import GPT2_ID
 from tests.support.replay import Replayer
@@ -194,6 +195,29 @@ def test_keys_are_stored_as_digests_only(fabric: Fabric, keys: dict[str, str]) -
 def test_the_local_command_line_acts_as_the_operator(fabric: Fabric) -> None:
     assert {row["model"] for row in fabric.edif("models", "list")} == {GPT2_ID}
     assert fabric.edif("status")["agents"] == 1
+
+
+def test_a_laptops_command_line_asks_the_fabric_that_its_programs_use(
+    fabric: Fabric, keys: dict[str, str], tmp_path: Path
+) -> None:
+    """With the variables that a stock client needs, and no data folder: that is who is told to cancel with ``edif``."""
+    nowhere = {"EDIF_DATA": str(tmp_path / "none")}
+    ada = {**fabric.client_environment(tmp_path, keys["ada"]), **nowhere}
+    listed = run_forked(["jobs", "list", "--json"], ada)
+    assert listed.returncode == 0, listed.stderr
+    assert {job["owner"] for job in json.loads(listed.stdout)} <= {"ada"}
+    unknown = run_forked(["jobs", "cancel", "j1"], ada)
+    assert errors.JOB_UNKNOWN.code in unknown.stderr
+
+
+def test_a_fabric_is_not_steered_by_a_clients_variables_alone(
+    fabric: Fabric, keys: dict[str, str], tmp_path: Path
+) -> None:
+    nowhere = {"EDIF_DATA": str(tmp_path / "none")}
+    olga = {**fabric.client_environment(tmp_path, keys["olga"]), **nowhere}
+    for command in (["drain"], ["resume"], ["models", "evict", GPT2_ID], ["models", "deploy", GPT2_ID]):
+        assert errors.GATEWAY_UNREACHABLE.code in run_forked(command, olga).stderr
+    assert run_forked(["resume", "--url", fabric.url], olga).returncode == 0, "named, it is"
 
 
 def test_users_that_exist_or_do_not_are_told(fabric: Fabric) -> None:

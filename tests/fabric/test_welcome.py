@@ -1,8 +1,10 @@
 """What ``edif serve`` prints can be pasted as it stands."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,8 +25,14 @@ def _blocks(welcome: str) -> list[str]:
     return ["\n".join(block).strip() for block in blocks if block]
 
 
+def _learned(fabric: Fabric) -> dict[str, Any]:
+    """What the agent wrote down of how passes may be shared; a replica that runs has told it."""
+    lines = [line for line in fabric.log("agent").splitlines() if "replica.mergeable" in line]
+    return dict(json.loads(lines[0]))
+
+
 def _welcome(folder: Path) -> tuple[str, Fabric]:
-    fabric = start_fabric(folder, "--demo")
+    fabric = start_fabric(folder, "--demo", "--merge-padding", "on")
     assert fabric.process.stdout is not None
     text = ""
     while "Stop with Ctrl-C" not in text:
@@ -55,6 +63,7 @@ def test_variables_and_program_run_as_they_are_printed(tmp_path: Path) -> None:
         printed = done.stdout.strip().splitlines()
         assert printed[-3].split()[0] == "Mary"
         assert float(printed[-3].split()[1]) > 0.5
+        assert _learned(fabric)["padded_difference"] is not None, "the flag was heard"
     finally:
         assert fabric.stop() == 0
 

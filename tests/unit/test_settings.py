@@ -13,7 +13,7 @@ from edif import settings as settings_module
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.core.limits import Isolation, Merge, Padding, SendFiles
-from edif.settings import DeploymentSettings, Settings, environment, load
+from edif.settings import ClientVariables, DeploymentSettings, Settings, environment, load
 from tests.unit.docs import plain, rows
 
 
@@ -131,6 +131,40 @@ def test_password_of_the_record_store_is_shown_to_nobody(monkeypatch: pytest.Mon
     assert "hunter2" not in refused.detail + repr(refused.__cause__)
     monkeypatch.setenv("EDIF_RECORD_STORE", "")
     assert load(None).record_store is None
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "meant"),
+    [
+        ("merge_paddding = 'on'\n", "merge_paddding", "Did you mean 'merge_padding'? See"),
+        ("zzz = 1\n", "zzz", "See docs"),
+        (
+            "[deployments.'org/name']\nisolaton = 'sealed'\n",
+            "deployments.org/name.isolaton",
+            "Did you mean 'isolation'? See",
+        ),
+    ],
+)
+def test_a_name_that_is_no_setting_is_told_with_its_file_and_the_nearest(
+    text: str, name: str, meant: str, tmp_path: Path
+) -> None:
+    (tmp_path / "edif.toml").write_text(text)
+    refused = refusal()
+    assert refused.sentence == f"There is no setting {name!r}, which stands in 'edif.toml'."
+    assert refused.next_step.startswith(meant)
+
+
+def test_variables_of_clients_are_found_as_a_client_finds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EDIF_URL", "NDIF_HOST", "EDIF_API_KEY", "NDIF_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert ClientVariables.read() == ClientVariables(None, None)
+    monkeypatch.setenv("NDIF_HOST", "http://a")
+    monkeypatch.setenv("NDIF_API_KEY", "k")
+    assert ClientVariables.read() == ClientVariables("http://a", "k")
+    monkeypatch.setenv("EDIF_URL", "http://b")
+    monkeypatch.setenv("EDIF_API_KEY", "l")
+    assert ClientVariables.read() == ClientVariables("http://b", "l")
+    assert ClientVariables.read().without_url() == ClientVariables(None, "l")
 
 
 def test_settings_do_not_change() -> None:

@@ -281,6 +281,13 @@ async def open_and_close(root: Path) -> None:
     await (await open_store(root)).close()
 
 
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="no file") as refused:
+        restore(tmp_path / "none.tar.zst", DataFolder(tmp_path / "again"))
+    assert "edif backup" in refused.value.next_step
+    assert not (tmp_path / "again").exists()
+
+
 def test_only_an_empty_folder_is_filled(folder: DataFolder, tmp_path: Path) -> None:
     take(folder, tmp_path / "b.tar.zst", results=True)
     before = jobs_in(folder.root)
