@@ -41,6 +41,11 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def note(text: str) -> None:
+    """Said beside what a command prints, which programs may read."""
+    sys.stderr.write(text + "\n")
+
+
 def moment(unix_s: float | None) -> str | None:
     """A time of day for people, in local time."""
     return None if unix_s is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))

@@ -30,7 +30,12 @@ TlsKey = Annotated[
 ]
 
 Isolated = Annotated[
-    Isolation | None, typer.Option("--isolation", help="Where jobs run.", show_default="auto")
+    Isolation | None,
+    typer.Option(
+        "--isolation",
+        help="Where jobs run: sealed, each in a cell of its own; shared, in one process; auto, sealed from the first user on.",
+        show_default="auto",
+    ),
 ]
 Merged = Annotated[
     Merge | None,
@@ -63,6 +68,9 @@ Standby = Annotated[
     bool | None,
     typer.Option("--standby", help="Wait while another gateway leads, and take over when it is gone."),
 ]
+
+
+_CLIENT = "nnsight 0.8.1, and transformers older than 5.23"
 
 
 def _settings(config: Config, **flags: Any) -> Settings:
@@ -217,7 +225,7 @@ def _welcome(settings: Settings, url: str, *, keys_needed: bool) -> str:
     )
     return (
         f"eDIF is listening at {url} and brings its models up.\n\n"
-        f"In the shell where you work:\n\n    {variables}\n\n"
+        f"In the shell where you work (it needs {_CLIENT}):\n\n    {variables}\n\n"
         f"In a file, say hello.py:\n\n{textwrap.indent(program, '    ')}\n\n"
         f"Data: {settings.data.resolve()}. Stop with Ctrl-C: jobs that run may end first, and all others are kept for the next start."
     )

@@ -31,7 +31,7 @@ def edif(data: Path) -> Edif:
         if isinstance(result.exception, EdifError):
             raise result.exception
         assert result.exit_code == 0, result.output
-        return result.output
+        return result.stdout
 
     run.printed = printed  # type: ignore[attr-defined]
     return run

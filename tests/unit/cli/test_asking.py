@@ -81,3 +81,12 @@ def test_a_table_that_no_person_looks_at_has_a_line_for_each_row(capsys: pytest.
 def test_amounts_are_shown_with_all_their_digits(edif: Edif, measure: str, amount: str, shown: str) -> None:
     assert edif.printed("quota", "set", measure, amount, "--each-user") == f"each user: {measure} {shown}.\n"  # type: ignore[attr-defined]
     assert edif.printed("quota", "list").split()[-1] == shown  # type: ignore[attr-defined]
+
+
+def test_a_folder_without_records_is_named_once(tmp_path: Path) -> None:
+    """A command that was begun in another folder than the fabric would make users whom nobody knows."""
+    words = ["users", "list", "--json", "--data", str(tmp_path / "data")]
+    first, second = (CliRunner().invoke(app, words) for _ in range(2))
+    assert str(tmp_path / "data") in first.stderr
+    assert "--data DIR" in first.stderr
+    assert (first.stdout, second.stdout, second.stderr) == ("[]\n", "[]\n", "")
