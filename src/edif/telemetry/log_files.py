@@ -43,6 +43,8 @@ class LogFile:
         if self._day is not None and self._day < today and self._is_ours():
             self._begin_anew()
         self._day = today
+        if not self._path.parent.is_dir():  # a service on its own writes where it was told to
+            return
         for path in self._path.parent.iterdir():
             if self._dated.fullmatch(path.name) and path.stat().st_mtime < now - self._keep_s:
                 path.unlink(missing_ok=True)

@@ -51,6 +51,11 @@ def test_each_day_has_a_file_of_its_own_and_no_line_is_lost(tmp_path: Path) -> N
         assert number < 1 or (tmp_path / name).stat().st_mode & 0o077 == 0
 
 
+def test_a_service_that_no_supervisor_started_has_no_folder_of_logs_and_none_to_tend(tmp_path: Path) -> None:
+    LogFile(tmp_path / "logs" / "agent.log", keep_s=DAY_S).turn(NOON)
+    assert names(tmp_path) == []
+
+
 def test_a_file_of_an_earlier_run_is_put_away_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "gateway.log"
     path.write_text("of yesterday\n")
