@@ -39,10 +39,12 @@ class Rehearsals:
     Attributes:
         whole: of one tiny trace.
         start: of the same, which stops when it has used :data:`_REHEARSED_BYTES` of weights.
+        edit: of one that writes to what the first module puts out.
     """
 
     whole: bytes = b""
     start: bytes = b""
+    edit: bytes = b""
 
 
 def warm_up(model: Any) -> Rehearsals:
@@ -64,18 +66,17 @@ def _warm_up(model: Any) -> Rehearsals:
     token = tokenizer.eos_token_id or 0
     ids = torch.tensor([[token, token]])
     whole = start = _record(model, ids)
-    if (enough := _enough_of(model._module, ids)) is not None:  # noqa: SLF001 - nnsight's own name for the wrapped module
-        # By identity: nnsight calls a module that is named like one of its own attributes otherwise.
-        envoy = next((each for each in model.modules() if each._module is enough), None)  # noqa: SLF001
-        if envoy is not None:
-            start = _record_until(model, ids, envoy)
+    if (enough := _envoy_of_end(model, ids, _REHEARSED_BYTES)) is not None:
+        start = _record_until(model, ids, enough)
+    first = _envoy_of_end(model, ids, 1)
+    edit = b"" if first is None else _record_edit(model, ids, first)
     loaded = LoadedModel(model, adapters={})
     try:
         for payload in {whole, start}:
             rehearse(loaded, payload)
     finally:
         loaded.release()
-    return Rehearsals(whole, start)
+    return Rehearsals(whole, start, edit)
 
 
 def _record(model: Any, ids: torch.Tensor) -> bytes:
@@ -93,9 +94,25 @@ def _record_until(model: Any, ids: torch.Tensor, envoy: Any) -> bytes:
     return kept.payload
 
 
-def _enough_of(module: torch.nn.Module, ids: torch.Tensor) -> torch.nn.Module | None:
-    """The module with whose end a forward pass has used enough of the weights; None if the whole pass uses less."""
-    left, found = _REHEARSED_BYTES, None
+def _record_edit(model: Any, ids: torch.Tensor, envoy: Any) -> bytes:
+    kept = _Keep()
+    with model.trace(ids, backend=kept):
+        output = envoy.output.save()
+        output[:] = output + 0
+    return kept.payload
+
+
+def _envoy_of_end(model: Any, ids: torch.Tensor, size_bytes: int) -> Any:
+    """The module, as traces speak of it, with whose end a forward pass has used so much of the weights; None if it uses less."""
+    enough = _end_of(model._module, ids, size_bytes)  # noqa: SLF001 - nnsight's own name for the wrapped module
+    if enough is None:
+        return None
+    # By identity: nnsight calls a module that is named like one of its own attributes otherwise.
+    return next((each for each in model.modules() if each._module is enough), None)  # noqa: SLF001
+
+
+def _end_of(module: torch.nn.Module, ids: torch.Tensor, size_bytes: int) -> torch.nn.Module | None:
+    left, found = size_bytes, None
 
     def note(part: torch.nn.Module, *_: object) -> None:
         nonlocal left, found

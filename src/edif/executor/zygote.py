@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,9 @@ from edif.wire.turn_register import TurnRegister
 if TYPE_CHECKING:
     from edif.executor.merging.layout import Layout
     from edif.executor.runner import Together
+    from edif.executor.sealed_forks import ForSealed
     from edif.executor.warm_up import Rehearsals
     from edif.executor.weights import WeightArena
-    from edif.executor.working_set import WorkingSet
 
 _PR_SET_PDEATHSIG = 1
 _MOST_HEAP = 16 * 1024 * 1024
@@ -105,14 +106,6 @@ def _told(
     return None if why_not else layout
 
 
-@dataclass(frozen=True, slots=True)
-class _ForSealed:
-    """What forks for sealed jobs need, made once, before the first of them."""
-
-    calls: Filter
-    working_set: "WorkingSet"
-
-
 class _Zygote:
     def __init__(
         self,
@@ -138,7 +131,7 @@ class _Zygote:
         self._untouched = Untouched(self._loaded.module, self._guard)
         self._rehearsals = rehearsals
         self._readable = readable
-        self._sealed: _ForSealed | None = None
+        self._sealed: ForSealed | None = None
         self._children: set[int] = set()
 
     def _cell(self, limits: CellLimits, scratch: str) -> Cell:
@@ -189,20 +182,15 @@ class _Zygote:
             self._children.discard(pid)
             pipe.send(self._sock, pipe.ChildExited(pid, os.waitstatus_to_exitcode(status)))
 
-    def _prepare_sealed(self) -> _ForSealed:
-        # Now and not before: its second is only worth spending where there is a fork for each job.
-        from edif.executor.huge_pages import collapse_heap
-        from edif.executor.warm_up import rehearse
-        from edif.executor.working_set import WorkingSet
+    def _prepare_sealed(self) -> "ForSealed":
+        from edif.executor.rehearsing import Stage
+        from edif.executor.sealed_forks import prepare
 
-        parent = os.getpid()
-
-        def trial() -> None:
-            _settle_child(parent)
-            rehearse(self._loaded, self._rehearsals.whole)
-
-        collapse_heap()
-        return _ForSealed(Filter(), WorkingSet.learn(trial))
+        settle = partial(_settle_child, os.getpid())
+        stage = None
+        if self._layout is not None and self._merging is not None:
+            stage = Stage(self._layout, self._merging, self._untouched.changed, settle)
+        return prepare(self._loaded, self._rehearsals, stage, settle)
 
     def _fork(self, fds: list[int], request: pipe.ForkRunner | pipe.ForkDriver) -> None:
         if isinstance(request, pipe.ForkRunner) and request.cell is not None and self._sealed is None:
