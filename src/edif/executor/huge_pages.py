@@ -39,13 +39,15 @@ def collapse(address: int) -> None:
     _libc.madvise(address, HUGE_PAGE, _MADV_COLLAPSE)
 
 
-def collapse_heap() -> None:
-    """Put what this process has allocated so far on huge pages. Takes about 0.7 s for 300 MB.
-
-    What it has freed goes back before: on a huge page a fork would have to copy it to use it, which takes longer than to be given an
+def trim_heap() -> None:
+    """Give back what this process has freed: on a huge page a fork would have to copy it to use it, which takes longer than to be given an
     empty page. After passes of a batch that is some ten MB.
     """
     _libc.malloc_trim(0)
+
+
+def collapse_heap() -> None:
+    """Put what this process has allocated so far on huge pages. Takes about 0.7 s for 300 MB."""
     for start, end, name, of_file in writable_mappings():
         if not of_file and name in ("", "[heap]"):
             first, last = -(-start // HUGE_PAGE) * HUGE_PAGE, end // HUGE_PAGE * HUGE_PAGE

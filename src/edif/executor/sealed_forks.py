@@ -7,7 +7,8 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edif.executor.huge_pages import collapse_heap
+from edif.executor.holes import fill_holes
+from edif.executor.huge_pages import collapse_heap, trim_heap
 from edif.executor.job import LoadedModel
 from edif.executor.rehearsing import Stage, rehearse_jobs
 from edif.executor.warm_up import Rehearsals, rehearse
@@ -43,5 +44,7 @@ def prepare(
     rehearse_jobs(loaded, rehearsals, stage)
     gc.collect()
     gc.freeze()
+    trim_heap()
+    fill_holes()
     collapse_heap()
     return ForSealed(Filter(), WorkingSet.learn(trial))
