@@ -13,6 +13,7 @@ from edif.executor.job import LoadedModel
 from edif.executor.rehearsing import Stage, rehearse_jobs
 from edif.executor.warm_up import Rehearsals, rehearse
 from edif.executor.working_set import WorkingSet
+from edif.walls.cell import environment
 from edif.walls.seccomp import Filter
 
 
@@ -41,6 +42,7 @@ def prepare(
         settle()
         rehearse(loaded, rehearsals.whole)
 
+    environment()  # and so it is known in every fork
     rehearse_jobs(loaded, rehearsals, stage)
     gc.collect()
     gc.freeze()

@@ -10,6 +10,7 @@ import resource
 import sys
 import sysconfig
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import edif
@@ -116,7 +117,7 @@ def _close_off(readable: tuple[Path, ...], writable: list[Path], calls: Filter) 
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nobody of the same account may look in, and no core is written
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.drop_capabilities()
-    landlock.restrict((*_environment(), *readable), writable)
+    landlock.restrict((*environment(), *readable), writable)
     calls.load()
 
 
@@ -220,8 +221,9 @@ def _address_space() -> int:
     return pages * resource.getpagesize()
 
 
-def _environment() -> tuple[Path, ...]:
-    """Where Python, its packages and the system's libraries lie.
+@cache
+def environment() -> tuple[Path, ...]:
+    """Where Python, its packages and the system's libraries lie. Asked for once, in the parent of those that are closed in.
 
     Of a prefix, what an environment keeps there for its programs: people put other things beside it.
     """
