@@ -5,12 +5,16 @@ that say how a model computes, and torch's switches.
 """
 
 import builtins
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from operator import is_
 from types import ModuleType
 from typing import Any
 
+import nnsight
 import torch
+from torch.nn.modules import module as of_all_modules
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 # Taken now: a job may put others in their place, and it is these that must notice.
 _all, _any, _len, _map, _vars, _setattr, _isinstance, _type = (
@@ -31,6 +35,8 @@ SWITCHES: tuple[tuple[Callable[[], Any], Callable[..., Any]], ...] = (
     (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (lambda: torch.is_autocast_enabled("cpu"), lambda on: torch.set_autocast_enabled("cpu", on)),
+    (lambda: torch.get_autocast_dtype("cpu"), lambda dtype: torch.set_autocast_dtype("cpu", dtype)),
 )
 PATCHABLE: tuple[ModuleType | type, ...] = (
     builtins,
@@ -38,7 +44,31 @@ PATCHABLE: tuple[ModuleType | type, ...] = (
     torch.nn.functional,
     torch.Tensor,
     torch.nn.Module,
+    nnsight,
 )
+TABLES_OF_ALL: tuple[dict[Any, Any], ...] = (
+    *(
+        value
+        for name, value in vars(of_all_modules).items()
+        if name.startswith("_global_") and isinstance(value, dict)
+    ),
+    ALL_ATTENTION_FUNCTIONS._global_mapping,  # noqa: SLF001 - no public way to put them back
+    ALL_ATTENTION_FUNCTIONS._local_mapping,  # noqa: SLF001
+)
+"""Hooks on every module there is, and what attention computes, by its name in a configuration."""
+
+
+def patchable_of(root: torch.nn.Module) -> tuple[ModuleType | type, ...]:
+    """What jobs may patch that the modules of this tree compute with."""
+    classes = {type(each) for each in root.modules()}
+    files = {sys.modules[each.__module__] for each in classes}
+    return (*PATCHABLE, *(classes - {*PATCHABLE}), *(files - {*PATCHABLE}))
+
+
+def under_a_mode() -> bool:
+    """Whether something is set that changes every operation, as a scan does, or a narrower dtype."""
+    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()  # noqa: SLF001 - no public way
+    return modes > 0 or torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu")
 
 
 def tables_of(root: torch.nn.Module) -> Iterator[dict[str, Any]]:
@@ -94,17 +124,10 @@ class Settings:
 
     def __init__(self, present: dict[str, Any]) -> None:
         self._present = present
-        self._note()
-
-    def _note(self) -> None:
-        present = self._present
-        self._noted = _copied(present)
         self._keys = tuple(present)
         self._values = tuple(present.values())
         self._editable = [
-            (value, self._noted[name])
-            for name, value in present.items()
-            if isinstance(value, dict | list | set)
+            (value, value.copy()) for value in present.values() if isinstance(value, dict | list | set)
         ]
 
     @property
@@ -115,17 +138,12 @@ class Settings:
     def restore(self) -> None:
         if self.same:
             return
-        present = self._present
-        present.clear()
-        present.update(_copied(self._noted))
-        self._note()
-
-
-def _copied(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.copy() if isinstance(value, dict | list | set) else value
-        for name, value in values.items()
-    }
+        for value, noted in self._editable:  # the very objects: others compare by identity
+            if value != noted:
+                value.clear()
+                value.extend(noted) if isinstance(value, list) else value.update(noted)
+        self._present.clear()
+        self._present.update(zip(self._keys, self._values, strict=True))
 
 
 _NNSIGHTS = frozenset({"grad"})

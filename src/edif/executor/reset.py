@@ -21,8 +21,18 @@ from nnsight.tracing import globals as tracing_globals
 from nnsight.tracing import tracer as tracing
 from tqdm import TMonitor
 
+from edif.executor.interpreter import Interpreter
 from edif.executor.job import LoadedModel
-from edif.executor.noted import PATCHABLE, SWITCHES, Names, Settings, Table, settings_of, tables_of
+from edif.executor.noted import (
+    SWITCHES,
+    TABLES_OF_ALL,
+    Names,
+    Settings,
+    Table,
+    patchable_of,
+    settings_of,
+    tables_of,
+)
 from edif.executor.weights import WeightGuard
 
 
@@ -38,14 +48,15 @@ class ProcessState:
         self._loaded = loaded
         self._weights = weights
         self._imports = _Imports()
-        tables = list(tables_of(loaded.module))
+        self._interpreter = Interpreter()
+        tables = [*tables_of(loaded.module), *TABLES_OF_ALL]
         self._tables = [Table(table) for table in tables if table]
         self._empty = [table for table in tables if not table]
         self._parameters = [(each, each.requires_grad) for each in loaded.module.parameters()]
         self._tensors = [*loaded.module.parameters(), *loaded.module.buffers()]
         self._marks = self._read_marks()
         self._switches = [(get, put, get()) for get, put in SWITCHES]
-        self._functions = [Names(owner) for owner in PATCHABLE]
+        self._functions = [Names(owner) for owner in patchable_of(loaded.module)]
         self._filters = list(warnings.filters)
         self._path = list(sys.path)
         self._tokens = _size(loaded.model.tokenizer)
@@ -53,6 +64,8 @@ class ProcessState:
 
     def restore(self) -> str:
         """Undo what a job left behind; what cannot be undone comes back as a sentence, else ``""``."""
+        sys.settrace(None)
+        sys.setprofile(None)
         for names in self._functions:
             names.restore()
         self._restore_torch()
@@ -71,6 +84,7 @@ class ProcessState:
         return ""
 
     def _restore_python(self) -> None:
+        self._interpreter.restore()
         linecache.clearcache()
         sys.path[:] = self._path
         self._imports.restore()
@@ -82,8 +96,7 @@ class ProcessState:
         np.random.seed(int.from_bytes(os.urandom(4)))
 
     def _restore_torch(self) -> None:
-        if torch.get_default_device().type != "cpu":
-            torch.set_default_device(None)
+        _leave_modes()
         for get, put, value in self._switches:
             if get() != value:
                 put(value)
@@ -114,6 +127,16 @@ class ProcessState:
         ]
 
 
+def _leave_modes() -> None:
+    """Those that were entered and not left; a default device is one, the CPU too."""
+    if torch._C._len_torch_function_stack() > 0:  # noqa: SLF001 - no public way
+        torch.set_default_device(None)
+    while torch._C._len_torch_function_stack() > 0:  # noqa: SLF001
+        torch._C._pop_torch_function_stack()  # noqa: SLF001
+    while torch._C._len_torch_dispatch_stack() > 0:  # noqa: SLF001
+        torch.utils._python_dispatch._pop_mode()  # noqa: SLF001
+
+
 def forget_nnsight() -> None:
     """Drop nnsight's per-process caches: a second script of the same name must not meet the first one's."""
     tracing_globals.SOURCES.clear()
@@ -121,7 +144,6 @@ def forget_nnsight() -> None:
     tracing._local.depth = 0  # noqa: SLF001 - left raised by a job that was interrupted
     tracing._saves().clear()  # noqa: SLF001 - the set that nnsight's own backends read
     clear_shared_locals()
-    sys.settrace(None)
 
 
 class _Imports:

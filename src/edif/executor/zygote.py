@@ -267,7 +267,7 @@ class _Zygote:
                 fds.append(os.open(PAGEMAP, os.O_RDONLY))
             self._guard.keep_looking_from(fds[-1])
             seat = socket.socket(fileno=fds[1])
-            company = SealedCompany(seat, self._loaded.module, self._layout, self._untouched.changed)
+            company = SealedCompany(seat, self._loaded.module, self._layout, self._untouched)
         close_in(self._cell(cell, request.scratch), self._sealed.calls, tuple(fds))
         if request.prepares:
             runner.prepare(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from greenlet import getcurrent
 from nnsight.intervention.interleaver import Event
 
 from edif.executor.merging.forms import TENSOR, Form, Parts, opaque_kinds, put_together, take_apart
@@ -79,16 +80,13 @@ class Guest:
         interleaver: nnsight's, with the job's workers started.
         layout: the model's.
         way: in which the model is called.
-
-    Attributes:
-        tracked: whether the job's code runs with gradients on, so that its activations must look as if they had some.
     """
 
     def __init__(self, interleaver: Any, layout: Layout, way: Way) -> None:
         self._way = way
         self._interleaver = interleaver
         self._layout = layout
-        self.tracked = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        self._grad_outside: bool | None = None  # the job's own mode, while it is in the midst of a generation
         self._lent = Lent()
         self._caches = ShownCaches()
 
@@ -97,6 +95,30 @@ class Guest:
         self._interleaver.counts = _Counts(self._layout, count)
         for mediator in self._interleaver.mediators:
             mediator.counts_at_start = {}
+
+    def end(self) -> None:
+        """The pass is over for the job, which goes on by itself."""
+        self._set_grad(in_generation=False)
+        self._belong_here()
+
+    def unwind(self) -> None:
+        """End the job's workers here and now: what they have set for the length of a block is set back."""
+        self._belong_here()
+        self._interleaver.cancel()
+
+    def _belong_here(self) -> None:
+        for mediator in self._interleaver.mediators:
+            if mediator.alive:  # whoever served it last may have been on another greenlet
+                mediator.worker.parent = getcurrent()
+
+    def _set_grad(self, *, in_generation: bool) -> None:
+        """transformers generates without gradients, and that is how a job's code then runs, unless it says otherwise."""
+        if in_generation and self._grad_outside is None:
+            self._grad_outside = torch.is_grad_enabled()
+            torch.set_grad_enabled(False)
+        elif not in_generation and self._grad_outside is not None:
+            torch.set_grad_enabled(self._grad_outside)
+            self._grad_outside = None
 
     def fits(self) -> bool:
         """Whether all that the job is known to want can be served: asked before anything is done in a shared pass."""
@@ -146,14 +168,15 @@ class Guest:
         """
         place = self._layout.locations[visit.location]
         form = place.forms[visit.form]
-        # transformers generates without gradients, and that is how a job's code then runs.
-        with torch.set_grad_enabled(
-            torch.is_grad_enabled() and not (self._way.generates and place.in_generation)
-        ):
-            leaves = self._lent.lend(visit, [self.tracked and leaf.tracked for leaf in form.leaves])
-            opaque = [standing_in_for(kind) for kind in opaque_kinds(form.form)]
-            value = put_together(form.form, leaves, visit.scalars, opaque, self._caches.caches)
-            edited = self._interleaver.handle(place.name, value)
+        self._set_grad(in_generation=self._way.generates and place.in_generation)
+        # What the job's code sets, for a block or for good, holds for the model too, until it sets it back.
+        tracked = torch.is_grad_enabled()
+        if tracked and self._grad_outside is not None:
+            raise Misfit("it has gradients on while it generates")
+        leaves = self._lent.lend(visit, [tracked and leaf.tracked for leaf in form.leaves])
+        opaque = [standing_in_for(kind) for kind in opaque_kinds(form.form)]
+        value = put_together(form.form, leaves, visit.scalars, opaque, self._caches.caches)
+        edited = self._interleaver.handle(place.name, value)
         reply = Reply({}, {})
         shown: Sequence[Any] = ()
         if edited is not value or form.form != TENSOR:  # containers change in place, too

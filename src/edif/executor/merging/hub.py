@@ -90,11 +90,14 @@ class Tenant:
             raise self._outcome
         return shared
 
+    def changed_for_now(self) -> str:
+        return "it sets an alarm" if self._hub.alarm_is_set else self._hub.untouched.changed_for_now()
+
     def disturbed(self) -> str:
         return self._hub.untouched.changed() if self._hub.has_several else ""
 
     def step_aside(self) -> None:
-        if self._hub.somebody_waits:
+        if self._hub.somebody_waits and not self.changed_for_now():
             self.aside = True
             self._greenlet.parent.switch()
 
@@ -140,9 +143,14 @@ class Tenant:
         assert offered is not None
         with self._hub.turn_of(self):
             try:
-                return self._guest.serve(offered), self._guest.wanted()
-            except (Exception, Misfit) as outcome:  # noqa: BLE001 - the job gets it when its turn comes
+                answer = self._guest.serve(offered), self._guest.wanted()
+            except BaseException as outcome:  # noqa: BLE001 - the job gets it when its turn comes
                 self._outcome = outcome
+            else:
+                if not (changed := self.changed_for_now()):
+                    return answer
+                self._outcome = Misfit(changed)
+                self._guest.unwind()  # before anybody else's turn
         raise Left
 
     def drop(self, reason: str) -> None:
@@ -211,7 +219,17 @@ class Hub:
         self._entered = 0
         self._in_turn: Tenant | None = None
         self._here = getcurrent()
-        signal.signal(signal.SIGALRM, self._too_slow)
+        self._mind_the_clock()
+
+    def _mind_the_clock(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        if self.alarm_is_set:
+            signal.signal(signal.SIGALRM, self._too_slow)
+
+    @property
+    def alarm_is_set(self) -> bool:
+        """Whether the job whose turn it is has taken the alarm clock for itself."""
+        return signal.getsignal(signal.SIGALRM) != self._too_slow
 
     def fresh_interleaver(self) -> dict[str, Any]:
         """The interleaver's state as it is before any trace."""
@@ -268,6 +286,7 @@ class Hub:
     @contextmanager
     def turn_of(self, tenant: Tenant) -> Iterator[None]:
         """Within the block the process's state is this job's, and its code does not keep the others waiting for long."""
+        self._mind_the_clock()  # the process may have been put back since the last one
         tenant.turn.change()
         traces.enter(tenant)
         self._in_turn = tenant
@@ -276,7 +295,7 @@ class Hub:
         try:
             yield
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            self._mind_the_clock()
             self._has_turn(NOBODY)
             traces.enter(None)
             tenant.turn.change()
@@ -289,7 +308,8 @@ class Hub:
         """
         self._most_s = self._patience.seconds if seconds is None else seconds
         self._stretch.begin()
-        signal.setitimer(signal.ITIMER_REAL, self._most_s, self._most_s)
+        if not self.alarm_is_set:
+            signal.setitimer(signal.ITIMER_REAL, self._most_s, self._most_s)
 
     def _too_slow(self, *_: Any) -> None:
         # Only its own code is interrupted, and not what is done for it before and afterwards: here, or outside its block.

@@ -171,6 +171,9 @@ def _plain(options: Mapping[str, Any], generates: bool) -> bool:
     """Whether these are options of a greedy generation, of which each row comes out as it would alone."""
     if not generates:
         return not options
+    new = options.get("max_new_tokens")
+    if type(new) is not int or new < 1:
+        return False  # by default it may be any number, and transformers warns of that
     return all(
         (name in _COUNTS and type(value) is int)
         or (name in _NUMBERS and type(value) in (int, float))

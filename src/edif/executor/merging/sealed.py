@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +21,9 @@ from edif.executor.merging.seat_memory import Region
 from edif.executor.merging.traces import NEEDS_OWN_PASS
 from edif.wire import pipe, seat
 
+if TYPE_CHECKING:
+    from edif.executor.untouched import Untouched
+
 _GONE = "the driver of shared passes is gone"
 
 
@@ -30,16 +33,17 @@ class SealedCompany:
         sock: this end of the seat.
         module: the served model's.
         layout: of its values.
-        changed: as that of a company.
+        untouched: notices what the job has changed.
     """
 
     def __init__(
-        self, sock: socket.socket, module: torch.nn.Module, layout: Layout, changed: Callable[[], str]
+        self, sock: socket.socket, module: torch.nn.Module, layout: Layout, untouched: "Untouched"
     ) -> None:
         self.is_there = True
         self.shares = True
         self.unshared = NEEDS_OWN_PASS
-        self.changed = changed
+        self.changed = untouched.changed
+        self.changed_for_now = untouched.changed_for_now
         self.module = module
         self.layout = layout
         self.misfits: list[str] = []
@@ -87,11 +91,12 @@ class SealedCompany:
         self.tokens += message.tokens
         if message.failed:
             raise Misfit(message.reason)
-        self._look_for_changes()
+        self._look_for_changes(self.changed)
 
-    def _look_for_changes(self) -> None:
-        if changed := self.changed():
-            raise Misfit(changed)
+    @staticmethod
+    def _look_for_changes(changed: Callable[[], str]) -> None:
+        if reason := changed():
+            raise Misfit(reason)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -129,12 +134,13 @@ class SealedCompany:
                 )
             )
             wanted = guest.wanted()
+            self._look_for_changes(self.changed_for_now)
         except Misfit:
             self._leave()
             raise
-        except Exception:
+        except BaseException:
             self._leave()
-            self._look_for_changes()  # it may have come to this by what the pass did not show
+            self._look_for_changes(self.changed)  # it may have come to this by what the pass did not show
             raise
         for index, rows in reply.edited.items():
             tensors[index].copy_(rows)

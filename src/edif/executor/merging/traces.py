@@ -8,7 +8,6 @@ from threading import get_ident
 from typing import Any, Protocol
 
 import torch
-from greenlet import getcurrent
 from nnsight.intervention.envoy import Envoy
 from nnsight.intervention.interleaver import EarlyStopException
 from nnsight.util import apply
@@ -17,6 +16,7 @@ from edif.executor.merging.guest import Guest
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.misfit import note_in
 from edif.executor.merging.request import Request, request_of
+from edif.executor.noted import under_a_mode
 from edif.wire import pipe
 
 _interleave = Envoy.interleave
@@ -49,6 +49,9 @@ class Company(Protocol):
 
     def changed(self) -> str:
         """What the job has changed that a pass run elsewhere does not show; empty if nothing."""
+
+    def changed_for_now(self) -> str:
+        """What of that, but for the weights, is changed at this moment: the model would compute otherwise, and others' code too."""
 
     def disturbed(self) -> str:
         """What another job has changed that this one ran with; empty if nothing, or if nobody can."""
@@ -104,16 +107,10 @@ def _run_trace(envoy: Any, fn: Any, *args: Any, batcher: Any = None, **kwargs: A
     strange = company is None or envoy._module is not company.module  # noqa: SLF001 - nnsight's own name
     if company is None or strange or get_ident() != _thread:
         return _interleave(envoy, fn, *args, batcher=batcher, **kwargs)
-    if batcher is None or _under_a_mode():
+    if batcher is None or under_a_mode():
         with company.alone():
             return _interleave(envoy, fn, *args, batcher=batcher, **kwargs)
     return _run(company, envoy, fn, batcher, args, kwargs)
-
-
-def _under_a_mode() -> bool:
-    """Whether something is set that changes every operation, as a scan does, or a narrower dtype: those of the pass too."""
-    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()  # noqa: SLF001 - no public way
-    return modes > 0 or torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu")
 
 
 def _run(company: Company, envoy: Any, fn: Any, batcher: Any, args: Any, kwargs: Any) -> Any:
@@ -141,7 +138,7 @@ def _run(company: Company, envoy: Any, fn: Any, batcher: Any, args: Any, kwargs:
 
 
 def _share(company: Company, envoy: Any, fn: Any, args: Any, kwargs: Any) -> bool:
-    if not company.shares:
+    if not company.shares or company.changed_for_now():
         return False
     generates = _entry(envoy, fn)
     request = None if generates is None else request_of(generates, args, kwargs)
@@ -155,9 +152,7 @@ def _share(company: Company, envoy: Any, fn: Any, args: Any, kwargs: Any) -> boo
         return company.join(request, guest)
     finally:
         envoy.interleaver.counts = counts
-        for mediator in envoy.interleaver.mediators:
-            if mediator.alive:  # whoever served it last may have been on another greenlet
-                mediator.worker.parent = getcurrent()
+        guest.end()
 
 
 def _entry(envoy: Any, fn: Any) -> bool | None:

@@ -1,6 +1,9 @@
 """What a process has once and every job needs for itself, changed over when the turn changes from one job to another."""
 
+import copy
 import linecache
+import logging
+import os
 import sys
 from typing import Any
 
@@ -12,6 +15,7 @@ from nnsight.tracing import tracer as tracing
 from edif.executor import keeping
 from edif.executor.merging.warned import Warned
 
+_environ = os.environ  # noqa: TID251 - not read, but changed over
 _NAMES: tuple[tuple[Any, str], ...] = (
     (tracing, "SOURCES"),
     (tracing, "BLOCKS"),
@@ -20,8 +24,12 @@ _NAMES: tuple[tuple[Any, str], ...] = (
     (interleaver, "__warningregistry__"),
     (sys, "stdout"),
     (sys, "stderr"),
+    (logging.root, "handlers"),
+    (_environ, "_data"),
+    (torch._tensor_str, "PRINT_OPTS"),  # noqa: SLF001 - no public way to read them
 )
-"""Module attributes: nnsight's blocks by file name, where two users' files may have the same one; what is kept; which of nnsight's warnings were shown; the output."""
+"""Module attributes: nnsight's blocks by file name, where two users' files may have the same one; what is kept; which of nnsight's warnings were shown; the output;
+to whom messages that are logged go; the environment, as Python has it; how tensors are printed."""
 _OF_THREAD: tuple[Any, ...] = (tracing._local, nnsight_util._shared)  # noqa: SLF001 - nnsight's saved ids, depth, and block scopes
 
 
@@ -38,7 +46,12 @@ class Turn:
         self._tokens = 0
         self._interleaver = loaded.model.interleaver
         self._state = state
-        self._named: list[Any] = [{}, {}, {}, None, {}, sys.stdout, sys.stderr]
+        self._named: list[Any] = [
+            *({}, {}, {}, None, {}, sys.stdout, sys.stderr),
+            list(logging.root.handlers),
+            dict(vars(_environ)["_data"]),
+            copy.copy(torch._tensor_str.PRINT_OPTS),  # noqa: SLF001
+        ]
         self._of_thread: list[dict[str, Any]] = [{} for _ in _OF_THREAD]
         self._warned = Warned()
         self._grad = True

@@ -103,9 +103,7 @@ class Room:
     def run(self, program: Program, sock: socket.socket) -> Ended:
         """An honest job, as a sealed process runs it."""
         sent = payload(self.place.client, program)
-        company = SealedCompany(
-            sock, self.place.loaded.module, self.place.layout, self.place.untouched.changed
-        )
+        company = SealedCompany(sock, self.place.loaded.module, self.place.layout, self.place.untouched)
         saved: dict[str, Any] = {}
         misfit = ""
         try:
