@@ -68,7 +68,7 @@ def serve(
         hub = merging.hub(loaded, has_turn, batches.somebody_comes)
     while True:
         jobs: list[_Job] = []
-        coming = _run_in(loaded, batches.next(), jobs)
+        coming = _run_in(loaded, batches.next(), jobs, merging)
         if hub is not None:
             hub.run(coming)
         else:
@@ -84,12 +84,14 @@ def serve(
 
 
 def _run_in(
-    loaded: LoadedModel, socks: Iterator[socket.socket], jobs: "list[_Job]"
+    loaded: LoadedModel, socks: Iterator[socket.socket], jobs: "list[_Job]", merging: "Together | None"
 ) -> "Iterator[Callable[[Tenant | None], None]]":
     """What runs the jobs of these sockets, as they come. Noted in ``jobs``, for who closes them."""
     for sock in socks:
         jobs.append(_Job(sock))
         yield jobs[-1].run_in(loaded)
+        if merging is not None and merging.untouched.changed_for_now():
+            return  # whoever comes now finds the process put back
 
 
 class Together(NamedTuple):

@@ -43,7 +43,7 @@ class Untouched:
         self._versions = Versions((*tables, *map(table_of, patchable), *settings))
         self._tensors = [*module.parameters(), *module.buffers()]
         self._places = self._read_places()
-        self._watchers = (sys.gettrace(), sys.getprofile())
+        self._watchers = _watchers()
         # Whether gradients are on is looked at where a trace begins; threads are more where jobs run than here.
         passing = (torch.is_grad_enabled, torch.get_num_threads)
         self._switches = [(get, get()) for get, _ in SWITCHES if get not in passing]
@@ -58,17 +58,24 @@ class Untouched:
 
     def changed_for_now(self) -> str:
         """Likewise, but for the weights: what may be put back before anybody looks again, and takes little to look at."""
-        if self._watchers != (sys.gettrace(), sys.getprofile()):
+        if self._watchers != _watchers():
             return "it watches what Python does"
-        if under_a_mode() or any(get() != value for get, value in self._switches):
-            return "it changes how torch computes"
         if not self._versions.same:
             if not all(each.same for each in self._tables):
                 return "it changes the model's modules or hooks"
             if not (all(each.same for each in self._names) and all(each.same for each in self._settings)):
                 return "it changes how the model computes"
             self._versions.note()  # something lazy was imported, or put where it was
+        if under_a_mode() or any(get() != value for get, value in self._switches):
+            return "it changes how torch computes"
         return ""
 
     def _read_places(self) -> list[tuple[object, ...]]:
         return [(each.data_ptr(), each.shape, each.stride(), each.dtype) for each in self._tensors]
+
+
+def _watchers() -> tuple[Any, Any]:
+    """What Python calls for each line and call; nnsight's own, by which it passes over a block, are left alone."""
+    tracing = sys.gettrace()
+    nnsights = getattr(tracing, "__module__", "").startswith("nnsight.")
+    return None if nnsights else tracing, sys.getprofile()

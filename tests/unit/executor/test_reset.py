@@ -1,18 +1,24 @@
 """What a job leaves behind in its process, and that the next job does not meet it."""
 
 import builtins
+import gc
 import io
+import logging
+import os
 import random
+import signal
 import sys
 import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import tqdm.auto
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from edif.executor.job import LoadedModel
 from edif.executor.loading import load_model
@@ -40,6 +46,55 @@ _UNDONE: dict[str, tuple[Callable[[LoadedModel], object], Callable[[LoadedModel]
     "gradient mode": (lambda _: torch.set_grad_enabled(False), lambda _: torch.is_grad_enabled()),
     "default dtype": (lambda _: torch.set_default_dtype(torch.float64), lambda _: torch.get_default_dtype()),
     "default device": (lambda _: torch.set_default_device("meta"), lambda _: torch.get_default_device()),
+    "the CPU as default device": (
+        lambda _: torch.set_default_device("cpu"),
+        lambda _: torch._C._len_torch_function_stack(),
+    ),
+    "autocast": (
+        lambda _: torch.set_autocast_enabled("cpu", True),
+        lambda _: torch.is_autocast_enabled("cpu"),
+    ),
+    "how tensors are printed": (
+        lambda _: torch.set_printoptions(precision=1),
+        lambda _: str(torch.tensor(1 / 3)),
+    ),
+    "how arrays are printed": (lambda _: np.set_printoptions(precision=1), lambda _: str(np.array([1 / 3]))),
+    "where messages go": (
+        lambda _: logging.root.addHandler(logging.StreamHandler(io.StringIO())),
+        lambda _: list(logging.root.handlers),
+    ),
+    "where messages of a new logger go": (
+        lambda _: logging.getLogger("a job's").addHandler(logging.StreamHandler(io.StringIO())),
+        lambda _: list(logging.getLogger("a job's").handlers),
+    ),
+    "what is logged": (lambda _: logging.root.setLevel(1), lambda _: logging.root.level),
+    "what a signal does": (
+        lambda _: signal.signal(signal.SIGALRM, lambda *_: None),
+        lambda _: signal.getsignal(signal.SIGALRM),
+    ),
+    "an alarm": (lambda _: signal.alarm(100), lambda _: signal.getitimer(signal.ITIMER_REAL)),
+    "the environment": (
+        lambda _: os.environ.update(A_JOBS="1"),
+        lambda _: os.environ.get("A_JOBS"),
+    ),
+    "the folder": (lambda _: os.chdir("/"), lambda _: Path.cwd()),
+    "no collecting of garbage": (lambda _: gc.disable(), lambda _: gc.isenabled()),
+    "how deep calls may go": (lambda _: sys.setrecursionlimit(7000), lambda _: sys.getrecursionlimit()),
+    "a hook on all modules": (
+        lambda _: torch.nn.modules.module.register_module_forward_hook(lambda *_: None),
+        lambda m: (
+            m.module(torch.tensor([[1, 2, 3]])).logits.sum().item()
+            + len(torch.nn.modules.module._global_forward_hooks)
+        ),
+    ),
+    "an attention of its own": (
+        lambda _: ALL_ATTENTION_FUNCTIONS.update(sdpa=print),
+        lambda _: ALL_ATTENTION_FUNCTIONS["sdpa"],
+    ),
+    "a patched function of the model's file": (
+        lambda m: setattr(sys.modules[type(m.module).__module__], "create_causal_mask", print),
+        lambda m: sys.modules[type(m.module).__module__].create_causal_mask,
+    ),
     "a patched function of torch": (lambda _: setattr(torch, "relu", print), lambda _: torch.relu),
     "a patched method of Tensor": (
         lambda _: setattr(torch.Tensor, "sum", lambda *_: 0),

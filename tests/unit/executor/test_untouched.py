@@ -36,6 +36,8 @@ def torch_as_it_was() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
     torch.set_grad_enabled(True)
     torch.autograd.set_detect_anomaly(False)
+    torch.set_autocast_enabled("cpu", False)
+    torch.nn.modules.module._global_forward_pre_hooks.clear()
 
 
 CHANGES: dict[str, tuple[Act, str]] = {
@@ -56,6 +58,11 @@ CHANGES: dict[str, tuple[Act, str]] = {
         MODULES,
     ),
     "a hook": (lambda m: m.transformer.h[1].register_forward_hook(lambda *_: None), MODULES),
+    "a hook on all modules": (
+        lambda _: torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: None),
+        MODULES,
+    ),
+    "narrower numbers": (lambda _: torch.set_autocast_enabled("cpu", True), TORCH),
     "a hook before": (lambda m: m.lm_head.register_forward_pre_hook(lambda *_: None), MODULES),
     "a module": (lambda m: setattr(m.transformer.h[0], "mlp", torch.nn.Identity()), MODULES),
     "an added module": (lambda m: m.transformer.add_module("probe", torch.nn.Linear(2, 2)), MODULES),

@@ -544,6 +544,7 @@ def test_a_pass_of_ones_own_is_no_dawdling(gpt2: Site, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(block.act, "forward", slowly)
     monkeypatch.setattr(gpt2.untouched, "changed", lambda: "", raising=False)
+    monkeypatch.setattr(gpt2.untouched, "changed_for_now", lambda: "", raising=False)
     other, third, ended = gpt2.merged(reads(13), reads(23), own_gradients)
     assert ended.misfit == ""
     assert set(ended.saved) == {"gradient"}
@@ -559,6 +560,7 @@ def test_a_failing_pass_is_void_for_all_in_it(gpt2: Site, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(act, "forward", of_one_row)
     monkeypatch.setattr(gpt2.untouched, "changed", lambda: "", raising=False)
+    monkeypatch.setattr(gpt2.untouched, "changed_for_now", lambda: "", raising=False)
     one, other, unlike = gpt2.merged(reads(3), reads(13), reads(23, 7))
     assert one.misfit == "the shared pass failed: IndexError"
     assert other.misfit == "the shared pass failed: IndexError"
