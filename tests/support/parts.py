@@ -32,6 +32,7 @@ LONGEST_FIRST = (
     "tests/escape/test_merged.py",
     "tests/merging/test_random_programs.py",
     "tests/merging/test_misfits.py",
+    "tests/merging/test_unusual_programs.py",
     "tests/fabric/test_shares.py",
     "tests/fabric/test_standby.py",
     "tests[bucket]",
