@@ -12,7 +12,10 @@ import torch
 from edif.executor.merging import traces
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.sealed import SealedCompany
+from edif.executor.untouched import Untouched
+from edif.executor.weights import WeightArena
 from edif.wire import pipe, seat
+from tests.unit.executor.merging import tiny
 from tests.unit.executor.merging.jobs import Site
 from tests.unit.executor.merging.tiny import prompt
 
@@ -20,9 +23,11 @@ from tests.unit.executor.merging.tiny import prompt
 @pytest.fixture
 def ends() -> Iterator[tuple[SealedCompany, socket.socket]]:
     """A job's company, and the driver's end of its seat."""
+    module = tiny.gpt2()._module
+    untouched = Untouched(module, WeightArena(module).guard())
     ours, theirs = pipe.pair()
     with ours, theirs:
-        yield SealedCompany(ours, torch.nn.Linear(1, 1), Layout(), lambda: ""), theirs
+        yield SealedCompany(ours, module, Layout(), untouched), theirs
 
 
 def test_a_pass_of_its_own_needs_no_driver(ends: tuple[SealedCompany, socket.socket]) -> None:
@@ -82,7 +87,7 @@ def test_a_thread_of_the_job_runs_its_traces_as_if_there_were_no_company(gpt2: S
         ran.append(logits)
 
     with ours, driver:
-        traces.enter(SealedCompany(ours, gpt2.loaded.module, gpt2.layout, lambda: ""))
+        traces.enter(SealedCompany(ours, gpt2.loaded.module, gpt2.layout, gpt2.untouched))
         try:
             thread = threading.Thread(target=trace)
             thread.start()
