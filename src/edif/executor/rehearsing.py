@@ -25,6 +25,7 @@ from edif.executor.merging import driver, traces
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.sealed import SealedCompany
 from edif.executor.reset import forget_nnsight
+from edif.executor.untouched import Untouched
 from edif.wire import pipe
 from edif.wire.link import Merging
 
@@ -44,13 +45,13 @@ class Stage(NamedTuple):
     Attributes:
         layout: the model's.
         merging: the bounds of shared passes.
-        changed: as that of a company.
+        untouched: notices what a job has changed.
         settle: what a fork does first.
     """
 
     layout: Layout
     merging: Merging
-    changed: Callable[[], str]
+    untouched: Untouched
     settle: Callable[[], None]
 
 
@@ -80,7 +81,7 @@ def _in_company(loaded: LoadedModel, payload: bytes, stage: Stage, seats: socket
         with theirs:
             pipe.send(seats, pipe.Admit(0), (theirs.fileno(),))
         ours.settimeout(_SILENCE_S)
-        _run(loaded, payload, SealedCompany(ours, loaded.module, stage.layout, stage.changed))
+        _run(loaded, payload, SealedCompany(ours, loaded.module, stage.layout, stage.untouched))
     with suppress(BlockingIOError):
         while pipe.receive(seats, pipe.from_driver):  # that it is ready, and which passes it ran
             pass

@@ -188,7 +188,7 @@ class _Zygote:
         settle = partial(_settle_child, os.getpid())
         stage = None
         if self._layout is not None and self._merging is not None:
-            stage = Stage(self._layout, self._merging, self._untouched.changed, settle)
+            stage = Stage(self._layout, self._merging, self._untouched, settle)
         return prepare(self._loaded, self._rehearsals, stage, settle)
 
     def _fork(self, fds: list[int], request: pipe.ForkRunner | pipe.ForkDriver) -> None:
