@@ -4,24 +4,23 @@ They take strict turns, on greenlets of one thread, as nnsight's own workers do.
 (blocks by file name, saved ids, the interleaver's workers) is each job's own and changes hands with the turn.
 """
 
-import signal
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from greenlet import getcurrent, greenlet
-from nnsight.tracing import tracer as tracing
+from greenlet import greenlet
 
 from edif.executor.merging import traces
 from edif.executor.merging.bounds import Bounds
+from edif.executor.merging.clock import Clock
 from edif.executor.merging.grouping import chosen
 from edif.executor.merging.guest import Guest, Reply, Visit, Wanted
 from edif.executor.merging.joint_pass import JointPass, Left
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.misfit import Misfit
-from edif.executor.merging.patience import WITH_PASS_S, Patience, Stretch
+from edif.executor.merging.patience import WITH_PASS_S
 from edif.executor.merging.request import Request
 from edif.executor.merging.turn import Turn
 from edif.wire import pipe
@@ -37,10 +36,6 @@ _SEEDS = frozenset({"manual_seed", "seed", "set_rng_state", "set_state", "setsta
 
 _CHANGES_MODEL = frozenset({"data", "load_state_dict", "set_", "_module"})
 """By these a block can write to weights, which are everybody's until the runner is replaced: it is better last."""
-
-
-_SHORTEST_S = 0.001
-"""Less than this is no reason to set a clock again."""
 
 
 class _Broken(BaseException):
@@ -91,7 +86,7 @@ class Tenant:
         return shared
 
     def changed_for_now(self) -> str:
-        return "it sets an alarm" if self._hub.alarm_is_set else self._hub.untouched.changed_for_now()
+        return "it sets an alarm" if self._hub.clock.is_taken else self._hub.untouched.changed_for_now()
 
     def disturbed(self) -> str:
         return self._hub.untouched.changed() if self._hub.has_several else ""
@@ -104,11 +99,11 @@ class Tenant:
     @contextmanager
     def alone(self) -> Iterator[None]:
         self.step_aside()
-        self._hub.be_patient(WITH_PASS_S)  # nobody else runs meanwhile
+        self._hub.clock.start(WITH_PASS_S)  # nobody else runs meanwhile
         try:
             yield
         finally:
-            self._hub.be_patient()
+            self._hub.clock.start()
 
     # -- as the hub sees it ----------------------------------------------------------------------------
     @property
@@ -213,23 +208,9 @@ class Hub:
         self._begun = False
         self._has_turn = has_turn
         self._somebody_comes = somebody_comes
-        self._patience = Patience()
-        self._stretch = Stretch()
-        self._most_s = 0.0
         self._entered = 0
         self._in_turn: Tenant | None = None
-        self._here = getcurrent()
-        self._mind_the_clock()
-
-    def _mind_the_clock(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        if self.alarm_is_set:
-            signal.signal(signal.SIGALRM, self._too_slow)
-
-    @property
-    def alarm_is_set(self) -> bool:
-        """Whether the job whose turn it is has taken the alarm clock for itself."""
-        return signal.getsignal(signal.SIGALRM) != self._too_slow
+        self.clock = Clock(self._others_wait)
 
     def fresh_interleaver(self) -> dict[str, Any]:
         """The interleaver's state as it is before any trace."""
@@ -250,12 +231,11 @@ class Hub:
         """Run these jobs to their ends. Each begins before the next one is asked for."""
         self._tenants = []
         self._begun = False
-        self._here = getcurrent()
         for job in jobs:
             self._entered += 1
             self._tenants.append(Tenant(self, job, self._entered))
             self._tenants[-1].go_on()
-            self._patience.began(self._stretch.seconds)
+            self.clock.patience.began(self.clock.stretch_s)
         self._begun = True
         while True:
             longest_first = sorted(self._tenants, key=lambda each: each.asked_at)
@@ -279,47 +259,29 @@ class Hub:
             joint.run()
         except Exception as error:  # noqa: BLE001 - what a model raises on all rows together says nothing of one job
             failed = f"the shared pass failed: {type(error).__name__}"
-        self._patience.passed(joint.seconds)
+        self.clock.patience.passed(joint.seconds)
         for tenant in tenants:
             tenant.end(failed)
 
     @contextmanager
     def turn_of(self, tenant: Tenant) -> Iterator[None]:
         """Within the block the process's state is this job's, and its code does not keep the others waiting for long."""
-        self._mind_the_clock()  # the process may have been put back since the last one
+        self.clock.stop()  # the process may have been put back since the last one
         tenant.turn.change()
         traces.enter(tenant)
         self._in_turn = tenant
         self._has_turn(tenant.number)
-        self.be_patient()
+        self.clock.start()
         try:
             yield
         finally:
-            self._mind_the_clock()
+            self.clock.stop()
             self._has_turn(NOBODY)
             traces.enter(None)
             tenant.turn.change()
 
-    def be_patient(self, seconds: float | None = None) -> None:
-        """From now on the code that runs may do so for so long at a stretch, if others wait then; and again so long if it takes no notice.
-
-        Args:
-            seconds: None for what is usual.
-        """
-        self._most_s = self._patience.seconds if seconds is None else seconds
-        self._stretch.begin()
-        if not self.alarm_is_set:
-            signal.setitimer(signal.ITIMER_REAL, self._most_s, self._most_s)
-
-    def _too_slow(self, *_: Any) -> None:
-        # Only its own code is interrupted, and not what is done for it before and afterwards: here, or outside its block.
-        if getcurrent() is self._here or getattr(tracing._local, "depth", 0) == 0:  # noqa: SLF001 - raised by what runs a block
-            return
-        left_s = self._most_s - self._stretch.seconds
-        if left_s > _SHORTEST_S:
-            signal.setitimer(signal.ITIMER_REAL, left_s, self._most_s)
-            return
-        # Who comes while a job runs waits for it as those do that were there before.
-        others = any(each.waits for each in self._tenants if each is not self._in_turn)
-        if others or self._somebody_comes():
-            raise Misfit("its code took long while others waited")
+    def _others_wait(self) -> bool:
+        """Whether anybody else than the job whose turn it is waits. Who comes while it runs does as those that were there before."""
+        return (
+            any(each.waits for each in self._tenants if each is not self._in_turn) or self._somebody_comes()
+        )
