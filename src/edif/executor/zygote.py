@@ -45,12 +45,13 @@ def main(fd: int) -> None:
     _die_with_parent()
     sock = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
-    try:
+    with suppress(pipe.PipeError):  # the agent has closed it, in the midst of loading or of a fork too
         message, _ = pipe.receive(sock, pipe.to_zygote)
-    except pipe.PipeError:
-        return
-    if not isinstance(message, pipe.Load):
-        return
+        if isinstance(message, pipe.Load):
+            _load_and_serve(sock, message)
+
+
+def _load_and_serve(sock: socket.socket, load: pipe.Load) -> None:
     began = time.monotonic()
     pipe.send(sock, pipe.Loading("importing torch and nnsight"))
     from edif.executor.libraries import import_libraries
@@ -61,10 +62,10 @@ def main(fd: int) -> None:
     from edif.executor.loading import CannotLoad, adapter_folders, load_model, model_folders
 
     torch.set_num_threads(1)
-    pipe.send(sock, pipe.Loading(f"loading {message.model.id}"))
+    pipe.send(sock, pipe.Loading(f"loading {load.model.id}"))
     try:
-        model = load_model(message.model)
-        adapters = adapter_folders(message.model)
+        model = load_model(load.model)
+        adapters = adapter_folders(load.model)
     except CannotLoad as error:
         pipe.send(sock, pipe.LoadFailed(pipe.clip(str(error))))
         return
@@ -75,7 +76,7 @@ def main(fd: int) -> None:
     from edif.executor.weights import WeightArena
 
     rehearsals = warm_up(model)
-    learned = _learn(model, message.merging) if message.merging is not None else None
+    learned = _learn(model, load.merging) if load.merging is not None else None
     # After the first pass, in which a model may still make buffers.
     arena = WeightArena(model._module)  # noqa: SLF001 - nnsight's own name for the wrapped module
     gc.collect()
@@ -83,8 +84,7 @@ def main(fd: int) -> None:
     layout = None if learned is None else _told(sock, *learned, arena)
     pipe.send(sock, pipe.Loaded(time.monotonic() - began, arena.size_bytes))
     readable = tuple(Path(folder) for folder in (*model_folders(model), *adapters.values()))
-    with suppress(pipe.PipeError):  # the agent has closed it while something was done for it
-        _Zygote(sock, model, arena, adapters, readable, message, rehearsals, layout).serve()
+    _Zygote(sock, model, arena, adapters, readable, load, rehearsals, layout).serve()
 
 
 def _learn(model: Any, merging: Merging) -> tuple["Layout | None", str]:

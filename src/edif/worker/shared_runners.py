@@ -20,7 +20,7 @@ from edif.worker.runners import Runner
 log = structlog.get_logger()
 
 _MESSAGES_PER_JOB = 200_000
-"""Ours says a few hundred things, and one more for each shared forward pass, of which a generation has one a token."""
+"""Ours says a few hundred things, and one more for each shared forward pass, of which a session may have many."""
 _BEGINS_WITHIN_S = 60.0
 """A job that nobody is in the way of begins as soon as the last one is cleared away."""
 
