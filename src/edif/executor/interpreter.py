@@ -61,9 +61,8 @@ class Interpreter:
         logging.root.manager.disable = self._logging_off
         for name, logger in _loggers().items():
             noted = self._loggers.get(name)
-            if (
-                noted is None
-            ):  # of a library that was imported since, maybe: but nothing goes to a job that is over
+            if noted is None:
+                # Of a library that was imported since, maybe: but nothing goes to a job that is over.
                 logger.handlers[:] = [
                     each for each in logger.handlers if not isinstance(each, logging.StreamHandler)
                 ]
