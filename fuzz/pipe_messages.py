@@ -28,6 +28,8 @@ FROM_RUNNER = typing.get_args(pipe.FromRunner)
 DIRECTIONS: tuple[tuple[msgspec.msgpack.Decoder[typing.Any], tuple[type[msgspec.Struct], ...]], ...] = (
     (pipe.from_runner, FROM_RUNNER),
     (pipe.from_zygote, typing.get_args(pipe.FromZygote)),
+    (pipe.to_keeper, (pipe.ToKeeper,)),
+    (pipe.from_keeper, typing.get_args(pipe.FromKeeper)),
     (pipe.to_runner, typing.get_args(pipe.ToRunner)),
     (pipe.to_zygote, typing.get_args(pipe.ToZygote)),
     (pipe.to_driver, (pipe.ToDriver,)),

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import msgspec
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -27,8 +36,18 @@ from edif.core.addresses import parse_networks
 from edif.core.errors import SetupError
 from edif.core.limits import GIB, MIB, Isolation, Merge, Padding, SendFiles
 from edif.faults import parse as parse_fault
+from edif.wire.link import ON_CUDA, ON_HOST, ON_PROCESSOR
 
 _DAY_S = 24 * 3600.0
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(rf"{ON_PROCESSOR}|{ON_CUDA}(:[0-9]{{1,2}})?|{ON_HOST}", value):
+        raise ValueError("must be cpu, cuda or cuda:N")
+    return value
+
+
+Device = Annotated[str, AfterValidator(_device)]
 
 
 class DeploymentSettings(BaseModel):
@@ -45,6 +64,7 @@ class DeploymentSettings(BaseModel):
         default=False, description="Whether the repository's own Python code may be run while loading."
     )
     dtype: str | None = Field(default=None, description="The torch dtype, if not that of all models.")
+    device: Device | None = Field(default=None, description="Where it computes, if not as all models.")
     threads: int | None = Field(default=None, ge=1, description="Threads of a replica, if not as all models.")
     adapters: dict[str, str] | None = Field(
         default=None, description="Allowed PEFT adapters, if not those of all models."
@@ -153,6 +173,10 @@ class Settings(BaseSettings):
     demo: bool = Field(default=False, description="Serve the bundled demo model.")
     models: tuple[str, ...] = Field(default=(), description="Served models, each ID or ID=FOLDER.")
     dtype: str = Field(default="float32", description="The torch dtype in which models are loaded.")
+    device: Device = Field(
+        default=ON_PROCESSOR,
+        description="Where models compute: `cpu`, or one NVIDIA GPU, `cuda` or `cuda:N`. Never run on a GPU yet; see below.",
+    )
     threads: int = Field(
         default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, description="Threads of a replica."
     )

@@ -152,4 +152,9 @@ def _bucket(config: Config, data: Data) -> Iterator[Finding]:
 def _gpu() -> Finding:
     if shutil.which("nvidia-smi") is None:
         return Finding("gpu", "ok", "none", "Models run on the CPU.")
-    return Finding("gpu", "warning", "nvidia-smi found", "This release runs models on the CPU only.")
+    return Finding(
+        "gpu",
+        "warning",
+        "nvidia-smi found",
+        "Models run on the CPU unless `--device cuda` is set, which was never run on a GPU yet (docs/configuration.md).",
+    )

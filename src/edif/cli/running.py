@@ -29,6 +29,14 @@ TlsKey = Annotated[
     str | None, typer.Option("--tls-key", help="The certificate's private key, PEM.", show_default=False)
 ]
 
+OnDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="Where models compute: cpu, or one NVIDIA GPU, cuda or cuda:N (never run on one yet).",
+        show_default="cpu",
+    ),
+]
 Isolated = Annotated[
     Isolation | None,
     typer.Option(
@@ -88,6 +96,7 @@ def serve(
     public_url: PublicUrl = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
+    device: OnDevice = None,
     isolation: Isolated = None,
     merge: Merged = None,
     merge_padding: Padded = None,
@@ -109,6 +118,7 @@ def serve(
         public_url=public_url,
         tls_cert=tls_cert,
         tls_key=tls_key,
+        device=device,
         isolation=isolation,
         merge=merge,
         merge_padding=merge_padding,
@@ -137,6 +147,7 @@ def gateway(
     public_url: PublicUrl = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
+    device: OnDevice = None,
     isolation: Isolated = None,
     merge: Merged = None,
     merge_padding: Padded = None,
@@ -159,6 +170,7 @@ def gateway(
             public_url=public_url,
             tls_cert=tls_cert,
             tls_key=tls_key,
+            device=device,
             isolation=isolation,
             merge=merge,
             merge_padding=merge_padding,

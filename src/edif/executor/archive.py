@@ -3,7 +3,7 @@
 torch's writer hands each storage to its target as a view of the storage's own memory. The target here keeps that view
 in place of the bytes, and copies the little else. A tensor that shows part of its storage is written as that part:
 torch is given a stand-in of the right size, whose memory nobody touches, and the bytes are gathered from the tensor in
-pieces when they are wanted. What is small is copied: that costs less. A numpy array is written as a tensor on the same memory, and a
+pieces when they are wanted; so are those of a tensor on a device. What is small is copied: that costs less. A numpy array is written as a tensor on the same memory, and a
 tensor that is to travel rounded as a narrower stand-in. ``docs/decisions/0013-results-in-one-pass.md`` says what this costs and saves.
 """
 
@@ -178,7 +178,7 @@ class _Layout:
         place = self._kept_at(value)
         if place is not None:
             return place.__reduce__()
-        if type(value) is torch.Tensor and _in_memory(value) and id(value) not in self._narrow:
+        if type(value) is torch.Tensor and _has_bytes(value) and id(value) not in self._narrow:
             return self._reduce_tensor(value)
         return NotImplemented
 
@@ -202,6 +202,7 @@ class _Layout:
         self._storages[memory] = value.untyped_storage()
         written = _Written(memory, self._is_rounded(value))
         whole = written in self._written_whole or memory.size <= value.numel() * value.element_size()
+        whole = whole and value.device.type == "cpu"
         if written.rounded:
             whole = whole and not value.is_neg()
             (self.whole if whole else self.bases_of_parts).add(written)
@@ -266,8 +267,9 @@ class _Layout:
         return self._stand_ins[place].detach()
 
 
-def _in_memory(tensor: torch.Tensor) -> bool:
-    return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+def _has_bytes(tensor: torch.Tensor) -> bool:
+    """Whether its values lie one after the other somewhere, in this process's memory or on a device."""
+    return tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
 
 
 def _place(shown: torch.Tensor) -> tuple[Hashable, ...]:

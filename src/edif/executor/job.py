@@ -2,7 +2,7 @@
 
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any
@@ -18,6 +18,7 @@ from edif.executor.keeping import Opened
 from edif.executor.merging import traces
 from edif.executor.merging.misfit import Misfit
 from edif.executor.merging.traces import Company
+from edif.executor.out_of_memory import is_out_of_memory
 from edif.wire.kept import opening
 
 
@@ -31,6 +32,7 @@ class LoadedModel:
     Attributes:
         model: the nnsight wrapper.
         tokens: input tokens of the forward passes since :meth:`begin`.
+        finish: waits for what was begun on the model's device, if it has one, and raises what went wrong there.
     """
 
     def __init__(self, model: Any, adapters: dict[str, str]) -> None:
@@ -38,6 +40,7 @@ class LoadedModel:
         self._adapters = adapters
         self.module = model._module  # noqa: SLF001 - nnsight's own name for the wrapped module
         self.tokens = 0
+        self.finish: Callable[[], None] = _nothing
         self.plain_env = {"attn_implementation": model.attn_implementation}
         self._plain_objects: dict[str, Any] = model._remoteable_persistent_objects()  # noqa: SLF001 - nnsight's server-side hook
         self._counter = self.module.register_forward_pre_hook(self._count, with_kwargs=True)
@@ -89,6 +92,10 @@ class LoadedModel:
         self.model._remoteable_set_env(self.plain_env)  # noqa: SLF001 - nnsight's server-side hook
 
 
+def _nothing() -> None:
+    """The processor is done with what it was told to do."""
+
+
 def run_job(
     loaded: LoadedModel,
     payload: bytes,
@@ -115,7 +122,7 @@ def run_job(
     if company is not None and not company.shares:
         company.step_aside()
     try:
-        saved = _execute(tracer, company)
+        saved = _execute(loaded, tracer, company)
     except JobFailed:
         _look_around(company)
         raise
@@ -134,10 +141,11 @@ def _look_around(company: Company | None) -> None:
         raise Misfit(f"somebody changed what it ran with: {changed}")
 
 
-def _execute(tracer: Any, company: Company | None) -> dict[str, Any]:
+def _execute(loaded: LoadedModel, tracer: Any, company: Company | None) -> dict[str, Any]:
     tracing.inc()
     try:
         tracer.execute(tracer.info.code)
+        loaded.finish()
         marked = tracing._saves()  # noqa: SLF001 - the set that nnsight's own backends read
         return {name: value for name, value in tracer.info.frame.f_locals.items() if id(value) in marked}
     except (JobFailed, MemoryError):
@@ -173,11 +181,6 @@ def _may_be_of_company(error: BaseException) -> bool:
     stashed: TracebackType | None = getattr(error, "__intervention_tb__", None) or error.__traceback__
     frames = traceback.extract_tb(stashed)
     return not frames or not _is_users(frames[-1].filename) or isinstance(error, _DOUBTFUL)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    # torch's allocator for the CPU has no exception of its own; its text is all that there is.
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _read(payload: bytes, objects: dict[str, Any]) -> Any:

@@ -80,8 +80,8 @@ def gathered(tensor: torch.Tensor, dtype: torch.dtype) -> Iterator[memoryview]:
 
 
 def plain(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The values as they lie in memory, in order of their indices; a copy where they do not, or are of another dtype."""
-    return tensor.resolve_conj().resolve_neg().to(dtype).contiguous()
+    """The values as they lie in memory, in order of their indices; a copy where they do not, or are of another dtype, or on a device."""
+    return tensor.resolve_conj().resolve_neg().to(dtype).contiguous().cpu()
 
 
 def _bytes_of(values: torch.Tensor) -> memoryview:

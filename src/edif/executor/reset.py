@@ -33,7 +33,7 @@ from edif.executor.noted import (
     settings_of,
     tables_of,
 )
-from edif.executor.weights import WeightGuard
+from edif.executor.weights import Guard
 
 
 class ProcessState:
@@ -44,7 +44,7 @@ class ProcessState:
         weights: notices when a job has written to a weight.
     """
 
-    def __init__(self, loaded: LoadedModel, weights: WeightGuard) -> None:
+    def __init__(self, loaded: LoadedModel, weights: Guard) -> None:
         self._loaded = loaded
         self._weights = weights
         self._imports = _Imports()
@@ -64,6 +64,10 @@ class ProcessState:
 
     def restore(self) -> str:
         """Undo what a job left behind; what cannot be undone comes back as a sentence, else ``""``."""
+        try:
+            self._loaded.finish()
+        except torch.AcceleratorError as error:
+            return f"the model's device failed: {error}"
         sys.settrace(None)
         sys.setprofile(None)
         for names in self._functions:

@@ -5,7 +5,6 @@
 """
 
 import os
-import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -24,11 +23,12 @@ from edif.executor.merging.hub import Hub, Tenant
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.misfit import Misfit
 from edif.executor.merging.traces import Company
+from edif.executor.out_of_memory import out_of_memory
 from edif.executor.output import OutputRelay
 from edif.executor.reset import ProcessState
 from edif.executor.untouched import Untouched
 from edif.executor.warm_up import rehearse
-from edif.executor.weights import WeightGuard
+from edif.executor.weights import Guard
 from edif.walls import memory
 from edif.wire import pipe
 from edif.wire.link import Merging
@@ -42,7 +42,7 @@ _REHEARSE = 4
 def serve(
     sock: socket.socket,
     loaded: LoadedModel,
-    weights: WeightGuard,
+    weights: Guard,
     threads: int,
     merging: "Together | None",
     has_turn: Callable[[int], None],
@@ -226,7 +226,7 @@ def _serve_one(
     except EdifError as error:
         answer = _failed(error, _tokens(loaded, company))
     except MemoryError as error:
-        sentence = _out_of_memory(str(error.__cause__ or error), memory_limit_bytes)
+        sentence = out_of_memory(error, memory_limit_bytes)
         answer = _failed(JobFailed(OUT_OF_MEMORY, sentence), _tokens(loaded, company))
     for shared in () if company is None else company.passes:
         pipe.send(sock, shared)
@@ -245,25 +245,6 @@ def _room(sock: socket.socket) -> int:
     if not isinstance(message, pipe.Room) or len(fds) != 1:
         raise pipe.PipeError("room for what is kept is one descriptor")
     return fds[0]
-
-
-def _out_of_memory(words: str, limit_bytes: int | None) -> str:
-    """
-    Args:
-        words: those of the library that asked for memory.
-        limit_bytes: what a sealed job may have beyond the model's.
-    """
-    asked = re.search(r"allocate (\d+) bytes", words)
-    wanted = "more" if asked is None else f"another {_gib(int(asked[1]))}"
-    if limit_bytes is None:
-        return f"The job ran out of memory: it asked for {wanted}, which the node did not have."
-    reserved = memory.reserved_beyond(limit_bytes)
-    used = "memory" if reserved is None else _gib(reserved)
-    return f"The job had used {used} beyond the model's and asked for {wanted}; it may use {_gib(limit_bytes)} here."
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:,.4g} GiB"
 
 
 def _failed(error: EdifError, tokens: int) -> pipe.Failed:

@@ -20,8 +20,8 @@ from edif.core.job import Extras, Rounding
 from edif.core.limits import MIB
 from edif.executor.archive import Archive, lay_out
 from edif.executor.compression import Form, form_for
-from edif.executor.job import is_out_of_memory
 from edif.executor.keeping import Keeping
+from edif.executor.out_of_memory import is_out_of_memory
 from edif.executor.packing import write_packed
 from edif.executor.parts import gathered
 

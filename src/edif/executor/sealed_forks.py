@@ -30,12 +30,17 @@ class ForSealed:
 
 
 def prepare(
-    loaded: LoadedModel, rehearsals: Rehearsals, stage: Stage | None, settle: Callable[[], None]
+    loaded: LoadedModel,
+    rehearsals: Rehearsals,
+    stage: Stage | None,
+    settle: Callable[[], None],
+    calls: Filter,
 ) -> ForSealed:
     """
     Args:
         stage: of jobs in company, if there are any.
         settle: what a fork does first.
+        calls: the filter that closes them in.
     """
 
     def trial() -> None:
@@ -49,4 +54,4 @@ def prepare(
     trim_heap()
     fill_holes()
     collapse_heap()
-    return ForSealed(Filter(), WorkingSet.learn(trial))
+    return ForSealed(calls, WorkingSet.learn(trial))

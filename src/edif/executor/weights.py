@@ -7,6 +7,7 @@ one copy, forking duplicates no page tables, and a process that has written to a
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 
@@ -25,6 +26,7 @@ class WeightArena:
 
     Attributes:
         size_bytes: bytes of all parameters and buffers, tied ones counted once.
+        whole: the arena's bytes, uint8, whole huge pages.
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -43,11 +45,11 @@ class WeightArena:
             end += -(-size // _ALIGN) * _ALIGN
         self.size_bytes = sum(size for _, size in places.values())
         self._by_pagemap = _pagemap_tells()  # asked once, here, and not by every fork
-        self._whole = torch.empty(0, dtype=torch.uint8)
+        self.whole = torch.empty(0, dtype=torch.uint8)
         if not end:
             return
         file = WeightFile(end)
-        self._whole = file.bytes
+        self.whole = file.bytes
         self._move(tensors, places, file)
         file.seal()
 
@@ -55,7 +57,7 @@ class WeightArena:
         self, tensors: list[torch.Tensor], places: dict[int, tuple[int, int]], file: WeightFile
     ) -> None:
         """Copy each storage into the file and have its tensors show the private mapping of it."""
-        buffer = self._whole.numpy()
+        buffer = self.whole.numpy()
         moved: dict[int, torch.UntypedStorage] = {}
         for tensor in tensors:
             storage = tensor.untyped_storage()
@@ -74,12 +76,25 @@ class WeightArena:
 
     def guard(self) -> "WeightGuard":
         """What notices changes in this process from now on."""
-        return WeightGuard(self._whole, self._odd, by_pagemap=self._by_pagemap)
+        return WeightGuard(self.whole, self._odd, by_pagemap=self._by_pagemap)
+
+    def start_of(self, tensor: torch.Tensor) -> int | None:
+        """Where the storage of this parameter or buffer begins in :attr:`whole`; None if it is not in it."""
+        if not _has_bytes_here(tensor):
+            return None
+        start = tensor.untyped_storage().data_ptr() - self.whole.data_ptr()
+        return start if 0 <= start < self.whole.numel() else None
 
     @property
     def tells_at_once(self) -> bool:
         """Whether a guard costs next to nothing, to make and to ask."""
         return self._by_pagemap and not self._odd
+
+
+class Guard(Protocol):
+    """Notices when a job has changed the weights."""
+
+    def unchanged(self) -> bool: ...
 
 
 class WeightGuard:

@@ -19,25 +19,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edif.walls.cell import Cell, close_in, close_off
-from edif.walls.kernel import without_rights
-from edif.walls.seccomp import Filter
 from edif.wire import pipe
-from edif.wire.link import CellLimits, Merging
-from edif.wire.turn_register import TurnRegister
+from edif.wire.link import Merging
 
 if TYPE_CHECKING:
+    from edif.executor.devices.keeper import Keeper
+    from edif.executor.devices.weights_there import WeightsThere
     from edif.executor.merging.layout import Layout
-    from edif.executor.runner import Together
-    from edif.executor.sealed_forks import ForSealed
-    from edif.executor.warm_up import Rehearsals
+    from edif.executor.roles import Roles
     from edif.executor.weights import WeightArena
 
 _PR_SET_PDEATHSIG = 1
-_MOST_HEAP = 16 * 1024 * 1024
 _NO_PID, _CANNOT_FORK = -1, 72
-_MOST_FDS = 2
-"""Of a fork: its socket, and its seat or its turn register."""
 
 
 def main(fd: int) -> None:
@@ -59,6 +52,8 @@ def _load_and_serve(sock: socket.socket, load: pipe.Load) -> None:
     import_libraries()
     import torch
 
+    from edif.executor.devices import CannotUseDevice
+    from edif.executor.job import LoadedModel
     from edif.executor.loading import CannotLoad, adapter_folders, load_model, model_folders
 
     torch.set_num_threads(1)
@@ -69,22 +64,46 @@ def _load_and_serve(sock: socket.socket, load: pipe.Load) -> None:
     except CannotLoad as error:
         pipe.send(sock, pipe.LoadFailed(pipe.clip(str(error))))
         return
-    # What forks need is imported here, once: in a fork of its own it took 20 ms of processor time, of each of them.
-    from edif.executor import own_memory, runner  # noqa: F401
-    from edif.executor.merging import driver, sealed  # noqa: F401
+    # What forks need is imported with it here, once: in a fork of its own it took 20 ms of processor time, of each of them.
+    from edif.executor.roles import Inheritance, Roles
     from edif.executor.warm_up import warm_up
     from edif.executor.weights import WeightArena
 
     rehearsals = warm_up(model)
-    learned = _learn(model, load.merging) if load.merging is not None else None
+    merging = None if load.model.on_device else load.merging
+    learned = _learn(model, merging) if merging is not None else None
     # After the first pass, in which a model may still make buffers.
     arena = WeightArena(model._module)  # noqa: SLF001 - nnsight's own name for the wrapped module
     gc.collect()
     gc.freeze()  # keep the collector from touching, and so copying, pages that the children share
     layout = None if learned is None else _told(sock, *learned, arena)
-    pipe.send(sock, pipe.Loaded(time.monotonic() - began, arena.size_bytes))
+    try:
+        there = _bring(sock, load.model.device, arena)
+    except CannotUseDevice as error:
+        pipe.send(sock, pipe.LoadFailed(pipe.clip(str(error))))
+        return
     readable = tuple(Path(folder) for folder in (*model_folders(model), *adapters.values()))
-    _Zygote(sock, model, arena, adapters, readable, load, rehearsals, layout).serve()
+    loaded, threads = LoadedModel(model, adapters), load.model.threads
+    roles = Roles(Inheritance(loaded, arena, there, rehearsals, readable, threads, merging, layout))
+    pipe.send(sock, pipe.Loaded(time.monotonic() - began, arena.size_bytes))
+    _Zygote(sock, roles, None if there is None else there.keeper).serve()
+
+
+def _bring(sock: socket.socket, name: str, arena: "WeightArena") -> "WeightsThere | None":
+    """The weights on the device of this name; None where it is the processor."""
+    from edif.executor.devices import device_named
+    from edif.executor.devices.weights_there import WeightsThere
+
+    device, parent = device_named(name), os.getpid()
+    if device is None:
+        return None
+    pipe.send(sock, pipe.Loading(f"putting the weights on {name}"))
+
+    def settle() -> None:
+        _settle_child(parent, first_to_go=False)  # all others would go with it
+        sock.close()
+
+    return WeightsThere(device, arena, settle)
 
 
 def _learn(model: Any, merging: Merging) -> tuple["Layout | None", str]:
@@ -106,42 +125,18 @@ def _told(
 
 
 class _Zygote:
-    def __init__(
-        self,
-        sock: socket.socket,
-        model: Any,
-        arena: "WeightArena",
-        adapters: dict[str, str],
-        readable: tuple[Path, ...],
-        load: pipe.Load,
-        rehearsals: "Rehearsals",
-        layout: "Layout | None",
-    ) -> None:
-        from edif.executor.job import LoadedModel
-        from edif.executor.untouched import Untouched
+    """
+    Args:
+        sock: the agent's.
+        roles: what forks become.
+        keeper: who holds the weights on a device, if anyone does.
+    """
 
+    def __init__(self, sock: socket.socket, roles: "Roles", keeper: "Keeper | None") -> None:
         self._sock = sock
-        self._loaded = LoadedModel(model, adapters)
-        self._arena = arena
-        self._threads = load.model.threads
-        self._merging = load.merging
-        self._layout = layout
-        self._guard = arena.guard()
-        self._untouched = Untouched(self._loaded.module, self._guard)
-        self._rehearsals = rehearsals
-        self._readable = readable
-        self._sealed: ForSealed | None = None
+        self._roles = roles
+        self._keeper = keeper
         self._children: set[int] = set()
-
-    def _cell(self, limits: CellLimits, scratch: str) -> Cell:
-        return Cell(
-            readable=self._readable,
-            scratch=Path(scratch),
-            scratch_bytes=limits.scratch_bytes,
-            memory_bytes=limits.memory_bytes,
-            file_bytes=limits.file_bytes,
-            cpu_s=limits.cpu_s,
-        )
 
     def serve(self) -> None:
         wake_read, wake_write = os.pipe()
@@ -167,34 +162,28 @@ class _Zygote:
             message, fds = pipe.receive(self._sock, pipe.to_zygote)
         except pipe.PipeError:
             return False
-        if isinstance(message, pipe.ForkRunner | pipe.ForkDriver) and 1 <= len(fds) <= _MOST_FDS:
+        if isinstance(message, pipe.ForkRunner | pipe.ForkDriver) and 1 <= len(fds) <= pipe.FORK_FDS:
             self._fork(fds, message)
         elif isinstance(message, pipe.KillChild) and message.pid in self._children:
             os.kill(message.pid, signal.SIGKILL)
         return True
 
     def _reap(self) -> None:
-        while self._children:
+        while self._children or self._keeper is not None:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
+            if pid not in self._children:  # the keeper
+                raise pipe.PipeError("the weights are gone")
             self._children.discard(pid)
+            if self._keeper is not None:  # before anybody hears of it, and the next job begins
+                self._keeper.put_right()
             pipe.send(self._sock, pipe.ChildExited(pid, os.waitstatus_to_exitcode(status)))
 
-    def _prepare_sealed(self) -> "ForSealed":
-        from edif.executor.rehearsing import Stage
-        from edif.executor.sealed_forks import prepare
-
-        settle = partial(_settle_child, os.getpid())
-        stage = None
-        if self._layout is not None and self._merging is not None:
-            stage = Stage(self._layout, self._merging, self._untouched, settle)
-        return prepare(self._loaded, self._rehearsals, stage, settle)
-
     def _fork(self, fds: list[int], request: pipe.ForkRunner | pipe.ForkDriver) -> None:
-        if isinstance(request, pipe.ForkRunner) and request.cell is not None and self._sealed is None:
-            self._sealed = self._prepare_sealed()
         parent = os.getpid()
+        if isinstance(request, pipe.ForkRunner) and request.cell is not None:
+            self._roles.prepare_sealed(partial(_settle_child, parent))
         try:
             pid = os.fork()
         except OSError:  # too many processes, or no memory: as if it had been made and had died at once
@@ -210,7 +199,7 @@ class _Zygote:
         try:
             _settle_child(parent)
             self._sock.close()
-            self._become(fds, request)
+            self._roles.become(fds, request)
             code = 0
         except pipe.PipeError:
             code = 0
@@ -218,62 +207,6 @@ class _Zygote:
             sys.excepthook(*sys.exc_info())
             code = 70
         os._exit(code)
-
-    def _become(self, fds: list[int], request: pipe.ForkRunner | pipe.ForkDriver) -> None:
-        sock = socket.socket(fileno=fds[0])
-        if isinstance(request, pipe.ForkDriver):
-            self._drive(sock, request.merging)
-        elif request.cell is None:
-            if len(fds) != _MOST_FDS:
-                raise pipe.PipeError("a shared runner is forked with a turn register")
-            self._serve_shared(sock, TurnRegister(fds[1]))
-        else:
-            self._serve_sealed(sock, fds, request, request.cell)
-
-    def _serve_shared(self, sock: socket.socket, turn: TurnRegister) -> None:
-        from edif.executor import runner
-
-        guard, rehearsal = self._arena.guard(), self._rehearsals.start
-        runner.serve(sock, self._loaded, guard, self._threads, self._together(), turn.note, rehearsal)
-
-    def _together(self) -> "Together | None":
-        from edif.executor.runner import Together
-
-        if self._layout is None or self._merging is None:
-            return None
-        return Together(self._merging, self._layout, self._untouched)
-
-    def _drive(self, sock: socket.socket, merging: Merging) -> None:
-        from edif.executor.merging import driver
-
-        assert self._layout is not None
-        close_off(self._readable, Filter(memory_files=True), (sock.fileno(),))
-        driver.serve(sock, self._loaded.model, self._layout, merging, self._threads)
-
-    def _serve_sealed(
-        self, sock: socket.socket, fds: list[int], request: pipe.ForkRunner, cell: CellLimits
-    ) -> None:
-        from edif.executor import runner
-        from edif.executor.merging.sealed import SealedCompany
-        from edif.executor.own_memory import PAGEMAP
-
-        assert self._sealed is not None
-        if request.prepares:
-            self._sealed.working_set.take()
-        company = None
-        if len(fds) == _MOST_FDS and self._layout is not None:
-            # With rights, where root runs the fabric, it would tell the job where in the machine its pages lie.
-            with without_rights():
-                fds.append(os.open(PAGEMAP, os.O_RDONLY))
-            self._guard.keep_looking_from(fds[-1])
-            seat = socket.socket(fileno=fds[1])
-            company = SealedCompany(seat, self._loaded.module, self._layout, self._untouched)
-        close_in(self._cell(cell, request.scratch), self._sealed.calls, tuple(fds))
-        if request.prepares:
-            runner.prepare(
-                self._loaded, self._rehearsals.start, min(self._arena.size_bytes // 16, _MOST_HEAP)
-            )
-        runner.serve_one(sock, self._loaded, self._threads, cell.memory_bytes, company)
 
 
 def _close(fds: Sequence[int]) -> None:
@@ -285,13 +218,14 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _settle_child(parent: int) -> None:
+def _settle_child(parent: int, *, first_to_go: bool = True) -> None:
     """Die with the zygote, take its signal handling off, and be the first to go when memory runs out.
 
     Without the last, the kernel's choice could fall on a process that everyone needs.
     """
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123 - a kernel switch
-        score.write("1000")
+    if first_to_go:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123 - a kernel switch
+            score.write("1000")
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _die_with_parent()

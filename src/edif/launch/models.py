@@ -62,12 +62,16 @@ def _deployment(settings: Settings, model: str, folder: str | None, own: Deploym
         threads=own.threads or settings.threads,
         adapters=settings.adapters if own.adapters is None else own.adapters,
         trust_remote_code=own.trust_remote_code,
+        device=own.device or settings.device,
     )
+    isolation = own.isolation or settings.isolation
+    if spec.on_device:  # one job at a time
+        return Deployment(spec, isolation)
     sealed_at_once = own.sealed_at_once or settings.sealed_at_once
     merging = _merging(
         settings, own.merge or settings.merge, own.merge_padding or settings.merge_padding, sealed_at_once
     )
-    return Deployment(spec, own.isolation or settings.isolation, sealed_at_once, merging)
+    return Deployment(spec, isolation, sealed_at_once, merging)
 
 
 def _merging(settings: Settings, merge: Merge, padding: Padding, sealed_at_once: int) -> Merging | None:

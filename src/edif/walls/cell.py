@@ -17,6 +17,7 @@ import edif
 from edif.walls import kernel, landlock
 from edif.walls.seccomp import Filter
 
+STATM = "/proc/self/statm"
 _OPEN_FILES = 256
 _PENDING_SIGNALS = 256
 _THREADS = 512
@@ -54,9 +55,12 @@ class Cell:
         scratch: an empty folder. Where namespaces are to be had, a file system of the job's own is mounted on it;
             elsewhere it stays empty, for nothing would keep the job from filling the disk.
         scratch_bytes: how much that holds.
-        memory_bytes: address space beyond what the process has when it is closed in.
+        memory_bytes: address space beyond what the process has when it is closed in, or, with ``devices``, when :func:`limit_memory`
+            is called: the libraries of a device reserve more than anybody has.
         file_bytes: size of the largest file that it may write, the result included.
         cpu_s: processor time of all its threads together.
+        devices: files of devices that it may use, and all that their libraries ask of them.
+        variables: what of the environment it keeps.
     """
 
     readable: tuple[Path, ...]
@@ -65,6 +69,8 @@ class Cell:
     memory_bytes: int
     file_bytes: int
     cpu_s: int
+    devices: tuple[Path, ...] = ()
+    variables: tuple[str, ...] = ()
 
 
 def close_in(cell: Cell, calls: Filter, keep: tuple[int, ...]) -> None:
@@ -74,9 +80,11 @@ def close_in(cell: Cell, calls: Filter, keep: tuple[int, ...]) -> None:
         OSError: a wall that must stand cannot be built; the process must not go on.
     """
     _close_descriptors(keep)
-    _own_environment(cell.scratch)
+    _own_environment(cell.scratch, cell.variables)
     os.umask(0o077)
     _limit(cell)
+    if not cell.devices:
+        limit_memory(cell.memory_bytes, STATM)
     writable = [Path("/dev/null")]
     alone = _count_apart()
     with contextlib.suppress(OSError):  # a host may forbid them: the other walls do not need them
@@ -86,7 +94,7 @@ def close_in(cell: Cell, calls: Filter, keep: tuple[int, ...]) -> None:
         writable.append(cell.scratch)
     _limit_threads(alone)
     os.chdir(cell.scratch)
-    _close_off((*cell.readable, cell.scratch), writable, calls)
+    _close_off((*cell.readable, cell.scratch), writable, calls, cell.devices)
 
 
 def close_off(readable: tuple[Path, ...], calls: Filter, keep: tuple[int, ...]) -> None:
@@ -100,7 +108,7 @@ def close_off(readable: tuple[Path, ...], calls: Filter, keep: tuple[int, ...]) 
         OSError: a wall that must stand cannot be built; the process must not go on.
     """
     _close_descriptors(keep)
-    _own_environment(Path("/nonexistent"))
+    _own_environment(Path("/nonexistent"), ())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):
         own_namespaces()
@@ -108,16 +116,19 @@ def close_off(readable: tuple[Path, ...], calls: Filter, keep: tuple[int, ...]) 
     _close_off(readable, [Path("/dev/null")], calls)
 
 
-def _own_environment(home: Path) -> None:
+def _own_environment(home: Path, kept: tuple[str, ...]) -> None:
+    left = {name: os.environ[name] for name in kept if name in os.environ}  # noqa: TID251 - not ours, a library's
     os.environ.clear()  # noqa: TID251 - the environment is taken away, not read
-    os.environ.update({"HOME": str(home), "TMPDIR": str(home), "LANG": "C.UTF-8"})  # noqa: TID251
+    os.environ.update({"HOME": str(home), "TMPDIR": str(home), "LANG": "C.UTF-8"} | left)  # noqa: TID251
 
 
-def _close_off(readable: tuple[Path, ...], writable: list[Path], calls: Filter) -> None:
+def _close_off(
+    readable: tuple[Path, ...], writable: list[Path], calls: Filter, devices: tuple[Path, ...] = ()
+) -> None:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nobody of the same account may look in, and no core is written
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.drop_capabilities()
-    landlock.restrict((*environment(), *readable), writable)
+    landlock.restrict((*environment(), *readable), writable, devices)
     calls.load()
 
 
@@ -201,7 +212,6 @@ def _tasks_of_account(most: int) -> int:
 
 def _limit(cell: Cell) -> None:
     limits = {
-        resource.RLIMIT_AS: _address_space() + cell.memory_bytes,
         resource.RLIMIT_FSIZE: cell.file_bytes,
         resource.RLIMIT_CPU: cell.cpu_s,
         resource.RLIMIT_NOFILE: _OPEN_FILES,
@@ -211,14 +221,24 @@ def _limit(cell: Cell) -> None:
         resource.RLIMIT_SIGPENDING: _PENDING_SIGNALS,  # counted for the whole account
     }
     for kind, value in limits.items():
-        _, most = resource.getrlimit(kind)
-        value = value if most == resource.RLIM_INFINITY else min(value, most)
-        resource.setrlimit(kind, (value, value))
+        _limit_to(kind, value)
 
 
-def _address_space() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    return pages * resource.getpagesize()
+def _limit_to(kind: int, value: int) -> None:
+    _, most = resource.getrlimit(kind)
+    value = value if most == resource.RLIM_INFINITY else min(value, most)
+    resource.setrlimit(kind, (value, value))
+
+
+def limit_memory(memory_bytes: int, statm: str | int) -> None:
+    """From now on this process may reserve so much address space beyond what it has.
+
+    Args:
+        statm: :data:`STATM`, or a descriptor of it, where it cannot be opened any more.
+    """
+    with open(statm, encoding="ascii") as file:  # noqa: PTH123 - it may be a descriptor
+        pages = int(file.read().split()[0])
+    _limit_to(resource.RLIMIT_AS, pages * resource.getpagesize() + memory_bytes)
 
 
 @cache

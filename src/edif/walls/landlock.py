@@ -20,6 +20,7 @@ _READ = _READ_FILE | _READ_DIR
 # In its own folder a process may do all but run programs and make devices.
 _WRITE = ~(_EXECUTE | 1 << 6 | 1 << 11 | _IOCTL)
 _TCP = 0b11  # bind, connect
+_USE_DEVICE = _READ | _WRITE_FILE | _IOCTL
 _SCOPED = 0b11  # abstract unix sockets, signals
 _PATH_BENEATH = 1
 # What later versions look after as well, by the first that does. Before it, seccomp alone refuses it.
@@ -34,8 +35,11 @@ def abi() -> int:
         return 0
 
 
-def restrict(readable: Iterable[Path], writable: Iterable[Path]) -> None:
+def restrict(readable: Iterable[Path], writable: Iterable[Path], devices: Iterable[Path] = ()) -> None:
     """Leave this thread, and all that it starts, these paths only. Needs ``no_new_privs``.
+
+    Args:
+        devices: device files that it may read, write and control.
 
     Paths that do not exist are passed over.
 
@@ -55,6 +59,8 @@ def restrict(readable: Iterable[Path], writable: Iterable[Path]) -> None:
             _allow(ruleset, path, _READ & handled)
         for path in writable:
             _allow(ruleset, path, _WRITE & handled)
+        for path in devices:
+            _allow(ruleset, path, _USE_DEVICE & handled)
         kernel.syscall(kernel.LANDLOCK_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)

@@ -27,6 +27,9 @@ _IOCTLS = (
     0x5450,
     0x5451,
 )  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
+# Requests of NVIDIA's driver, as masks and values: those of the letter F, those of its unified memory, which are small
+# numbers without a letter, and the two that begin and end that.
+_CARDS = ((0xFF00, 0x4600), (0xFFFFFF00, 0), (0xFFFFFFFC, 0x30000000))
 # Descriptors, their flags, locks. Not whom to signal, and no leases, for which others who open the file must wait.
 _FCNTLS = (*range(8), *range(12, 15), *range(36, 39), 1030)
 _F_ADD_SEALS = 1033
@@ -81,12 +84,13 @@ class Filter:
 
     Args:
         memory_files: whether the process may make memory files and seal their size; who runs a stranger's code may not.
+        cards: whether it may say to NVIDIA's driver what its libraries do. Which device files it can open is not for a filter to say.
 
     Raises:
         CannotFilter: there is no libseccomp on this host.
     """
 
-    def __init__(self, *, memory_files: bool = False) -> None:
+    def __init__(self, *, memory_files: bool = False, cards: bool = False) -> None:
         self._library = _open_library()
         context = self._library.seccomp_init(_ERRNO | _EPERM)
         if not context:
@@ -107,6 +111,8 @@ class Filter:
                 self._rule(context, _ALLOW, "socketpair", unix, masked)
             for request in _IOCTLS:
                 self._rule(context, _ALLOW, "ioctl", _Compare(1, _EQUAL, request, 0))
+            for mask, request in _CARDS if cards else ():
+                self._rule(context, _ALLOW, "ioctl", _Compare(1, _MASKED_EQUAL, mask, request))
             for command in (*_FCNTLS, *((_F_ADD_SEALS,) if memory_files else ())):
                 for call in ("fcntl", "fcntl64"):
                     self._rule(context, _ALLOW, call, _Compare(1, _EQUAL, command, 0))

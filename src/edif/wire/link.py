@@ -13,6 +13,8 @@ from edif.core.job import AttemptOutcome, Extras
 from edif.core.limits import Padding
 
 LINK_VERSION = 4
+ON_PROCESSOR, ON_CUDA, ON_HOST = "cpu", "cuda", "host"
+"""Kinds of devices; the last is for tests."""
 UPLOAD_HEADER = "x-edif-upload"
 """Names one upload of a repository's metadata, so that two at the same time do not mix."""
 
@@ -29,6 +31,7 @@ class ModelSpec(msgspec.Struct, frozen=True):
         threads: threads of the process that runs the forward pass.
         adapters: allowed PEFT adapters, repository id to local folder ("" loads it from the Hub).
         trust_remote_code: whether the repository's own Python code may be run while loading.
+        device: where it computes: ``cpu``, ``cuda``, or ``cuda:N``.
     """
 
     id: str
@@ -39,6 +42,12 @@ class ModelSpec(msgspec.Struct, frozen=True):
     threads: int = 1
     adapters: dict[str, str] = {}
     trust_remote_code: bool = False
+    device: str = ON_PROCESSOR
+
+    @property
+    def on_device(self) -> bool:
+        """Whether its weights lie in memory that all processes of a replica write to, so that one job at a time runs on them."""
+        return self.device != ON_PROCESSOR
 
 
 class CellLimits(msgspec.Struct, frozen=True):

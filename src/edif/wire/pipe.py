@@ -1,8 +1,8 @@
 """The executor pipe: what the node agent says to a replica's processes, and what they say back.
 
 A replica is a process family. The *zygote* holds the model and forks; *runners*, its children, run user code; the
-*driver*, another child, runs forward passes for several sealed runners together and never user code. Each has a
-``SOCK_SEQPACKET`` socket pair to the agent, on which one packet is one message and file descriptors may ride along.
+*driver*, another child, runs forward passes for several sealed runners together and never user code; the *keeper*, where the model computes on
+a device, holds the weights there. Each has a ``SOCK_SEQPACKET`` socket pair to the agent, the keeper one to the zygote, on which one packet is one message and file descriptors may ride along.
 Nothing is pickled; unknown kinds and packets over :data:`MAX_PACKET` are refused, for a runner executes strangers' code
 and everything it says is hearsay.
 
@@ -24,6 +24,8 @@ MAX_PACKET = 64 * 1024
 MAX_TEXT = 24 * 1024
 """Longest text of one message, in bytes of UTF-8: a packet holds two such texts and the rest of a message."""
 MAX_FDS = 2 + MAX_USED
+FORK_FDS = 2
+"""Of a fork: its socket, and its seat or its turn register."""
 
 
 class PipeError(Exception):
@@ -32,6 +34,11 @@ class PipeError(Exception):
 
 class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
     pass
+
+
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+"""Not NaN either: what is computed with that is NaN too, and so would be what the agent measured itself."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 # -- agent to zygote -----------------------------------------------------------------------------------
@@ -111,6 +118,27 @@ class ChildExited(_Message, frozen=True):
 FromZygote = Loading | Mergeable | Loaded | LoadFailed | Forked | ChildExited
 
 
+# -- zygote to keeper, and back -------------------------------------------------------------------------
+class PutRight(_Message, frozen=True):
+    """Put back what has changed of the weights on the device. No other process is at it."""
+
+
+class Held(_Message, frozen=True):
+    """Said once, first, unless it is :class:`LoadFailed`: the weights are on the device. What others find them by, and the descriptors for that ride along."""
+
+    handle: bytes
+
+
+class WasPutRight(_Message, frozen=True):
+    """The answer to :class:`PutRight`. ``restored_bytes`` were not as they should be."""
+
+    restored_bytes: Count
+
+
+ToKeeper = PutRight
+FromKeeper = Held | LoadFailed | WasPutRight
+
+
 # -- agent to runner and driver ------------------------------------------------------------------------
 class Enter(_Message, frozen=True):
     """To a shared runner: one more job; its socket rides along, on which :class:`RunJob` and all about it is said.
@@ -154,11 +182,6 @@ ToDriver = Admit
 
 
 # -- runner to agent -----------------------------------------------------------------------------------
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-"""Not NaN either: what is computed with that is NaN too, and so would be what the agent measured itself."""
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-
-
 class Log(_Message, frozen=True):
     text: str
 
@@ -242,6 +265,9 @@ to_runner: msgspec.msgpack.Decoder[ToRunner] = msgspec.msgpack.Decoder(ToRunner)
 from_runner: msgspec.msgpack.Decoder[FromRunner] = msgspec.msgpack.Decoder(FromRunner)
 to_driver: msgspec.msgpack.Decoder[ToDriver] = msgspec.msgpack.Decoder(ToDriver)
 from_driver: msgspec.msgpack.Decoder[FromDriver] = msgspec.msgpack.Decoder(FromDriver)
+
+to_keeper: msgspec.msgpack.Decoder[ToKeeper] = msgspec.msgpack.Decoder(ToKeeper)
+from_keeper: msgspec.msgpack.Decoder[FromKeeper] = msgspec.msgpack.Decoder(FromKeeper)
 
 M = TypeVar("M")
 

@@ -5,8 +5,13 @@ from collections.abc import Mapping
 from edif.core.limits import MIB
 
 # What the model libraries need to find their files; nothing else of the agent's environment is passed on.
-_PASSED = ("PATH", "HOME", "LANG", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "LD_LIBRARY_PATH")
+_PASSED = (
+    *("PATH", "HOME", "LANG", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "LD_LIBRARY_PATH"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
+)
 ADDED = {
+    # Asked whether there is a card, torch begins with CUDA, and forks of a process that has cannot use it any more. So it asks elsewhere.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",

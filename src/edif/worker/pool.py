@@ -47,6 +47,7 @@ class Pool:
         cell: that of the jobs to come; None for shared ones. A job that comes with another one changes it.
         scratch: a folder for the scratch folders of sealed jobs.
         forks: by which processes are made.
+        one_at_a_time: whether a job begins only when the process of the one before is gone, or is clean again.
         failed: called when runners die one after the other before they are ready.
 
     Attributes:
@@ -60,7 +61,10 @@ class Pool:
         scratch: Path,
         forks: Forks,
         failed: Callable[[], None],
+        *,
+        one_at_a_time: bool = False,
     ) -> None:
+        self._one_at_a_time = one_at_a_time
         self.merging: Merging | None = None
         self._replica_id = replica_id
         self._cell = cell
@@ -163,6 +167,8 @@ class Pool:
 
     def _chosen(self, waiter: Waiter) -> Runner | None:
         there = self._of(waiter.cell)
+        if self._one_at_a_time and any(each.held or each.doomed for each in self._runners):
+            return None
         if waiter.cell is None and self.merging is not None:
             return shared_stock.chosen(there, alone=waiter.alone)
         return next((each for each in there if each.may_take(alone=waiter.alone)), None)

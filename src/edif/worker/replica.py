@@ -82,6 +82,7 @@ class Replica:
             scratch,
             self._forks,
             lambda: self._fail(f"The processes that run jobs on model {spec.id!r} keep dying.", died=False),
+            one_at_a_time=spec.on_device,
         )
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False

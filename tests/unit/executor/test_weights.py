@@ -104,7 +104,7 @@ def _in_child(work: Callable[[], bool]) -> bool:
 def _guards(arena: WeightArena, by_pagemap: bool) -> WeightGuard:
     if by_pagemap and not weights._pagemap_tells():
         pytest.skip("this kernel does not tell about pages")
-    return WeightGuard(arena._whole, by_pagemap=by_pagemap)
+    return WeightGuard(arena.whole, by_pagemap=by_pagemap)
 
 
 _WRITES: dict[str, Callable[[_Tied], object]] = {

@@ -20,6 +20,8 @@ from tests.unit.wire.messages import messages
 DECODERS = {
     pipe.to_zygote: typing.get_args(pipe.ToZygote),
     pipe.from_zygote: typing.get_args(pipe.FromZygote),
+    pipe.to_keeper: (pipe.ToKeeper,),
+    pipe.from_keeper: typing.get_args(pipe.FromKeeper),
     pipe.to_runner: typing.get_args(pipe.ToRunner),
     pipe.from_runner: typing.get_args(pipe.FromRunner),
     pipe.to_driver: (pipe.ToDriver,),
