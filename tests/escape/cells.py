@@ -2,7 +2,7 @@
 
 A cell costs a tenth of a job. What a fabric adds, a model and an agent that is talked to, these attacks do not touch.
 The plan can have the cell believe that it meets an older host: what it then does not ask the kernel for, the
-kernel does not give, so the walls are truly those of that host.
+kernel does not give, so the walls are truly those of that host. And it can have a cell that leaves open what NVIDIA's libraries need.
 """
 
 import atexit
@@ -19,17 +19,18 @@ from typing import Any
 
 from bare import TIMEOUT_S, end_with, in_a_child, listen, read
 from canaries import Canaries
-from edif.walls import kernel, landlock
-from edif.walls.cell import Cell, close_in
+from edif.walls import kernel, landlock, nvidia
+from edif.walls.cell import STATM, Cell, close_in, limit_memory
 from edif.walls.seccomp import Filter
 
 MIB = 2**20
+MEMORY_BYTES = 512 * MIB
 
 
 def main(plan_file: str) -> None:
     plan = json.loads(Path(plan_file).read_text())
     sys.path.insert(0, plan["attacks"])
-    calls = Filter()
+    calls = Filter(cards=plan["cards"])
     seen = {}
     for name in plan["names"]:
         folder = Path(plan["folder"]) / name
@@ -61,7 +62,7 @@ def watch(name: str, folder: Path, plan: dict[str, Any], calls: Filter) -> dict[
             parent.close()
             kept = tuple(each.fileno() for each in (answer, theirs, payload, result))
             play_older_host(plan)
-            end_with(lambda: attack(module, canaries, scratch, calls, kept), answer)
+            end_with(lambda: attack(module, canaries, scratch, calls, kept, cards=plan["cards"]), answer)
         theirs.close()
         _, ended = listen(parent, child, TIMEOUT_S)
         found = (read(answer) if ended == 0 else {}) or {"text": f"exited with code {ended}"}
@@ -86,11 +87,18 @@ def refuse(_flags: int) -> None:
 
 
 def attack(
-    module: Any, canaries: Canaries, scratch: Path, calls: Filter, kept: tuple[int, ...]
+    module: Any, canaries: Canaries, scratch: Path, calls: Filter, kept: tuple[int, ...], *, cards: bool
 ) -> dict[str, Any]:
     told = canaries.told
-    cell = Cell((Path(told["readable"]),), scratch, 16 * MIB, 512 * MIB, 8 * MIB, 60)
-    close_in(cell, calls, kept)
+    statm = os.open(STATM, os.O_RDONLY)
+    cell = Cell(
+        (Path(told["readable"]), *(nvidia.FOLDERS if cards else ())),
+        scratch,
+        *(16 * MIB, MEMORY_BYTES, 8 * MIB, 60),
+        devices=nvidia.device_files() if cards else (),
+    )
+    close_in(cell, calls, (*kept, statm))
+    limit_memory(MEMORY_BYTES, statm)  # where there are cards, only now
     try:
         result = module.attack(module.pack(told) if hasattr(module, "pack") else told)
     except Exception:

@@ -106,6 +106,11 @@ def test_nothing_is_brought_about_in_an_emulated_container_that_forbids_namespac
     assert _harm([attack.name for attack in chosen(WITHOUT_NAMESPACES)], folder, None, namespaces=False) == {}
 
 
+def test_nothing_is_brought_about_where_the_requests_of_a_cards_driver_are_let_through(folder: Path) -> None:
+    """The walls of a job on a GPU. Where there is none, its device files are not there either."""
+    assert _harm(IN_A_CELL, folder, None, cards=True) == {}
+
+
 @pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One with a short name: the path of a socket has some hundred bytes."""
@@ -119,10 +124,11 @@ def _harm(
     *,
     landlock: int | None = None,
     namespaces: bool = True,
+    cards: bool = False,
 ) -> dict[str, list[str]]:
     """What attacks in bare cells brought about, by those that brought anything."""
     names = [name for name in names if name in IN_A_CELL]
-    older = {"landlock": landlock, "namespaces": namespaces}
+    older = {"landlock": landlock, "namespaces": namespaces, "cards": cards}
     plan = write_plan(folder / "cells.json", names, sizes=SEALED_SIZES, **older)
     environment = clean_environment(PLANTED_SECRET=PLANTED)
     if host is not None:

@@ -9,7 +9,7 @@ import ctypes.util
 import os
 from typing import Any
 
-from edif.walls import kernel
+from edif.walls import kernel, nvidia
 
 _LIBRARY = "libseccomp.so.2"
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
@@ -27,9 +27,6 @@ _IOCTLS = (
     0x5450,
     0x5451,
 )  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
-# Requests of NVIDIA's driver, as masks and values: those of the letter F, those of its unified memory, which are small
-# numbers without a letter, and the two that begin and end that.
-_CARDS = ((0xFF00, 0x4600), (0xFFFFFF00, 0), (0xFFFFFFFC, 0x30000000))
 # Descriptors, their flags, locks. Not whom to signal, and no leases, for which others who open the file must wait.
 _FCNTLS = (*range(8), *range(12, 15), *range(36, 39), 1030)
 _F_ADD_SEALS = 1033
@@ -111,7 +108,7 @@ class Filter:
                 self._rule(context, _ALLOW, "socketpair", unix, masked)
             for request in _IOCTLS:
                 self._rule(context, _ALLOW, "ioctl", _Compare(1, _EQUAL, request, 0))
-            for mask, request in _CARDS if cards else ():
+            for mask, request in nvidia.REQUESTS if cards else ():
                 self._rule(context, _ALLOW, "ioctl", _Compare(1, _MASKED_EQUAL, mask, request))
             for command in (*_FCNTLS, *((_F_ADD_SEALS,) if memory_files else ())):
                 for call in ("fcntl", "fcntl64"):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from edif.executor.devices.device import CannotUseDevice, Shared
+from edif.walls import nvidia
 
 _LIBRARY = "libcuda.so.1"
 _HANDLE_BYTES = 64
@@ -52,23 +53,15 @@ class Cuda:
         index: of those that the process sees.
     """
 
-    variables: tuple[str, ...] = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
-    folders: tuple[Path, ...] = tuple(
-        Path(each)
-        for each in (
-            *("/proc/driver/nvidia", "/proc/devices", "/proc/modules", "/proc/version", "/proc/self/task"),
-            *("/sys/bus/pci", "/sys/devices", "/sys/module/nvidia", "/sys/module/nvidia_uvm"),
-            *("/etc/nvidia", "/usr/share/nvidia", "/usr/local/nvidia", "/usr/local/cuda"),
-        )
-    )
+    folders = nvidia.FOLDERS
+    variables = nvidia.VARIABLES
 
     def __init__(self, index: int) -> None:
         self._device = torch.device("cuda", index)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The driver opens those of all cards, to learn which there are."""
-        return (*sorted(Path("/dev").glob("nvidia[0-9]*")), *map(Path, _SHARED_FILES))
+        return nvidia.device_files()
 
     def begin(self) -> None:
         try:
@@ -99,12 +92,6 @@ class Cuda:
 
     def finish(self) -> None:
         torch.cuda.synchronize(self._device)
-
-
-_SHARED_FILES = (
-    *("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools"),
-    *("/dev/nvidia-caps", "/dev/nvidia-modeset"),
-)
 
 
 def _driver() -> Any:
