@@ -1,6 +1,8 @@
 """Settings: where they come from, which are refused, and their page in the documentation."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as with_settings
 
-from edif import settings as settings_module
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.core.limits import Isolation, Merge, Padding, SendFiles
@@ -434,7 +435,7 @@ def test_every_setting_is_described() -> None:
 
 
 def test_computed_defaults_are_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings_module.os, "sched_getaffinity", lambda _: set(range(11)))
-    monkeypatch.setattr(settings_module.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(11)))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     loaded = load(None)
     assert (loaded.threads, loaded.log_json) == (11, False)
