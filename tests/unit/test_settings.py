@@ -14,7 +14,7 @@ from hypothesis import settings as with_settings
 from edif.core import errors
 from edif.core.errors import SetupError
 from edif.core.limits import Isolation, Merge, Padding, SendFiles
-from edif.settings import ClientVariables, DeploymentSettings, Settings, environment, load
+from edif.settings import ClientVariables, DeploymentSettings, Settings, environment, load, strange_variables
 from tests.unit.docs import plain, rows
 
 
@@ -263,6 +263,19 @@ def test_file_that_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> None
 @pytest.mark.parametrize("name", ["time_limit_s", "ping_s", "lease_s", "retention_s", "status_per_s"])
 def test_time_without_end_is_refused(name: str) -> None:
     assert repr(name) in refusal(**{name: float("inf")}).sentence
+
+
+def test_a_variable_that_is_no_setting_is_named_with_what_may_be_meant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [each for each in os.environ if each.startswith("EDIF_")]:
+        monkeypatch.delenv(name)
+    for name in ("EDIF_DEVICE", "EDIF_URL", "EDIF_API_KEY", "NDIF_HOST"):
+        monkeypatch.setenv(name, "x")
+    assert strange_variables() == {}
+    monkeypatch.setenv("EDIF_DEVCE", "cuda")
+    monkeypatch.setenv("EDIF_XYZZY", "1")
+    assert strange_variables() == {"EDIF_DEVCE": "EDIF_DEVICE", "EDIF_XYZZY": ""}
 
 
 # -- for child processes -------------------------------------------------------------------------------

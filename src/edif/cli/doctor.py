@@ -16,7 +16,7 @@ from edif.cli.options import AsJson, Config, Data
 from edif.cli.output import show_json, show_table
 from edif.core.errors import EdifError, SetupError
 from edif.launch.data_folder import DataFolder
-from edif.settings import load
+from edif.settings import load, strange_variables
 from edif.walls.host import survey
 
 
@@ -45,6 +45,7 @@ def doctor(data: Data = None, config: Config = None, as_json: AsJson = False) ->
         _kernel(),
         *_walls(),
         _memory(),
+        *_variables(),
         *_folder(config, data),
         *_bucket(config, data),
         _gpu(),
@@ -106,6 +107,12 @@ def _memory() -> Finding:
     if total < 2:
         return Finding("memory", "warning", f"{total:.1f} GiB", "The demo model needs about 1 GiB.")
     return Finding("memory", "ok", f"{total:.1f} GiB")
+
+
+def _variables() -> Iterator[Finding]:
+    for name, meant in strange_variables().items():
+        advice = f"Did you mean {meant}?" if meant else "docs/configuration.md lists what can be set."
+        yield Finding(f"variable: {name}", "warning", "is no setting, and not looked at", advice)
 
 
 def _folder(config: Config, data: Data) -> Iterator[Finding]:

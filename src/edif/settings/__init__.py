@@ -28,14 +28,17 @@ from edif.settings.operation import Operation
 from edif.settings.serving import DeploymentSettings, Serving
 from edif.settings.stores import Stores
 
-__all__ = ["ClientVariables", "DeploymentSettings", "Settings", "environment", "load"]
+__all__ = ["ClientVariables", "DeploymentSettings", "Settings", "environment", "load", "strange_variables"]
+
+_PREFIX = "EDIF_"
+_URL = "EDIF_URL"
 
 
 class Settings(Operation, Keeping, Jobs, Serving, Edge, Stores, BaseSettings):
     """What an operator can set. Sizes are bytes, times seconds."""
 
     model_config = SettingsConfigDict(
-        env_prefix="EDIF_", extra="forbid", frozen=True, hide_input_in_errors=True
+        env_prefix=_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
     @classmethod
@@ -55,10 +58,10 @@ class Settings(Operation, Keeping, Jobs, Serving, Edge, Stores, BaseSettings):
         variables = {}
         for name, value in self.model_dump(mode="json").items():
             if isinstance(getattr(self, name), SecretStr):
-                variables[f"EDIF_{name.upper()}"] = getattr(self, name).get_secret_value()
+                variables[_PREFIX + name.upper()] = getattr(self, name).get_secret_value()
             elif value is not None:
                 text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-                variables[f"EDIF_{name.upper()}"] = text
+                variables[_PREFIX + name.upper()] = text
         return variables
 
 
@@ -83,6 +86,14 @@ def load(config: Path | None, **flags: Any) -> Settings:
         raise _refusal(error, config) from error
     except ValueError as error:
         raise SetupError(errors.CONFIG_INVALID, f"The configuration cannot be read: {error}.") from error
+
+
+def strange_variables() -> dict[str, str]:
+    """Variables of this process that look like settings and are none, each with the one that it may have been meant for, or ``""``."""
+    known = {*(name.upper() for name in Settings.model_fields), _URL.removeprefix(_PREFIX)}
+    names = [name.removeprefix(_PREFIX) for name in os.environ if name.startswith(_PREFIX)]  # noqa: TID251
+    alike = {name: difflib.get_close_matches(name, known, 1) for name in names if name not in known}
+    return {_PREFIX + name: _PREFIX + meant[0] if meant else "" for name, meant in alike.items()}
 
 
 def _refusal(error: ValidationError, config: Path | None) -> SetupError:
@@ -110,7 +121,7 @@ class ClientVariables:
 
     @classmethod
     def read(cls) -> Self:
-        return cls(_first("EDIF_URL", "NDIF_HOST"), _first("EDIF_API_KEY", "NDIF_API_KEY"))
+        return cls(_first(_URL, "NDIF_HOST"), _first("EDIF_API_KEY", "NDIF_API_KEY"))
 
     def without_url(self) -> Self:
         return replace(self, url=None)
@@ -122,4 +133,4 @@ def _first(*names: str) -> str | None:
 
 def environment() -> dict[str, str]:
     """The process environment without eDIF's own variables, to pass on to child processes."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("EDIF_")}  # noqa: TID251
+    return {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}  # noqa: TID251

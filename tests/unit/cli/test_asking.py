@@ -90,3 +90,10 @@ def test_a_folder_without_records_is_named_once(tmp_path: Path) -> None:
     assert str(tmp_path / "data") in first.stderr
     assert "--data DIR" in first.stderr
     assert (first.stdout, second.stdout, second.stderr) == ("[]\n", "[]\n", "")
+
+
+def test_doctor_names_a_variable_that_is_no_setting(edif: Edif, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDIF_ISOLATON", "sealed")
+    found = {each["what"]: each for each in edif("doctor")}
+    assert found["variable: EDIF_ISOLATON"]["state"] == "warning"
+    assert found["variable: EDIF_ISOLATON"]["advice"] == "Did you mean EDIF_ISOLATION?"

@@ -438,5 +438,5 @@ def test_who_has_held_a_pass_of_its_own_for_long_makes_nobody_patient(gpt2: Site
                 holds(raw)
         began = time.monotonic()
         ended = made.beside(honest(1), slow)
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 1.9  # half of what was said would be 2
         assert ended.misfit == ""
