@@ -1,7 +1,9 @@
 """In crowds with jobs that go wrong, the others have the results that they have without them; each misfit ends as it does alone."""
 
 import asyncio
+import hashlib
 import itertools
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from edif.executor.merging.patience import MOST_S
 from edif.wire.link import ModelSpec
-from edif.worker import shared_stock
+from edif.worker import shared_stock, turn_watch
 from tests.merging.test_random_programs import EVERYTHING, IDS, compare, run_in_crowds
 from tests.sizes import SIZES, SOAK
 from tests.support.programs.crowds import Crowd, crowd
 from tests.support.programs.drawing import draw
-from tests.support.programs.misfits import dawdling, killed, sleeping
+from tests.support.programs.misfits import calling_c, dawdling, killed, sleeping
 from tests.support.programs.payloads import Payload, payloads
 from tests.support.programs.program import FAMILIES, Program
 from tests.support.programs.serving import Outcome, Served, serving
@@ -114,6 +117,40 @@ async def test_who_sleeps_keeps_nobody_neither_in_company_nor_alone(
         for each in asleep:
             each.cancel()
         await asyncio.wait(asleep)
+
+
+async def test_who_makes_a_long_call_into_c_keeps_the_others_for_a_bounded_time(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No signal interrupts it: their agent has to notice. It is run again alone, where it may take its time."""
+    monkeypatch.setattr(turn_watch, "LEAST_S", 1.0)
+    bearable_s, call_s = 1.0 + 2 * MOST_S, 8.0
+    innocent = _innocent(4)
+    long = calling_c("gpt2", await asyncio.to_thread(_rounds_in, call_s))
+    minted = _minted([*innocent, long], models[IDS["gpt2"]], tmp_path / "programs")
+    spec = ModelSpec(IDS["gpt2"], str(models[IDS["gpt2"]]))
+    async with serving(spec, tmp_path / "served", merging=EVERYTHING) as served:
+        alone = await _run(served, innocent, minted, merge=False)
+        served.merge = True
+        began = time.monotonic()
+        calling = asyncio.create_task(served.run(minted[long]))
+        outcomes = await _run(served, innocent, minted, merge=True)
+        took_s = time.monotonic() - began
+        assert not calling.done()
+        called = await calling
+        again = await _run(served, innocent, minted, merge=True)
+    assert took_s < (bearable_s + call_s) / 2
+    assert _differences(alone, [*outcomes, *again]) == []
+    assert {outcome.why_alone for _, outcome in [*outcomes, *again]} == {""}
+    assert max(outcome.tries for _, outcome in outcomes) == 2
+    assert (called.code, called.why_alone, called.tries) == ("", DIED, 2)
+
+
+def _rounds_in(seconds: float) -> int:
+    """Of the call of :func:`calling_c`, on this machine."""
+    rounds, began = 500_000, time.monotonic()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", rounds)
+    return int(rounds * seconds / (time.monotonic() - began))
 
 
 async def test_who_has_a_pass_wait_a_little_at_every_visit_is_put_out(

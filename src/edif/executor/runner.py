@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import NamedTuple
 
 import torch
@@ -45,14 +45,14 @@ def serve(
     weights: Guard,
     threads: int,
     merging: "Together | None",
-    has_turn: Callable[[int], None],
+    has_turn: Callable[[int, float], None],
     rehearsal: bytes,
 ) -> None:
     """Serve jobs until the pipe closes. Called in a fresh fork of the zygote.
 
     Args:
         merging: how traces of jobs that are there at the same time are merged; None: one job at a time.
-        has_turn: told which job has the turn, where there are several.
+        has_turn: told which job has the turn, and for how long, where there are several.
         rehearsal: a payload for :func:`~edif.executor.warm_up.rehearse`.
     """
     torch.set_num_threads(threads)
@@ -104,7 +104,7 @@ class Together(NamedTuple):
     def hub(
         self,
         loaded: LoadedModel,
-        has_turn: Callable[[int], None] = lambda _: None,
+        has_turn: Callable[[int, float], None] = lambda *_: None,
         somebody_comes: Callable[[], bool] = lambda: False,
     ) -> Hub:
         return Hub(loaded, self.layout, self.bounds, self.untouched, has_turn, somebody_comes)
@@ -201,22 +201,24 @@ def _serve_one(
     memory.reset_peak()
     relay = OutputRelay(lambda text: pipe.send(sock, pipe.Log(pipe.clip(text))), request.log_limit_bytes)
     try:
-        payload = saving.read_payload(payload_fd, request.compress, request.expanded_limit_bytes)
+        with _unhurried(company):
+            payload = saving.read_payload(payload_fd, request.compress, request.expanded_limit_bytes)
         keeping = Keeping()
         with relay:
             opened = Opened(dict(zip(request.extras.uses, kept_fds, strict=True)))
             saved = run_job(loaded, payload, request.env, opened, company)
         began = time.monotonic()
-        written = saving.write_result(
-            saved,
-            result_fd,
-            request.compress,
-            request.result_limit_bytes,
-            request.extras,
-            on_large=lambda: pipe.send(sock, pipe.Saving()),
-            keeping=keeping,
-            room_for_kept=lambda: _room(sock),
-        )
+        with _unhurried(company):
+            written = saving.write_result(
+                saved,
+                result_fd,
+                request.compress,
+                request.result_limit_bytes,
+                request.extras,
+                on_large=lambda: pipe.send(sock, pipe.Saving()),
+                keeping=keeping,
+                room_for_kept=lambda: _room(sock),
+            )
         tokens = _tokens(loaded, company)
         answer: pipe.Done | pipe.Failed | pipe.RunAlone = pipe.Done(
             time.monotonic() - began, tokens, written.packed, written.rounded
@@ -231,6 +233,10 @@ def _serve_one(
     for shared in () if company is None else company.passes:
         pipe.send(sock, shared)
     pipe.send(sock, answer)
+
+
+def _unhurried(company: Company | None) -> AbstractContextManager[None]:
+    return nullcontext() if company is None else company.unhurried()
 
 
 def _tokens(loaded: LoadedModel, company: Company | None) -> int:

@@ -16,6 +16,7 @@ from edif.worker.endings import Disturbed, RunnerDied
 from edif.worker.lines import Line
 from edif.worker.processes import ProcessCallbacks
 from edif.worker.runners import Runner
+from edif.worker.turn_watch import TurnWatch
 
 log = structlog.get_logger()
 
@@ -45,6 +46,9 @@ class SharedRunner(Runner):
         self._collecting_since: float | None = None
         self._turn_fd = turn_fd
         self._had_turn = turn_register.NOBODY
+        self._watch = TurnWatch(lambda: turn_register.read(turn_fd), self._on_overdue)
+        self._overdue: int | None = None
+        """The number of the job because of which it was ended, which had kept the others for too long."""
         self._entered = 0
         self._jobs: list[Conversation] = []
         self._numbers: dict[Conversation, int] = {}
@@ -88,6 +92,7 @@ class SharedRunner(Runner):
             raise
         finally:
             self._jobs.remove(conversation)
+            self._watch.several(len(self._jobs) > 1)
             del self._numbers[conversation]
             self._lines.pop(conversation).close()
             conversation.close()
@@ -114,6 +119,7 @@ class SharedRunner(Runner):
         self._entered += 1
         self._numbers[conversation] = self._entered
         self._lines[conversation] = line
+        self._watch.several(len(self._jobs) > 1)
         with theirs:
             try:
                 self.line.send(pipe.Enter(), (theirs.fileno(),))
@@ -147,16 +153,22 @@ class SharedRunner(Runner):
             self._not_by_those_left = True
             self.kill()
 
+    def _on_overdue(self, number: int) -> None:
+        log.warning("replica.turn_overdue", replica=self._replica_id, jobs=len(self._jobs))
+        self._overdue = number
+        self.kill()
+
     def discard(self) -> None:
         super().discard()
-        self._had_turn = turn_register.read(self._turn_fd)
+        self._watch.close()
+        self._had_turn = turn_register.read(self._turn_fd).number
         os.close(self._turn_fd)
 
     def _tell(self, status: int, *, with_all: bool) -> None:
         for line in self._lines.values():
             line.drain()
         waiting = [each for each in self._jobs if not each.answer.done()]
-        several = self._not_by_those_left or len(waiting) > 1
+        several = self._not_by_those_left or self._overdue is not None or len(waiting) > 1
         suspects = self._suspects(waiting)
         for conversation in waiting:
             begun = conversation.began is not None
@@ -169,7 +181,9 @@ class SharedRunner(Runner):
         """Which of them may have ended the process: the one that had the turn; all that have begun if that is none of them, unless
         somebody is known to have who is not there any more."""
         begun = [each for each in waiting if each.began is not None]
-        had_turn = [each for each in begun if self._numbers[each] == self._had_turn]
+        # Whose turn it is at its death may be another's by then.
+        number = self._had_turn if self._overdue is None else self._overdue
+        had_turn = [each for each in begun if self._numbers[each] == number]
         return had_turn or ([] if self._not_by_those_left else begun)
 
     def _hear_of(self, conversation: Conversation, message: Any) -> None:

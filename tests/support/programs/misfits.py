@@ -39,6 +39,12 @@ def dawdling(family: str, seconds: float, steps: int, length: int = 8, layer: in
     return Program(name, family, "dawdles", source, ((_ROW[:length],),), steps=steps)
 
 
+def calling_c(family: str, rounds: int, length: int = 8, layer: int = 1) -> Program:
+    """Makes one call into C, which hears no signal; 1,000,000 rounds of it take about half a second."""
+    deed = f'import hashlib; hashlib.pbkdf2_hmac("sha256", b"", b"", {rounds})'
+    return _misfit("calls_c", family, length, layer, deed)
+
+
 def telling_its_process(family: str, length: int = 8, layer: int = 1) -> Program:
     """Goes well, and says in its output which process runs it."""
     return _misfit("tells", family, length, layer, "import os; print(os.getpid())")

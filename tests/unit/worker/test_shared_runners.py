@@ -2,13 +2,14 @@
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from edif.wire import pipe
 from edif.wire.turn_register import NOBODY
-from edif.worker import pool, shared_runners, shared_stock
+from edif.worker import pool, shared_runners, shared_stock, turn_watch
 from edif.worker.endings import AskedAlone, Disturbed, JobRefused, RunnerDied
 from tests.unit.worker.played import REQUEST, Heard, PlayedFamily, PlayedProcess, family, settle
 
@@ -174,7 +175,7 @@ async def test_where_the_process_dies_by_itself_it_was_who_had_the_turn_if_that_
         runner = await played.runner()
         running = await _three(played, runner)
         assert runner.turn is not None
-        runner.turn.note(turn)
+        runner.turn.note(turn, 0.1)
         played.end(runner.pid, -signal.SIGSEGV)
         ends = await asyncio.gather(*running, return_exceptions=True)
         assert [(type(end), end.begun) for end in ends] == [
@@ -190,7 +191,7 @@ async def test_who_has_been_answered_is_no_suspect(tmp_path: Path) -> None:
         runner = await played.runner()
         running = await _three(played, runner)
         assert runner.turn is not None
-        runner.turn.note(1)
+        runner.turn.note(1, 0.1)
         runner.jobs[0].say(DONE)
         assert await running[0] == DONE
         played.end(runner.pid, -signal.SIGSEGV)
@@ -203,10 +204,129 @@ async def test_who_had_the_turn_while_the_time_of_another_was_up_is_a_suspect(tm
         runner = await played.runner()
         running = await _three(played, runner, limit_s=0.3)
         assert runner.turn is not None
-        runner.turn.note(2)
+        runner.turn.note(2, 0.1)
         ends = await asyncio.gather(*running, return_exceptions=True)
         assert isinstance(ends[0], TimeoutError)
         assert [(type(end), end.suspect) for end in ends[1:]] == [(Disturbed, True), (Disturbed, False)]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others bear 0.2 seconds, and twice what the runner allows beside."""
+    monkeypatch.setattr(turn_watch, "LEAST_S", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_who_keeps_the_turn_for_too_long_is_ended_and_the_others_are_not_suspected(
+    tmp_path: Path,
+) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = await _three(played, runner)
+        assert runner.turn is not None
+        runner.turn.note(2, 0.1)
+        began = time.monotonic()
+        ends = await asyncio.gather(*running, return_exceptions=True)
+        assert 0.4 <= time.monotonic() - began < 5
+        assert [(type(end), end.begun, end.suspect) for end in ends if isinstance(end, Disturbed)] == [
+            (Disturbed, True, False),
+            (Disturbed, True, True),
+            (Disturbed, False, False),
+        ]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_whose_turn_it_is_when_the_process_is_dead_does_not_matter_then(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = await _three(played, runner)
+        turn = runner.turn
+        assert turn is not None
+        turn.note(1, 0.1)
+        end = played.end
+
+        def after_a_last_turn(pid: int, status: int) -> None:
+            turn.note(2, 0.1)  # the call came back just before the process was ended
+            end(pid, status)
+
+        played.end = after_a_last_turn  # type: ignore[method-assign]
+        ends = await asyncio.gather(*running, return_exceptions=True)
+        assert [end.suspect for end in ends if isinstance(end, Disturbed)] == [True, False, False]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_many_short_turns_are_no_long_one(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = await _three(played, runner)
+        assert runner.turn is not None
+        for _ in range(20):
+            runner.turn.note(1, 0.1)
+            await asyncio.sleep(0.05)
+        runner.turn.note(2, 30.0)  # this one has a pass of its own
+        await asyncio.sleep(1.0)
+        runner.turn.note(NOBODY, 0.0)  # and now there is one for several
+        await asyncio.sleep(1.0)
+        for job in runner.jobs:
+            job.say(pipe.Begun(), DONE)
+        assert await asyncio.gather(*running) == [DONE] * 3
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_who_keeps_nobody_may_have_the_turn_for_ever_and_others_wait_from_when_they_came(
+    tmp_path: Path,
+) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = [played.begin(Heard())]
+        (await runner.next_job()).say(pipe.Begun())
+        assert runner.turn is not None
+        runner.turn.note(1, 0.5)
+        await asyncio.sleep(2.0)
+        assert not running[0].done()
+        running.append(played.begin(Heard()))
+        await runner.next_job()
+        began = time.monotonic()
+        ends = await asyncio.gather(*running, return_exceptions=True)
+        assert 1.2 <= time.monotonic() - began < 5
+        assert [end.suspect for end in ends if isinstance(end, Disturbed)] == [True, False]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("number", [3, 4, 2**64 - 1])
+async def test_of_a_turn_that_nobody_can_have_all_that_had_begun_are_suspects(
+    tmp_path: Path, number: int
+) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = await _three(played, runner)
+        assert runner.turn is not None
+        runner.turn.note(number, 0.0)
+        ends = await asyncio.gather(*running, return_exceptions=True)
+        assert [end.suspect for end in ends if isinstance(end, Disturbed)] == [True, True, False]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_who_is_left_alone_with_its_long_turn_is_run_again_too(tmp_path: Path) -> None:
+    async with family(tmp_path) as played:
+        runner = await played.runner()
+        running = [played.begin(Heard()) for _ in range(2)]
+        one, other = [await runner.next_job() for _ in range(2)]
+        one.say(pipe.Begun())
+        assert runner.turn is not None
+        runner.turn.note(1, 0.0)
+        end = played.end
+
+        def late(pid: int, status: int) -> None:
+            running[1].cancel()
+            asyncio.get_running_loop().call_later(0.2, end, pid, status)
+
+        played.end = late  # type: ignore[method-assign]
+        ends = await asyncio.gather(*running, return_exceptions=True)
+        assert isinstance(ends[0], Disturbed)
+        assert ends[0].suspect
+        assert isinstance(ends[1], asyncio.CancelledError)
+        other.close()
 
 
 @pytest.mark.parametrize("alone", [False, True])

@@ -22,13 +22,14 @@ class Clock:
 
     Attributes:
         patience: what is usual.
+        most_s: so long the code that runs may do so at a stretch.
     """
 
     def __init__(self, somebody_waits: Callable[[], bool]) -> None:
         self.patience = Patience()
         self._somebody_waits = somebody_waits
         self._stretch = Stretch()
-        self._most_s = 0.0
+        self.most_s = 0.0
         self._here = getcurrent()
         self.stop()
 
@@ -48,10 +49,10 @@ class Clock:
         Args:
             seconds: None for what is usual.
         """
-        self._most_s = self.patience.seconds if seconds is None else seconds
+        self.most_s = self.patience.seconds if seconds is None else seconds
         self._stretch.begin()
         if not self.is_taken:
-            signal.setitimer(signal.ITIMER_REAL, self._most_s, self._most_s)
+            signal.setitimer(signal.ITIMER_REAL, self.most_s, self.most_s)
 
     def stop(self) -> None:
         """It is nobody's turn. A clock that a job has taken is taken back."""
@@ -63,8 +64,8 @@ class Clock:
         # Only a job's own code is interrupted, and not what is done for it before and afterwards: here, or outside its block.
         if getcurrent() is self._here or getattr(tracing._local, "depth", 0) == 0:  # noqa: SLF001 - raised by what runs a block
             return
-        left_s = self._most_s - self._stretch.seconds
+        left_s = self.most_s - self._stretch.seconds
         if left_s > _SHORTEST_S:
-            signal.setitimer(signal.ITIMER_REAL, left_s, self._most_s)
+            signal.setitimer(signal.ITIMER_REAL, left_s, self.most_s)
         elif self._somebody_waits():
             raise Misfit("its code took long while others waited")

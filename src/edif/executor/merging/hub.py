@@ -20,7 +20,7 @@ from edif.executor.merging.guest import Guest, Reply, Visit, Wanted
 from edif.executor.merging.joint_pass import JointPass, Left
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.misfit import Misfit
-from edif.executor.merging.patience import WITH_PASS_S
+from edif.executor.merging.patience import UNHURRIED_S
 from edif.executor.merging.request import Request
 from edif.executor.merging.turn import Turn
 from edif.wire import pipe
@@ -99,11 +99,16 @@ class Tenant:
     @contextmanager
     def alone(self) -> Iterator[None]:
         self.step_aside()
-        self._hub.clock.start(WITH_PASS_S)  # nobody else runs meanwhile
+        with self.unhurried():  # nobody else runs meanwhile
+            yield
+
+    @contextmanager
+    def unhurried(self) -> Iterator[None]:
+        self._hub.begin_stretch(self, UNHURRIED_S)
         try:
             yield
         finally:
-            self._hub.clock.start()
+            self._hub.begin_stretch(self)
 
     # -- as the hub sees it ----------------------------------------------------------------------------
     @property
@@ -184,7 +189,8 @@ class Hub:
         layout: the model's.
         merging: the bounds of shared passes.
         untouched: notices what a job has changed of the process.
-        has_turn: told of each turn whose it is, by the job's number, and :data:`NOBODY` when it is over.
+        has_turn: told of each turn whose it is, by the job's number, and for how long at a stretch, in seconds; and :data:`NOBODY` when
+            it is over.
         somebody_comes: whether there are jobs that have not been let in yet.
     """
 
@@ -194,7 +200,7 @@ class Hub:
         layout: Layout,
         merging: Merging,
         untouched: "Untouched",
-        has_turn: Callable[[int], None] = lambda _: None,
+        has_turn: Callable[[int, float], None] = lambda *_: None,
         somebody_comes: Callable[[], bool] = lambda: False,
     ) -> None:
         self.loaded = loaded
@@ -270,15 +276,19 @@ class Hub:
         tenant.turn.change()
         traces.enter(tenant)
         self._in_turn = tenant
-        self._has_turn(tenant.number)
-        self.clock.start()
+        self.begin_stretch(tenant)
         try:
             yield
         finally:
             self.clock.stop()
-            self._has_turn(NOBODY)
+            self._has_turn(NOBODY, 0.0)
             traces.enter(None)
             tenant.turn.change()
+
+    def begin_stretch(self, tenant: Tenant, most_s: float | None = None) -> None:
+        """From now on the code of the job whose turn it is may run for so long; None: for as long as is usual."""
+        self.clock.start(most_s)
+        self._has_turn(tenant.number, self.clock.most_s)
 
     def _others_wait(self) -> bool:
         """Whether anybody else than the job whose turn it is waits. Who comes while it runs does as those that were there before."""

@@ -14,8 +14,8 @@ from statistics import median
 LEAST_S = 0.05
 MOST_S = 0.5
 """Also as long as nothing is known."""
-WITH_PASS_S = 30.0
-"""And so long where it runs the model itself, which of a large one takes its time."""
+UNHURRIED_S = 30.0
+"""And so long where it is not the job's own code that takes its time: where the model runs for it alone, or its result is saved."""
 _BEGINNINGS = 8.0
 """Until it asks for its first pass, a job is read and traced: of what most jobs do in one stretch that takes longest."""
 _PASSES = 0.5

@@ -7,7 +7,7 @@ it runs the model; it does not trust the job.
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -110,6 +110,10 @@ class SealedCompany:
             self._granted = False
             if self.is_there:
                 self._say(seat.AloneOver(whole))
+
+    def unhurried(self) -> AbstractContextManager[None]:
+        """Nobody waits for it."""
+        return nullcontext()
 
     def _ask_alone(self) -> None:
         """Wait for a turn. Where there is no driver any more there are no turns."""

@@ -4,6 +4,7 @@ nnsight runs every trace by ``Envoy.interleave``. As soon as a job with company 
 the same, but first asks the company whether the pass may be shared.
 """
 
+from contextlib import AbstractContextManager
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -68,8 +69,11 @@ class Company(Protocol):
             Exception: what the job's code raised.
         """
 
-    def alone(self) -> Any:
+    def alone(self) -> AbstractContextManager[None]:
         """A context in which the job runs a pass itself. It may have to wait for its turn."""
+
+    def unhurried(self) -> AbstractContextManager[None]:
+        """A context in which the job may take longer than its code may, since it is not its own code that does."""
 
 
 NEEDS_OWN_PASS = frozenset(

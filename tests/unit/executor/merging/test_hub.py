@@ -444,7 +444,7 @@ def test_a_clock_that_rings_when_the_turn_is_over_disturbs_nobody(
     monkeypatch.setattr(patience, "MOST_S", 0.0)
     rung: list[int] = []
 
-    def ring(number: int) -> None:
+    def ring(number: int, _: float) -> None:
         if number == NOBODY:
             rung.append(number)
             signal.raise_signal(signal.SIGALRM)
@@ -524,7 +524,9 @@ def test_it_is_known_at_each_moment_whose_turn_it_is(gpt2: Site) -> None:
     looking.look = lambda number: seen.append((number, turns[-1]))  # type: ignore[attr-defined]
     sys.modules["looking"] = looking
     try:
-        ended = gpt2.merged(looks(1, 1), looks(11, 2), looks(21, 3), has_turn=turns.append)
+        ended = gpt2.merged(
+            looks(1, 1), looks(11, 2), looks(21, 3), has_turn=lambda number, _: turns.append(number)
+        )
     finally:
         del sys.modules["looking"]
     assert [each.shared for each in ended] == [1, 1, 1]
