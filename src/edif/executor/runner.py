@@ -19,9 +19,10 @@ from edif.executor.huge_pages import take_heap
 from edif.executor.job import LoadedModel, run_job
 from edif.executor.keeping import Keeping, Opened
 from edif.executor.merging.batches import Batches
-from edif.executor.merging.hub import Hub, Tenant
+from edif.executor.merging.hub import Hub
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.misfit import Misfit
+from edif.executor.merging.tenant import Tenant
 from edif.executor.merging.traces import Company
 from edif.executor.out_of_memory import out_of_memory
 from edif.executor.output import OutputRelay

@@ -20,7 +20,8 @@ _BEGINNINGS = 8.0
 """Until it asks for its first pass, a job is read and traced: of what most jobs do in one stretch that takes longest."""
 _PASSES = 0.5
 _LAST = 15  # of these the median: whoever wants to be taken for usual has to be so more often than not
-
+_VISITS = 4
+"""So many times what one stretch may take, all of a job's visits in a pass together may, and as long as the model beside."""
 
 _SCHEDSTAT = "/proc/thread-self/schedstat"
 """Nanoseconds on a processor, nanoseconds in which it waited for one, and how often it got one."""
@@ -75,3 +76,24 @@ class Patience:
             return MOST_S
         usual = max(_BEGINNINGS * median(self._beginnings), _PASSES * median(self._passes or [0.0]))
         return min(max(LEAST_S, usual), MOST_S)
+
+
+class Taken:
+    """What the jobs of a shared pass have taken of it for their own code.
+
+    A generation visits a job at every step: each time for less than others can be made to wait, and in all for longer than they would take
+    without it. Nobody has to wait for one job, in all its visits together, for much longer than the model takes for all of them.
+
+    Args:
+        of_stretch_s: so long one visit may take.
+    """
+
+    def __init__(self, of_stretch_s: float) -> None:
+        self._beside_s = _VISITS * of_stretch_s
+        self._seconds: dict[int, float] = {}
+
+    def note(self, number: int, seconds: float, pass_s: float) -> bool:
+        """A visit of this job has taken so long; the pass so far, all visits included, ``pass_s``. Returns whether that is too much in all."""
+        self._seconds[number] = self._seconds.get(number, 0.0) + seconds
+        model_s = max(pass_s - sum(self._seconds.values()), 0.0)
+        return self._seconds[number] > self._beside_s + model_s

@@ -28,6 +28,8 @@ _VISITS = 4
 _SHARE = 0.5
 """And this part of the whole pass so far, beside the visits of one call: who has every token of a generation wait is put out too."""
 
+TOO_SLOW = "it answered too slowly while others waited"
+
 
 class Patience:
     """How long a pass waits for its parties.
@@ -39,7 +41,8 @@ class Patience:
     def __init__(self, pass_s: float) -> None:
         self._of_visit_s = min(max(LEAST_PATIENCE_S, _PATIENCE_PASSES * pass_s), _MOST_PATIENCE_S)
         self._began = time.monotonic()
-        self._waited_s: dict[int, float] = {}  # by descriptor of those who are still in the pass
+        self._waited_s: dict[SealedParty, float] = {}
+        """For those that are still in the pass: what the others waited for who is put out is not their fault."""
         self._left_s = 0.0
         self.renew()
 
@@ -49,17 +52,27 @@ class Patience:
         of_pass_s = of_call_s + _SHARE * (time.monotonic() - self._began) - sum(self._waited_s.values())
         self._left_s = min(of_call_s, max(of_pass_s, 0.0))
 
-    def wait_for(self, sock: socket.socket) -> bool:
-        """Wait until there is something to be heard. Returns False if that takes too long."""
-        began = time.monotonic()
-        ready = select.select([sock], [], [], max(min(self._of_visit_s, self._left_s), 0.0))[0]
-        waited_s = time.monotonic() - began
-        self._left_s -= waited_s
-        self._waited_s[sock.fileno()] = self._waited_s.get(sock.fileno(), 0.0) + waited_s
-        if not ready:  # it is put out, and what it took is not the others' fault
-            del self._waited_s[sock.fileno()]
+    def wait_for(self, party: "SealedParty") -> bool:
+        """Wait until there is something to be heard from it. Returns False if that takes too long.
+
+        Where what all of them may take is used up, who has taken the most of it is put out, whoever is waited for.
+        """
+        visit_s = self._of_visit_s
+        while True:
+            began = time.monotonic()
+            ready = select.select([party.sock], [], [], max(min(visit_s, self._left_s), 0.0))[0]
+            waited_s = time.monotonic() - began
+            visit_s -= waited_s
+            self._left_s -= waited_s
+            self._waited_s[party] = self._waited_s.get(party, 0.0) + waited_s
+            if ready:
+                return True
+            slowest = party if visit_s <= 0 else max(self._waited_s, key=self._waited_s.__getitem__)
+            del self._waited_s[slowest]
             self.renew()
-        return bool(ready)
+            if slowest is party:
+                return False
+            slowest.drop(TOO_SLOW)
 
 
 class Gone(Exception):
@@ -109,6 +122,8 @@ class SealedParty:
         return self._wanted
 
     def offer(self, visit: Visit) -> None:
+        if self.dropped:  # while another was waited for
+            return
         self._leaves, span = place(visit.tensors, visit.identities)
         try:
             region = self._room(span)
@@ -163,8 +178,8 @@ class SealedParty:
             self.say(seat.Over(bool(failed), failed, tokens))
 
     def _receive(self) -> seat.Answer:
-        if not self.patience.wait_for(self.sock):
-            self.drop("it answered too slowly while others waited")
+        if not self.patience.wait_for(self):
+            self.drop(TOO_SLOW)
             raise Left
         try:
             message = self.hear()

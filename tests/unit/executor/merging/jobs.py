@@ -16,11 +16,12 @@ from edif.core.errors import JobFailed
 from edif.executor.job import LoadedModel, run_job
 from edif.executor.keeping import Keeping, Opened
 from edif.executor.merging import traces
-from edif.executor.merging.hub import Hub, Tenant
+from edif.executor.merging.hub import Hub
 from edif.executor.merging.learning import layout_of
 from edif.executor.merging.misfit import Misfit
 from edif.executor.merging.padding import learn_padding
 from edif.executor.merging.probes import difference
+from edif.executor.merging.tenant import Tenant
 from edif.executor.output import OutputRelay
 from edif.executor.reset import forget_nnsight
 from edif.executor.untouched import Untouched

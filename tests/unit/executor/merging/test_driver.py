@@ -2,8 +2,10 @@
 
 import os
 import select
+import socket
 import threading
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -14,9 +16,13 @@ import torch
 from nnsight.tracing.backend import Backend
 
 from edif.core.errors import JobFailed
-from edif.wire import seat
+from edif.executor.merging.bounds import Bounds
+from edif.executor.merging.guest import Visit
+from edif.executor.merging.joint_pass import Left
+from edif.executor.merging.sealed_party import Patience, SealedParty
+from edif.wire import pipe, seat
 from tests.unit.executor.merging import tiny
-from tests.unit.executor.merging.jobs import Program, Site, fits, site
+from tests.unit.executor.merging.jobs import BOUNDS, Program, Site, fits, site
 from tests.unit.executor.merging.seats import Hostile, Raw, Room, room
 from tests.unit.executor.merging.tiny import TOLERANCE, VOCABULARY, prompt
 
@@ -414,6 +420,40 @@ def test_when_the_driver_is_gone_a_job_runs_its_passes_itself(gpt2: Site) -> Non
     ran = made.run(honest(1), sock)
     assert not ran.misfit
     assert ran.saved
+
+
+def test_who_has_used_up_what_a_pass_waits_for_all_is_put_out_and_not_who_answers_a_little_later(
+    gpt2: Site,
+) -> None:
+    parties, ends = [], []
+    for number in range(2):
+        ours, theirs = pipe.pair()
+        parties.append(SealedParty(number, theirs, gpt2.layout, Bounds(gpt2.loaded.module, BOUNDS)))
+        parties[-1].begin(array("i"))
+        ends.append(ours)
+    slow, quick = parties
+    patience = Patience(1.6)  # 0.8 seconds for one visit, 3.2 for all
+    with ends[0], ends[1], slow.sock, quick.sock:
+        for _ in range(4):
+            assert _waits(patience, slow, ends[0], 0.7)
+        assert _waits(patience, quick, ends[1], 0.6)
+        assert (slow.dropped, quick.dropped) == (True, False)
+        slow.offer(Visit(0, 0, 0, [], [], [], []))  # the pass hears of it when it asks for an answer
+        with pytest.raises(Left):
+            slow.answer()
+        told = Raw(ends[0], gpt2)
+        assert isinstance(told.hear(0.1), seat.Over)
+        assert told.hear(0.1) is None
+
+
+def _waits(patience: Patience, party: SealedParty, end: socket.socket, seconds: float) -> bool:
+    """Whether the pass waits for a party that answers after so long."""
+    answers = threading.Timer(seconds, pipe.send, (end, seat.Answer([], [], [], leaves=False)))
+    answers.start()
+    waited = patience.wait_for(party)
+    answers.join()
+    party.hear()
+    return waited
 
 
 def test_who_has_held_a_pass_of_its_own_for_long_makes_nobody_patient(gpt2: Site) -> None:

@@ -18,7 +18,8 @@ from nnsight.tracing.backend import Backend
 
 import edif
 from edif.executor.merging import patience
-from edif.executor.merging.hub import Hub, Tenant
+from edif.executor.merging.hub import Hub
+from edif.executor.merging.tenant import Tenant
 from edif.wire.turn_register import NOBODY
 from tests.unit.executor.merging.jobs import BOUNDS, Program, Site, all_fit, fits
 from tests.unit.executor.merging.test_joint_pass import reads

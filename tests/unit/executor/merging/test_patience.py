@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from edif.executor.merging.patience import LEAST_S, MOST_S, Patience, Stretch
+from edif.executor.merging.patience import LEAST_S, MOST_S, Patience, Stretch, Taken
 
 
 def test_as_long_as_nothing_is_known_it_is_the_longest() -> None:
@@ -33,6 +33,22 @@ def test_it_is_several_times_what_is_usual(
     for each in passes:
         patience.passed(each)
     assert patience.seconds == pytest.approx(seconds)
+
+
+def test_in_all_visits_together_a_job_may_take_as_long_as_the_model_and_several_visits_beside() -> None:
+    taken = Taken(0.05)
+    # At each step 45 ms of one job, 5 of another, and 10 of the model.
+    late = [
+        (step, taken.note(0, 0.045, 0.06 * step), taken.note(1, 0.005, 0.06 * step)) for step in range(1, 11)
+    ]
+    assert [step for step, one, _ in late if one] == [6, 7, 8, 9, 10]
+    assert not any(other for _, _, other in late)
+
+
+def test_where_visits_take_less_than_the_model_they_may_be_as_many_as_there_are_steps() -> None:
+    taken = Taken(0.05)
+    steps = range(1, 1_001)
+    assert not any(taken.note(number, 0.009, 0.046 * step) for step in steps for number in range(4))
 
 
 def test_a_sleep_counts() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from edif.executor import runner
 from edif.executor.merging import traces
-from edif.executor.merging.hub import Tenant
+from edif.executor.merging.tenant import Tenant
 from edif.executor.runner import Together
 from edif.executor.warm_up import rehearse
 from tests.unit.executor.merging.jobs import BOUNDS, Site, all_fit, payload
