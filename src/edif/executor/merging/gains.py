@@ -1,5 +1,6 @@
 """Whether shared passes pay: what a job takes of the processors in one, and by itself, as measured."""
 
+from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -9,6 +10,9 @@ ENOUGH = 3
 SHARING_S = 0.012
 """What a sealed job spends beside the pass when it shares one: on being shown its visits, and on looking for what it has changed. As
 measured on two cores; on passes that are shorter than this nothing can be saved."""
+_LAST = 16
+"""Of so many passes that jobs ran themselves the shorter ones say how short passes are: those had the least beside them. The very shortest
+do not: how long a pass was, its job says, and one may be odd."""
 _TRY_AGAIN = 64
 """After so many requests for which it was left out, one shared pass is tried again; but not of passes that are too short."""
 
@@ -26,9 +30,15 @@ class _Average:
 @dataclass(slots=True)
 class _Kind:
     alone: _Average = field(default_factory=_Average)
-    fastest_s: float = float("inf")  # of those alone: it had the least beside it
+    lately_alone_s: deque[float] = field(default_factory=lambda: deque(maxlen=_LAST))
     shared: _Average = field(default_factory=_Average)
     left_out: int = 0
+
+    @property
+    def too_short(self) -> bool:
+        """Whether passes are too short for anything to be saved on them."""
+        several = len(self.lately_alone_s) >= ENOUGH
+        return several and sorted(self.lately_alone_s)[max(len(self.lately_alone_s) // 4, 1)] < SHARING_S
 
 
 @dataclass(slots=True)
@@ -41,7 +51,7 @@ class Gains:
         """A job ran its pass itself, to its end, while so many, itself included, did."""
         known = self._of(kind)
         known.alone.note(seconds / max(at_once, 1))
-        known.fastest_s = min(known.fastest_s, seconds)
+        known.lately_alone_s.append(seconds)
 
     def shared(self, kind: Hashable, seconds: float, jobs: int) -> None:
         known = self._of(kind)
@@ -51,7 +61,7 @@ class Gains:
     def pays(self, kind: Hashable) -> bool:
         """Whether the next requests of this kind are merged."""
         known = self._of(kind)
-        if known.alone.count >= ENOUGH and known.fastest_s < SHARING_S:
+        if known.too_short:
             return False
         measured = min(known.alone.count, known.shared.count) >= ENOUGH
         return not measured or known.shared.seconds <= known.alone.seconds or known.left_out >= _TRY_AGAIN

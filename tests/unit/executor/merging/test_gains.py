@@ -37,6 +37,33 @@ def test_nothing_is_saved_on_passes_that_are_shorter_than_what_sharing_takes() -
     assert measured(alone_s=0.02, shared_s=0.02).pays("kind")
 
 
+def test_that_passes_are_short_is_what_several_say_not_one() -> None:
+    gains = measured(alone_s=0.1, shared_s=0.1)
+    gains.alone("kind", 0.0, 1)
+    assert gains.pays("kind")
+
+
+def test_who_says_so_again_and_again_is_believed_until_others_have_said_otherwise() -> None:
+    """As long as it is believed all run their passes themselves, and so say how long they are."""
+    gains = measured(alone_s=0.1, shared_s=0.1)
+    for _ in range(16):
+        gains.alone("kind", 0.0, 1)
+    assert not gains.pays("kind")
+    for _ in range(12):
+        assert not gains.pays("kind")
+        gains.alone("kind", 0.1, 1)
+    for _ in range(3):
+        gains.shared("kind", 0.1, 4)
+    assert gains.pays("kind")
+
+
+def test_some_that_had_much_beside_them_do_not_make_passes_long() -> None:
+    gains = Gains()
+    for seconds in [0.008, 0.2] * 8:
+        gains.alone("kind", seconds, 1)
+    assert not gains.pays("kind")
+
+
 def test_other_kinds_are_not_affected() -> None:
     assert measured(alone_s=0.1, shared_s=9.0).pays("another kind")
 
