@@ -16,6 +16,7 @@ import torch
 
 from edif.core.limits import Padding
 from edif.executor.keeping import DTYPES
+from edif.executor.merging.bits import same_bits
 from edif.executor.merging.forms import Parts
 from edif.executor.merging.layout import FormLayout, Layout
 from edif.executor.merging.leaves import Kind, LeafLayout, Unservable
@@ -120,7 +121,7 @@ def _measure_value(layout: Layout, form: FormLayout, own: Parts, shared: Parts) 
         rows = leaf.rows(batched, 1, 1, _SECOND[0])
         if rows.shape != alone.shape:
             leaf.kind = Kind.UNKNOWN
-        elif leaf.kind is Kind.WHOLE and not torch.equal(rows, alone):
+        elif leaf.kind is Kind.WHOLE and not same_bits(rows, alone):
             leaf.kind = Kind.UNKNOWN  # made of all rows
         else:
             layout.difference = max(layout.difference, difference(rows, alone))

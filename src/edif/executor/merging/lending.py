@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from edif.executor.merging.bits import same_bits, sum_of_bits
 from edif.executor.merging.identity import Identity
 from edif.executor.merging.misfit import Misfit
 
@@ -56,7 +57,7 @@ class Lent:
         for tensor, identity, has_history in zip(visit.tensors, visit.identities, tracked, strict=True):
             known = self._copies.get(identity.tensor)
             copy = self._copied(tensor, has_history) if known is None else known.tensor
-            if known is not None and not torch.equal(copy, tensor):  # the model has written to it since
+            if known is not None and not same_bits(copy, tensor):  # the model has written to it since
                 with torch.no_grad():
                     copy.copy_(tensor)
             self._copies[identity.tensor] = _Copy(copy, identity.memory, _version(copy), 0)
@@ -72,46 +73,39 @@ class Lent:
 
     def replaced(self, identity: Identity, tensor: torch.Tensor) -> None:
         """The job has put this tensor in place of the one with that identity: that is what the pass goes on with."""
-        self._copies[identity.successor] = _Copy(tensor, identity.successor, _version(tensor), _bits(tensor))
+        self._copies[identity.successor] = _Copy(
+            tensor, identity.successor, _version(tensor), sum_of_bits(tensor)
+        )
 
     def written(self, visit: "Visit", leaves: Sequence[torch.Tensor]) -> list[int]:
         """The indices of the visit's leaves to which the job has written.
 
         Raises:
             Misfit: it has written to others of its copies, which in a pass of its own might still be in use; or to one of
-                several that show the same memory.
+                several that show the same memory; or has given one another shape or dtype.
         """
         changed = []
         for index, (leaf, tensor, before) in enumerate(zip(leaves, visit.tensors, self._before, strict=True)):
-            # By the bytes too: what was written through ``.data`` or numpy moves no version.
-            if _version(leaf) != before or not torch.equal(leaf, tensor):
+            if leaf.shape != tensor.shape or leaf.dtype != tensor.dtype:  # through ``.data``
+                raise Misfit("it puts a tensor of another shape or dtype in place of the model's")
+            # By the bits too: what was written through ``.data`` or numpy moves no version.
+            if _version(leaf) != before or not same_bits(leaf, tensor):
                 changed.append(index)
         shown = {identity.tensor for identity in visit.identities}
         written = {visit.identities[index] for index in changed}
         for number, copy in self._copies.items():
             late = number not in shown and (
-                _version(copy.tensor) != copy.version or _bits(copy.tensor) != copy.bits
+                _version(copy.tensor) != copy.version or sum_of_bits(copy.tensor) != copy.bits
             )
             if late:
                 raise Misfit("it writes to an activation after the pass has gone on")
             if any(number != each.tensor and copy.memory == each.memory for each in written):
                 raise Misfit("it writes to an activation of which it has another view")
         for identity, leaf in zip(visit.identities, leaves, strict=True):
-            self._copies[identity.tensor] = _Copy(leaf, identity.memory, _version(leaf), _bits(leaf))
+            self._copies[identity.tensor] = _Copy(leaf, identity.memory, _version(leaf), sum_of_bits(leaf))
         return changed
 
 
 def _version(tensor: torch.Tensor) -> int:
     """torch's count of what was written to it in place."""
     return tensor._version  # noqa: SLF001
-
-
-_WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def _bits(tensor: torch.Tensor) -> int:
-    """A sum of its bits: what is written through ``.data`` or numpy shows in that."""
-    kind = _WHOLE_NUMBERS.get(tensor.element_size())
-    if kind is None or tensor.numel() == 0:
-        return 0
-    return int(tensor.detach().view(kind).sum())

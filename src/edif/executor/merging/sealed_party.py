@@ -124,8 +124,8 @@ class SealedParty:
     def offer(self, visit: Visit) -> None:
         if self.dropped:  # while another was waited for
             return
-        self._leaves, span = place(visit.tensors, visit.identities)
         try:
+            self._leaves, span = place(visit.tensors, visit.identities)
             region = self._room(span)
             region.set_counts(self._counts)
             for leaf, tensor in zip(self._leaves, visit.tensors, strict=True):
@@ -143,6 +143,8 @@ class SealedParty:
             )
         except (pipe.PipeError, BlockingIOError):
             self.drop("what it waits for cannot be said to it")  # nor can that, if it is gone
+        except OSError as error:  # too many open files, or no memory for it: the others have theirs
+            self.drop(f"there is no room for what it waits for ({error.strerror})")
 
     def answer(self) -> tuple[Reply, Wanted]:
         if self.dropped:
@@ -197,10 +199,11 @@ class SealedParty:
         if self._region is None or self._region.span < span:
             fd, start, span = memory_file(len(self._layout.locations), span)
             try:
-                self._region = Region(fd, start, span)
+                region = Region(fd, start, span)
                 pipe.send(self.sock, seat.Memory(start, span), (fd,))
             finally:
                 os.close(fd)
+            self._region = region  # which it has heard of
         return self._region
 
     # -- what it says ----------------------------------------------------------------------------------

@@ -79,10 +79,18 @@ def _dense(tensor: torch.Tensor) -> list[int]:
 
 
 def memory_file(locations: int, span: int) -> tuple[int, int, int]:
-    """A new memory file, of sealed size: its descriptor, ``start`` and ``span``."""
+    """A new memory file, of sealed size: its descriptor, ``start`` and ``span``.
+
+    Raises:
+        OSError: too many open files, or no room.
+    """
     start = -(-max(locations, 1) * 4 // mmap.PAGESIZE) * mmap.PAGESIZE
     span = max(_LEAST, 1 << (span - 1).bit_length()) if span else _LEAST
     fd = os.memfd_create("edif-seat", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, start + 2 * span)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    try:
+        os.ftruncate(fd, start + 2 * span)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(fd)
+        raise
     return fd, start, span

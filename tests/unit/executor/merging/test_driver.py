@@ -1,6 +1,7 @@
 """The driver of shared passes among hostile jobs: whatever they say, who shares a pass with them gets the bits of its own."""
 
 import os
+import resource
 import select
 import socket
 import threading
@@ -18,6 +19,7 @@ from nnsight.tracing.backend import Backend
 from edif.core.errors import JobFailed
 from edif.executor.merging.bounds import Bounds
 from edif.executor.merging.guest import Visit
+from edif.executor.merging.identity import Identity
 from edif.executor.merging.joint_pass import Left
 from edif.executor.merging.sealed_party import Patience, SealedParty
 from edif.wire import pipe, seat
@@ -444,6 +446,31 @@ def test_who_has_used_up_what_a_pass_waits_for_all_is_put_out_and_not_who_answer
         told = Raw(ends[0], gpt2)
         assert isinstance(told.hear(0.1), seat.Over)
         assert told.hear(0.1) is None
+
+
+def test_for_whom_there_is_no_memory_is_put_out_alone(gpt2: Site) -> None:
+    """An exception there would end the pass for all."""
+    ours, theirs = pipe.pair()
+    party = SealedParty(1, theirs, gpt2.layout, Bounds(gpt2.loaded.module, BOUNDS))
+    party.begin(array("i"))
+    shown = Visit(0, 0, 0, [torch.ones(2, 3)], [Identity(1, 1, 2)], [], [])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ours, theirs:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            party.offer(shown)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with pytest.raises(Left):
+            party.answer()
+        over = Raw(ours, gpt2).hear(0.1)
+        assert over.failed
+        assert over.reason == "there is no room for what it waits for (Too many open files)"
+        # In the next pass it gets what it did not get in this one.
+        party.begin(array("i"))
+        party.offer(shown)
+        raw = Raw(ours, gpt2)
+        assert [type(raw.hear(0.1)) for _ in range(2)] == [seat.Memory, seat.Visit]
 
 
 def _waits(patience: Patience, party: SealedParty, end: socket.socket, seconds: float) -> bool:
