@@ -64,6 +64,7 @@ def test_variables_and_program_run_as_they_are_printed(tmp_path: Path) -> None:
         assert printed[-3].split()[0] == "Mary"
         assert float(printed[-3].split()[1]) > 0.5
         assert _learned(fabric)["padded_difference"] is not None, "the flag was heard"
+        assert _learned(fabric)["why_unpadded"] == ""
     finally:
         assert fabric.stop() == 0
 

@@ -119,8 +119,11 @@ def _told(
     """The layout, if traces are merged by it; whether they are, the agent is told."""
     if not arena.tells_at_once:
         why_not = why_not or "whether a job has written to a weight cannot be told after every pass here"
-    difference, padded = (0.0, None) if layout is None else (layout.difference, layout.padded_difference)
-    pipe.send(sock, pipe.Mergeable(difference, pipe.clip(why_not), padded))
+    told = pipe.Mergeable(0.0, pipe.clip(why_not))
+    if layout is not None:
+        why_unpadded = pipe.clip("; ".join(layout.why_unpadded))
+        told = pipe.Mergeable(layout.difference, told.why_not, layout.padded_difference, why_unpadded)
+    pipe.send(sock, told)
     return None if why_not else layout
 
 

@@ -93,11 +93,13 @@ class Mergeable(_Message, frozen=True):
         difference: the largest at equal lengths, as :class:`~edif.wire.link.Merging` measures its tolerance.
         why_not: why none of its traces will be merged; empty if they will.
         padded_difference: the largest of rows with padding; None if it was not measured.
+        why_unpadded: where padding was to be measured, why passes are not padded; empty if they are, or if it was not to be.
     """
 
     difference: Annotated[float, msgspec.Meta(ge=0)]
     why_not: str
     padded_difference: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    why_unpadded: str = ""
 
 
 class LoadFailed(_Message, frozen=True):

@@ -127,11 +127,15 @@ class Guest:
         pending = [each.pending for each in self._interleaver.mediators if each.pending is not None]
         if any(each.event is Event.SKIP for each in pending):
             return False
-        if any(self._layout.number(each.provider) is None for each in pending if each.provider is not None):
+        if not all(self._served(each.provider) for each in pending if each.provider is not None):
             return False
         # A cache is saved whole, with what a shared pass does not hand out.
         watched = [self._layout.number(name) for name in self._interleaver.observers]
         return not any(self._layout.opaque(each, self._way) for each in watched if each is not None)
+
+    def _served(self, name: str) -> bool:
+        number = self._layout.number(name)
+        return number is not None and self._layout.locations[number].serves(self._way)
 
     def wanted(self) -> Wanted:
         """

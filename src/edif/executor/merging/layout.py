@@ -41,9 +41,15 @@ class Shown:
 
 @dataclass(slots=True)
 class FormLayout:
+    """
+    Attributes:
+        strange: whether it was not in the same way in all runs of the model, or could not be compared: it is not served then.
+    """
+
     way: Way
     form: Form
     leaves: list[LeafLayout]
+    strange: bool = False
 
 
 @dataclass(slots=True)
@@ -66,11 +72,20 @@ class Location:
         return self.name not in AFTER_GENERATION
 
     def known(self, form: Form, way: Way) -> int | None:
-        """The number of this form, if it was seen when the model was loaded."""
+        """The number of this form, if it was seen when the model was loaded, and was not strange."""
         for number, each in enumerate(self.forms):
-            if each.way == way and each.form == form:
+            if each.way == way and not each.strange and each.form == form:
                 return number
         return None
+
+    def hide(self, way: Way) -> None:
+        """Serve nothing of what is met here in this way."""
+        for each in self.forms:
+            each.strange = each.strange or each.way == way
+
+    def serves(self, way: Way) -> bool:
+        """Whether anything that is met here in this way is served."""
+        return any(each.way == way and not each.strange for each in self.forms)
 
     def shown(self, form: int, *, padded: bool) -> Shown | None:
         """How a value of this form is shown to the parties; None if it cannot be."""
@@ -100,6 +115,7 @@ class Layout:
         difference: the largest of any value between a batch and a pass of one row, see :class:`~edif.wire.link.Merging`.
         pads: the ways of calling it whose passes may be shared by prompts of different length, with padding.
         padded_difference: the largest of any value between a row with padding and a pass without; None if it was not measured.
+        why_unpadded: of the ways in which padding was to be measured, why passes are not padded; in words, empty if all are.
         longest: tokens of the longest prompt that is padded, those that it generates included.
     """
 
@@ -109,6 +125,7 @@ class Layout:
         self.difference = 0.0
         self.pads: set[Way] = set()
         self.padded_difference: float | None = None
+        self.why_unpadded: list[str] = []
         self.longest = 0
         self._numbers: dict[str, int] = {}
 

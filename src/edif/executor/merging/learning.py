@@ -8,7 +8,6 @@ It runs them in every way in which traces call it: position embeddings, say, are
 row is padded.
 """
 
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from edif.core.limits import Padding
 from edif.executor.keeping import DTYPES
 from edif.executor.merging.bits import same_bits
-from edif.executor.merging.forms import Parts
+from edif.executor.merging.forms import Parts, Scalar
 from edif.executor.merging.layout import FormLayout, Layout
 from edif.executor.merging.leaves import Kind, LeafLayout, Unservable
 from edif.executor.merging.padding import learn_padding
@@ -69,30 +68,27 @@ def _learn(layout: Layout, model: Any, way: Way) -> None:
     first, second = (
         record(model, _in_way(probe(way.generates, *sizes), way)).values for sizes in (_FIRST, _SECOND)
     )
-    for name, one, two in _pairs(first, second):
-        _note(layout, name, one, two, way)
+    for name, ones in first.items():
+        try:
+            for one, two in zip(ones, second.get(name, ()), strict=True):
+                _note(layout, name, one, two, way)
+        except Exception:  # noqa: BLE001 - how often it is visited depends on the rows; or objects that cannot even be compared
+            layout.place(name).hide(way)
     alone = _in_way(probe(way.generates, 1, _SECOND[1], first_row=1), way)
     _measure(layout, second, record(model, alone).values, way)
+    result = layout.place("result")
+    if not result.serves(way):
+        raise Unservable("what it returns cannot be compared")
     layout.ways.add(way)
-
-
-def _pairs(
-    first: dict[str, list[Parts]], second: dict[str, list[Parts]]
-) -> Iterator[tuple[str, Parts, Parts]]:
-    for (name, ones), (other, twos) in zip(first.items(), second.items(), strict=True):
-        if name != other or len(ones) != len(twos):
-            raise Unservable
-        for one, two in zip(ones, twos, strict=True):
-            yield name, one, two
 
 
 def _note(layout: Layout, name: str, one: Parts, two: Parts, way: Way) -> None:
     if one.form != two.form:
         return  # depends on the sizes: never served
+    leaves = [_compare(*pair) for pair in zip(one.leaves, two.leaves, strict=True)]
     location = layout.place(name)
     if one.caches:
         location.final.add(way)
-    leaves = [_compare(*pair) for pair in zip(one.leaves, two.leaves, strict=True)]
     known = location.known(one.form, way)
     if known is None:
         location.forms.append(FormLayout(way, one.form, leaves))
@@ -108,13 +104,22 @@ def _measure(layout: Layout, batch: dict[str, list[Parts]], one: dict[str, list[
         if number is None:
             continue
         location = layout.locations[number]
-        for shared, own in zip(values, one.get(name, ()), strict=True):
-            known = location.known(shared.form, way)
-            if known is not None and own.form == shared.form:
-                _measure_value(layout, location.forms[known], own, shared)
+        try:
+            for shared, own in zip(values, one.get(name, ()), strict=True):
+                known = location.known(shared.form, way)
+                if known is not None:
+                    _measure_value(layout, location.forms[known], own, shared)
+        except Exception:  # noqa: BLE001 - likewise: it is another value alone, or none that can be compared
+            location.hide(way)
 
 
 def _measure_value(layout: Layout, form: FormLayout, own: Parts, shared: Parts) -> None:
+    """
+    Raises:
+        Unservable: a row alone has another value.
+    """
+    if own.form != shared.form or [*map(_exactly, own.scalars)] != [*map(_exactly, shared.scalars)]:
+        raise Unservable
     for leaf, alone, batched in zip(form.leaves, own.leaves, shared.leaves, strict=True):
         if leaf.kind is Kind.UNKNOWN:
             continue
@@ -125,6 +130,10 @@ def _measure_value(layout: Layout, form: FormLayout, own: Parts, shared: Parts) 
             leaf.kind = Kind.UNKNOWN  # made of all rows
         else:
             layout.difference = max(layout.difference, difference(rows, alone))
+
+
+def _exactly(scalar: Scalar) -> tuple[type, str]:
+    return type(scalar), repr(scalar)  # NaN is not equal to itself, and True is to 1
 
 
 def _compare(one: torch.Tensor, two: torch.Tensor) -> LeafLayout:
@@ -174,6 +183,5 @@ def learn(model: Any, tolerance: float, padding: Padding = Padding.OFF) -> tuple
             f"and {tolerance:g} are allowed"
         )
     if padding is Padding.ON or (padding is Padding.AUTO and layout.difference > 0):
-        with suppress(Exception):  # then there is none
-            learn_padding(layout, model, tolerance)
+        learn_padding(layout, model, tolerance)
     return layout, ""

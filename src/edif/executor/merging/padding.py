@@ -50,22 +50,41 @@ def learn_padding(layout: Layout, model: Any, tolerance: float) -> None:
         layout: what else is known of it.
         tolerance: as :class:`~edif.wire.link.Merging` has it.
     """
-    if not takes_long_ones(model):
-        return
-    layout.longest = min(_reaches(model._module.config.to_dict()), default=1 << 30)  # noqa: SLF001 - nnsight's own name
-    for generates in (False, True):
-        own = Way(generates, masked=False, positioned=False)
-        if generates and _looks_back(getattr(model._module, "generation_config", None)):  # noqa: SLF001
-            continue
-        with suppress(Exception):  # a model need not take padding
-            found = _Comparison(layout, model, own).run()
-            layout.padded_difference = max(layout.padded_difference or 0.0, found)
-            if found <= tolerance:
-                layout.pads.add(own)
+    try:
+        if takes_long_ones(model):
+            layout.longest = min(_reaches(model._module.config.to_dict()), default=1 << 30)  # noqa: SLF001 - nnsight's own name
+            for generates in (False, True):
+                own = Way(generates, masked=False, positioned=False)
+                if why_not := _learn(layout, model, own, tolerance):
+                    layout.why_unpadded.append(f"{'generations' if generates else 'passes'}: {why_not}")
+        else:
+            layout.why_unpadded.append(f"it takes no prompts of {LONG} tokens, by which that is measured")
+    except Exception as error:  # noqa: BLE001 - of its configuration, of which it may make what it likes
+        layout.why_unpadded.append(_said(error))
 
 
-def _looks_back(config: Any) -> bool:
-    return any(getattr(config, name, None) not in (None, 0, 1, [], {}) for name in _LOOKS_BACK)
+def _learn(layout: Layout, model: Any, own: Way, tolerance: float) -> str:
+    """Find it out for one way of calling the model. Returns why its passes are not padded; empty if they are."""
+    if own.generates and (setting := _looks_back(getattr(model._module, "generation_config", None))):  # noqa: SLF001
+        return f"the next token depends on the prompt by the model's own {setting}"
+    try:
+        found = _Comparison(layout, model, own).run()
+    except Exception as error:  # noqa: BLE001 - a model need not take padding
+        return _said(error)
+    layout.padded_difference = max(layout.padded_difference or 0.0, found)
+    if found > tolerance:
+        return f"values differ by {found:.3g} units in the last place, and {tolerance:g} are allowed"
+    layout.pads.add(own)
+    return ""
+
+
+def _said(error: Exception) -> str:
+    return f"it could not be measured ({type(error).__name__}: {error})"
+
+
+def _looks_back(config: Any) -> str:
+    """The first such setting; empty if there is none."""
+    return next((name for name in _LOOKS_BACK if getattr(config, name, None) not in (None, 0, 1, [], {})), "")
 
 
 def _reaches(config: dict[str, Any]) -> Iterator[int]:
@@ -118,7 +137,7 @@ class _Comparison:
         largest = 0.0
         for form, visits in self._known(location).items():
             location.padded[form] = None
-            with suppress(Unservable):
+            with suppress(Exception):  # objects that cannot even be compared, too
                 shown = self._shown(location, form, visits)
                 largest = max(largest, *(self._difference(shown, each) for each in visits))
                 location.padded[form] = shown

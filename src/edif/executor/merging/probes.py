@@ -1,5 +1,6 @@
 """Runs of a freshly loaded model on a few tokens, with all that it comes by, and how such runs compare."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,9 +51,10 @@ def record(model: Any, request: Request) -> Recorded:
         nonlocal calls
         calls += name == f"{model.path}.input"
         if not name.endswith(".skip"):
-            recorded.values.setdefault(name, []).append(_as_it_is(take_apart(value)))
-            if (parts := take_apart(value, caches=True)).caches:
-                opened.setdefault(name, []).append((_as_it_is(parts), Snapshot(parts.caches)))
+            recorded.values.setdefault(name, []).append(_taken_apart(value))
+            with suppress(Exception):
+                if (parts := take_apart(value, caches=True)).caches:
+                    opened.setdefault(name, []).append((_as_it_is(parts), Snapshot(parts.caches)))
             recorded.calls.setdefault(name, []).append(calls)
         return value
 
@@ -68,6 +70,13 @@ def record(model: Any, request: Request) -> Recorded:
     return recorded
 
 
+def _taken_apart(value: Any) -> Parts:
+    try:
+        return _as_it_is(take_apart(value))
+    except Exception:  # noqa: BLE001 - an unusual object can raise anything
+        return Parts(form=("strange", object()))  # unlike any other
+
+
 def _as_it_is(parts: Parts) -> Parts:
     """With copies of its tensors, to which the model may write."""
     leaves = [each.detach().clone().requires_grad_(each.requires_grad) for each in parts.leaves]
@@ -79,7 +88,9 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
     Infinite where one is not finite and the other is something else.
     """
-    one, other = one.detach(), other.detach()
+    one, other = (
+        torch.view_as_real(each) if each.is_complex() else each for each in (one.detach(), other.detach())
+    )
     differ = (one != other) & ~(one.isnan() & other.isnan())
     if not bool(differ.any()):
         return 0.0

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from nnsight.tracing.backend import Backend
 
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.learning import learn
@@ -12,7 +13,8 @@ from edif.executor.merging.leaves import Kind, LeafLayout, Unservable
 from edif.executor.merging.probes import difference
 from edif.executor.merging.request import Way
 from tests.unit.executor.merging import tiny
-from tests.unit.executor.merging.jobs import Site
+from tests.unit.executor.merging.jobs import Site, all_fit, site
+from tests.unit.executor.merging.test_joint_pass import reads
 
 PASS = Way(generates=False, masked=False, positioned=False)
 GENERATION = PASS._replace(generates=True)
@@ -105,6 +107,50 @@ def test_what_is_computed_beside(compute: Callable[[torch.Tensor], Any], kind: K
     assert layout is not None
     assert why_not == ""
     assert set(kinds(layout, tiny.ASIDE, PASS)) == {kind}
+
+
+STRANGE: dict[str, Callable[[torch.Tensor], Any]] = {
+    "keys that cannot be compared": lambda hidden: {hidden: 1},
+    "a mapping that cannot be read": lambda _: tiny.Unreadable(),
+    "the number of rows": lambda hidden: (hidden, len(hidden)),
+    "what a row alone has in another form": lambda hidden: [hidden] if len(hidden) == 1 else (hidden,),
+    "a text of a row alone": lambda hidden: (hidden, "one" if len(hidden) == 1 else "many"),
+    "numbers that cannot be compared": lambda hidden: hidden.to(torch.float8_e4m3fn),
+    "complex numbers": lambda hidden: torch.complex(hidden, hidden),
+}
+
+
+@pytest.mark.parametrize("compute", STRANGE.values(), ids=STRANGE)
+def test_one_strange_value_is_not_served_and_all_others_are(compute: Callable[[torch.Tensor], Any]) -> None:
+    with site(lambda: tiny.gpt2_beside(compute)) as place:
+        layout, why_not = learn(place.model, tiny.TOLERANCE)
+        assert layout is not None
+        assert why_not == ""
+        assert layout.ways == {PASS, GENERATION, PADDED, PADDED_GENERATION}
+        assert kinds(layout, "model.transformer.h.0.mlp.output", PASS) == [Kind.ROWS]
+        all_fit(place, [looks_aside, reads(11), reads(21)], shared=0)
+        assert [each.shared for each in place.merged(reads(11), reads(21))] == [1, 1]
+
+
+def looks_aside(model: Any, backend: Backend) -> None:
+    with model.trace(tiny.prompt(3), backend=backend):
+        aside = model.transformer.h[0].mlp.aside.output
+        shown = str(getattr(aside, "data", aside)).save()  # noqa: F841 - what a block saves is sent back by its name
+        logits = model.lm_head.output.save()  # noqa: F841
+
+
+def test_a_module_that_is_visited_as_often_as_there_are_rows_is_not_served() -> None:
+    model = tiny.gpt2_beside(lambda _: None)
+    model._module.transformer.h[0].mlp.aside.compute = tiny.ByRows()
+    model = tiny.wrapped(model._module)
+    layout, why_not = learn(model, tiny.TOLERANCE)
+    assert layout is not None
+    assert why_not == ""
+    inner = tiny.ASIDE.replace("aside.output", "aside.compute.inner.output")
+    number = layout.number(inner)
+    assert number is not None
+    assert not layout.locations[number].serves(PASS)
+    assert kinds(layout, tiny.ASIDE, PASS) == [Kind.ROWS]
 
 
 def test_tokens_before_rows_is_no_flat_dimension() -> None:

@@ -40,6 +40,7 @@ def hidden_from_the_padded(layout: Layout) -> set[str]:
 def test_an_ordinary_model_is_padded_and_every_value_shown(architecture: str, implementation: str) -> None:
     layout = learned(tiny.attending(getattr(tiny, architecture), implementation))
     assert layout.pads == {PASS, GENERATION}
+    assert layout.why_unpadded == []
     assert layout.padded_difference is not None
     assert 0 < layout.padded_difference <= tiny.TOLERANCE, (
         "the prompts are long enough for other kernels to run"
@@ -55,6 +56,30 @@ def test_a_model_that_takes_no_notice_of_padding_is_refused(name: str) -> None:
     assert layout.pads == set()
     assert layout.padded_difference is not None
     assert layout.padded_difference > 1000 * tiny.TOLERANCE
+    passes, generations = layout.why_unpadded
+    assert passes.startswith("passes: values differ by ")
+    assert generations.startswith("generations: values differ by ")
+
+
+def test_a_model_that_fails_with_padding_says_how() -> None:
+    def fails_in_batches(hidden: torch.Tensor) -> torch.Tensor:
+        if len(hidden) > 3:
+            raise ValueError("no more than three")
+        return hidden
+
+    layout = learned(tiny.changed_gpt2(fails_in_batches))
+    assert (layout.pads, layout.padded_difference) == (set(), None)
+    assert layout.why_unpadded == [
+        f"{way}: it could not be measured (ValueError: no more than three)"
+        for way in ("passes", "generations")
+    ]
+
+
+def test_one_value_that_cannot_be_compared_is_not_shown_and_does_not_keep_the_model_from_padding() -> None:
+    layout = learned(tiny.gpt2_beside(lambda hidden: {hidden: 1}))
+    assert layout.pads == {PASS, GENERATION}
+    layout = learned(tiny.gpt2_beside(lambda hidden: hidden.to(torch.float8_e4m3fn)))
+    assert layout.pads == {PASS, GENERATION}
 
 
 def test_a_model_that_does_not_keep_within_the_tolerance_is_refused() -> None:
@@ -90,7 +115,7 @@ def test_and_one_whose_batches_do_not_is() -> None:
 
 def test_nor_is_one_for_which_padding_is_off() -> None:
     layout = learned(tiny.changed_gpt2(lambda hidden: hidden + len(hidden) * 1e-6), padding=Padding.OFF)
-    assert layout.pads == set()
+    assert (layout.pads, layout.why_unpadded) == (set(), [])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +127,11 @@ def test_a_model_that_by_default_looks_back_at_the_prompt_generates_without_padd
 ) -> None:
     model = tiny.gpt2()
     setattr(model._module.generation_config, name, value)
-    assert learned(model).pads == {PASS}
+    layout = learned(model)
+    assert layout.pads == {PASS}
+    assert layout.why_unpadded == [
+        f"generations: the next token depends on the prompt by the model's own {name}"
+    ]
 
 
 def test_prompts_are_padded_as_far_as_the_models_attention_reaches() -> None:
@@ -130,6 +159,7 @@ def test_a_model_for_short_prompts_only_is_not_padded() -> None:
     layout = learned(model)
     assert layout.padded_difference is None
     assert layout.pads == set()
+    assert "no prompts of 21 tokens" in layout.why_unpadded[0]
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,24 @@ class _WithAside(torch.nn.Module):
         return self.inner(hidden)
 
 
+class ByRows(torch.nn.Module):
+    """Comes by a module of its own as often as there are rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Identity()
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.inner(each) for each in hidden])
+
+
+class Unreadable(dict[str, Any]):
+    """A mapping that lets nobody see what is in it."""
+
+    def values(self) -> Any:
+        raise TypeError("it cannot be read")
+
+
 ASIDE = "model.transformer.h.0.mlp.aside.output"
 
 
