@@ -42,9 +42,9 @@ LEGAL_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 }
 
 
-def may_become(current: JobState, new: JobState) -> bool:
-    """Whether the law allows a job in state ``current`` to enter ``new``."""
-    return new in LEGAL_TRANSITIONS[current]
+def states_before(new: JobState) -> tuple[JobState, ...]:
+    """Those from which the law lets a job enter ``new``: whoever records that has to make sure that it is in one of them."""
+    return tuple(state for state in JobState if new in LEGAL_TRANSITIONS[state])
 
 
 class ClientStatus(StrEnum):

@@ -1,5 +1,5 @@
-"""Jobs and their attempts. Laws are checked in the statements themselves (``WHERE state = ...``), so that two
-processes on one database cannot both win.
+"""Jobs and their attempts. The law of a job's states is that of :mod:`edif.core.job`, and is checked in the statements themselves
+(``WHERE state IN ...``), so that two processes on one database cannot both win.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,7 +13,7 @@ from edif.core import errors
 from edif.core.audit import FABRIC
 from edif.core.errors import AuthRefused
 from edif.core.ids import JobId, ModelId, UserId, UserName
-from edif.core.job import FINAL_STATES, Attempt, AttemptOutcome, Ending, Extras, Job, JobState
+from edif.core.job import FINAL_STATES, Attempt, AttemptOutcome, Ending, Extras, Job, JobState, states_before
 from edif.records import audit_tail, usage_records
 from edif.records.access import Access
 from edif.records.schema import attempts, jobs, stored_results, users
@@ -22,6 +22,12 @@ _IDS_PER_QUERY = 500
 
 _job_columns = [column for column in jobs.c if column.name != "blobs_deleted"]
 _final_values = [state.value for state in FINAL_STATES]
+
+
+def _may_become(new: JobState) -> sa.ColumnElement[bool]:
+    """The job is in a state from which it may enter this one."""
+    return jobs.c.state.in_([state.value for state in states_before(new)])
+
 
 _extras = msgspec.json.Decoder(Extras)
 
@@ -41,12 +47,12 @@ _insert_attempt = sa.insert(attempts)
 _select_job = sa.select(*_job_columns).where(jobs.c.id == sa.bindparam("job_id"))
 _start_job = (
     sa.update(jobs)
-    .where(jobs.c.id == sa.bindparam("job_id"), jobs.c.state == JobState.QUEUED.value)
+    .where(jobs.c.id == sa.bindparam("job_id"), _may_become(JobState.RUNNING))
     .values(state=JobState.RUNNING.value, attempts=sa.bindparam("number"))
 )
 _requeue_job = (
     sa.update(jobs)
-    .where(jobs.c.id == sa.bindparam("job_id"), jobs.c.state == JobState.RUNNING.value)
+    .where(jobs.c.id == sa.bindparam("job_id"), _may_become(JobState.QUEUED))
     .values(state=JobState.QUEUED.value)
 )
 _close_attempt = (
@@ -63,11 +69,11 @@ _abandon_attempt = (
     .where(attempts.c.job == sa.bindparam("job_id"), attempts.c.outcome.is_(None))
     .values(outcome=AttemptOutcome.LOST.value)
 )
-_end_job = (
-    sa.update(jobs)
+_end_job = {
+    state: sa.update(jobs)
     .where(
         jobs.c.id == sa.bindparam("job_id"),
-        jobs.c.state.not_in(_final_values),
+        _may_become(state),
         # An attempt may end its job only while it is the current one; -1 stands for "no attempt brings it".
         sa.or_(sa.bindparam("by_attempt") == -1, jobs.c.attempts == sa.bindparam("by_attempt")),
     )
@@ -86,7 +92,8 @@ _end_job = (
             )
         }
     )
-)
+    for state in FINAL_STATES
+}
 _revoke_links = (
     sa.update(jobs)
     .where(
@@ -233,7 +240,7 @@ class JobRecords(Access):
         def work(connection: sa.Connection) -> bool:
             if brought_by is not None and not _end_attempt(connection, job_id, *brought_by):
                 return _was_ended(connection, job_id, values, brought_by)
-            if connection.execute(_end_job, parameters).rowcount != 1:
+            if connection.execute(_end_job[ending.state], parameters).rowcount != 1:
                 return _was_ended(connection, job_id, values, brought_by)
             if attempt is None:
                 connection.execute(_abandon_attempt, {"job_id": job_id})

@@ -66,8 +66,8 @@ class JobStore(Protocol):
 
         An attempt that is still open when its job ends without it, is lost.
 
-        Returns False, and changes nothing, if the job has already ended, with other values or at another time, or the
-        attempt is not current.
+        Returns False, and changes nothing, if the job has already ended, with other values or at another time, if it may not end
+        like this from the state in which it is, or if the attempt is not current.
         """
         ...
 

@@ -13,7 +13,7 @@ from edif.core.job import (
     ClientStatus,
     Extras,
     JobState,
-    may_become,
+    states_before,
 )
 
 LEGAL = {
@@ -29,7 +29,7 @@ LEGAL = {
 
 @pytest.mark.parametrize(("current", "new"), list(itertools.product(JobState, JobState)))
 def test_only_these_transitions_are_legal(current: JobState, new: JobState) -> None:
-    assert may_become(current, new) is ((current, new) in LEGAL)
+    assert (current in states_before(new)) is ((current, new) in LEGAL)
 
 
 def test_every_state_has_a_law() -> None:
@@ -42,7 +42,7 @@ def test_final_states_are_those_that_lead_nowhere() -> None:
 
 
 def test_job_never_ends_without_having_run_except_by_failing_or_cancelling() -> None:
-    assert not may_become(JobState.QUEUED, JobState.COMPLETED)
+    assert JobState.QUEUED not in states_before(JobState.COMPLETED)
 
 
 def test_every_state_can_be_reached_and_every_job_can_end() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from edif.core.errors import OverLimit
 from edif.core.ids import GroupName, UserName
-from edif.core.job import JobState, may_become
+from edif.core.job import JobState, states_before
 from edif.core.people import People
 from edif.core.quota import Measure, Quota, Scope, day_of
 from edif.core.users import Group, Role, User
@@ -124,7 +124,7 @@ class Life:
         if which >= len(self.states):
             self.states.append(JobState.QUEUED)
             self.made.ledger.enters(ADA, JobState.QUEUED)
-        elif may_become(self.states[which], after):
+        elif self.states[which] in states_before(after):
             self.made.ledger.moves(ADA, self.states[which], after)
             self.states[which] = after
 

@@ -12,7 +12,7 @@ from edif.blobs.store import kept_name, payload_name, result_name
 from edif.core import errors
 from edif.core.errors import StoreUnavailable
 from edif.core.ids import ANONYMOUS, JobId, ModelId
-from edif.core.job import Ending, Extras, Job, JobState
+from edif.core.job import Attempt, AttemptOutcome, Ending, Extras, Job, JobState
 from edif.gateway.retention import (
     Deleted,
     Retention,
@@ -26,6 +26,13 @@ from edif.records.sql_store import SqlRecordStore
 
 def _job(job_id: str) -> Job:
     return Job(JobId(job_id), ANONYMOUS, ModelId("m"), "k", False, {}, 1, 1.0)
+
+
+async def _complete(records: SqlRecordStore, name: str, now: float) -> None:
+    """With a result, and something kept."""
+    await records.begin_attempt(Attempt(JobId(name), 1, "a1", "r1", 1.0, 9.0))
+    ending = Ending(JobState.COMPLETED, result_bytes=1, kept_bytes=1)
+    assert await records.end_job(JobId(name), ending, now=now, attempt=1, outcome=AttemptOutcome.COMPLETED)
 
 
 def _put(blobs: FileBlobs, *names: str) -> None:
@@ -137,27 +144,23 @@ async def test_what_a_job_keeps_outlives_the_wait_of_those_that_use_it(
     names = [kept_name("j-keeps", 1), result_name("j-keeps", 1)]
     await records.add_job(_job("j-keeps"))
     _put(blobs, *names)
-    ended = {"attempt": None, "outcome": None}
-    ending = Ending(JobState.COMPLETED, result_bytes=1, kept_bytes=1)
-    await records.end_job(JobId("j-keeps"), ending, now=100.0, **ended)  # type: ignore[arg-type]
+    await _complete(records, "j-keeps", 100.0)
     await records.add_job(replace(_job("j-uses"), extras=Extras(uses=("j-keeps",))))
     periods = Retention(results_s=50.0, records_s=1000.0)
     assert not await retire_some(records, blobs, periods, lambda job: None, 200.0)
     assert sorted(await blobs.names()) == sorted(names)
     failed = Ending(JobState.FAILED)
-    await records.end_job(JobId("j-uses"), failed, now=200.0, **ended)  # type: ignore[arg-type]
+    await records.end_job(JobId("j-uses"), failed, now=200.0, attempt=None, outcome=None)
     assert await retire_some(records, blobs, periods, lambda job: None, 201.0) == Deleted(1, 0)
     assert await blobs.names() == []
 
 
 async def test_kept_values_in_use_keep_no_other_result(records: SqlRecordStore, blobs: FileBlobs) -> None:
     """However many they are, and though they are the oldest."""
-    ended = {"attempt": None, "outcome": None}
     keepers = [f"j-keeps-{number:03}" for number in range(120)]
     for number, name in enumerate([*keepers, "j-other"]):
         await records.add_job(_job(name))
-        ending = Ending(JobState.COMPLETED, result_bytes=1, kept_bytes=1)
-        await records.end_job(JobId(name), ending, now=100.0 + number, **ended)  # type: ignore[arg-type]
+        await _complete(records, name, 100.0 + number)
     for start in range(0, len(keepers), 16):
         uses = Extras(uses=tuple(keepers[start : start + 16]))
         await records.add_job(replace(_job(f"j-uses-{start}"), extras=uses))

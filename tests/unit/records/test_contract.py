@@ -13,7 +13,7 @@ from hypothesis import settings as with_settings
 from edif.core import errors
 from edif.core.errors import AuthRefused
 from edif.core.ids import JobId, UserName
-from edif.core.job import FINAL_STATES, AttemptOutcome, Ending, Job, JobState
+from edif.core.job import FINAL_STATES, AttemptOutcome, Ending, Job, JobState, states_before
 from edif.core.users import ApiKey, Role, User
 from edif.records.store import RecordStore
 from tests.sizes import SIZES
@@ -257,11 +257,10 @@ async def test_begun_attempt_is_the_current_one_and_its_job_runs(store: RecordSt
 
 @pytest.mark.parametrize("end", sorted(FINAL_STATES))
 async def test_ended_job_does_not_begin(store: RecordStore, end: JobState) -> None:
-    job = a_job()
-    await store.add_job(job)
-    await store.end_job(job.id, an_ending(end), **CANCELLED_BEFORE)
-    assert not await store.begin_attempt(an_attempt(job.id))
-    assert await store.attempts(job.id) == []
+    job = await running(store)
+    assert await store.end_job(job.id, an_ending(end), **CANCELLED_BEFORE)
+    assert not await store.begin_attempt(an_attempt(job.id, 2))
+    assert [attempt.number for attempt in await store.attempts(job.id)] == [1]
     assert await state(store, job.id) is end
 
 
@@ -351,6 +350,15 @@ async def test_attempt_that_never_began_cannot_end_its_job(store: RecordStore) -
 
 async def test_unknown_job_does_not_end(store: RecordStore) -> None:
     assert not await store.end_job(JobId("jx"), an_ending(JobState.FAILED), **CANCELLED_BEFORE)
+
+
+@pytest.mark.parametrize("end", sorted(FINAL_STATES))
+async def test_a_job_that_waits_ends_as_the_law_has_it(store: RecordStore, end: JobState) -> None:
+    job = a_job()
+    await store.add_job(job)
+    legal = JobState.QUEUED in states_before(end)
+    assert await store.end_job(job.id, an_ending(end), **CANCELLED_BEFORE) is legal
+    assert await state(store, job.id) is (end if legal else JobState.QUEUED)
 
 
 async def test_last_lost_attempt_ends_its_job(store: RecordStore) -> None:

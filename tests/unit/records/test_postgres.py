@@ -189,7 +189,7 @@ async def test_every_write_in_doubt_is_told_as_such_and_may_be_asked_again(
 ) -> None:
     store = await opened(network.url, leading=True)
     one, two, keyed = a_job(), a_job(), a_job(client_key="k")
-    attempt, again = an_attempt(one.id), an_attempt(one.id, 2)
+    attempt, again, other = an_attempt(one.id), an_attempt(one.id, 2), an_attempt(two.id)
     group = Group(GroupName("lab"), 1.0)
     user, key = User(ADA, Role.RESEARCHER, 1.0), ApiKey("id", ADA, "digest", 1.0)
     ended = {"now": 5.0, "attempt": 2, "outcome": AttemptOutcome.COMPLETED}
@@ -202,6 +202,7 @@ async def test_every_write_in_doubt_is_told_as_such_and_may_be_asked_again(
         (lambda: store.begin_attempt(again), True),
         (lambda: store.ask_cancel(one.id), True),
         (lambda: store.end_job(one.id, an_ending(description="Done."), **ended), True),  # type: ignore[arg-type]
+        (lambda: store.begin_attempt(other), True),
         (lambda: store.end_job(two.id, an_ending(), now=6.0, attempt=None, outcome=None), True),
         (lambda: store.revoke_links(one, by="user:u1"), True),
         (lambda: store.mark_blobs_deleted([replace(one, revocations=1)], by="user:u1"), {one.id}),
