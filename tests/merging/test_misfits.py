@@ -14,6 +14,7 @@ import pytest
 from edif.executor.merging.patience import MOST_S
 from edif.wire.link import ModelSpec
 from edif.worker import shared_stock, turn_watch
+from edif.worker.tries import WAS_THERE
 from tests.merging.test_random_programs import EVERYTHING, IDS, compare, run_in_crowds
 from tests.sizes import SIZES, SOAK
 from tests.support.programs.crowds import Crowd, crowd
@@ -23,7 +24,6 @@ from tests.support.programs.payloads import Payload, payloads
 from tests.support.programs.program import FAMILIES, Program
 from tests.support.programs.serving import Outcome, Served, serving
 
-DIED = "it was there when the process ended"
 ENDS = {"raises": "user_code", "stops": "", "sleeps": "", "killed": "died"}
 """The codes with which misfits end."""
 
@@ -83,7 +83,7 @@ async def test_who_shared_a_runner_with_one_that_died_is_run_again(
         dead = [outcome for program, outcome in outcomes if program is deadly]
         others = [(program, outcome) for program, outcome in outcomes if program is not deadly]
         # It had the turn, so it is run again alone; the others are not, who were only there.
-        assert [(each.code, each.why_alone, each.tries) for each in dead] == [("died", DIED, 2)]
+        assert [(each.code, each.why_alone, each.tries) for each in dead] == [("died", WAS_THERE, 2)]
         assert _differences(alone, others) == []
         assert {outcome.why_alone for _, outcome in others} == {""}
         assert max(outcome.tries for _, outcome in others) == 2
@@ -143,7 +143,7 @@ async def test_who_makes_a_long_call_into_c_keeps_the_others_for_a_bounded_time(
     assert _differences(alone, [*outcomes, *again]) == []
     assert {outcome.why_alone for _, outcome in [*outcomes, *again]} == {""}
     assert max(outcome.tries for _, outcome in outcomes) == 2
-    assert (called.code, called.why_alone, called.tries) == ("", DIED, 2)
+    assert (called.code, called.why_alone, called.tries) == ("", WAS_THERE, 2)
 
 
 def _rounds_in(seconds: float) -> int:
@@ -220,11 +220,11 @@ def _in_company(ran: Ran, isolation: str) -> None:
     print(f"in company: {dict(shared)}; run again, alone: {dict(reasons)}")
     assert shared[""] >= 20
     if isolation == "sealed":
-        assert DIED not in reasons  # each has a process of its own
+        assert WAS_THERE not in reasons  # each has a process of its own
     else:  # of a sealed job that is over before its pass, nothing is told of that pass
         assert shared["raises"] >= 3
         assert shared["stops"] >= 3
-        assert reasons[DIED] >= 1
+        assert reasons[WAS_THERE] >= 1
         again = Counter(outcome.tries for _, outcome in ran)
         assert again[2] >= 2
         assert max(again) <= 3

@@ -21,6 +21,9 @@ _DISTURBED_AT_MOST = 2
 """So often the others of a process that died may take a job along; then it is run where there are none."""
 
 
+WAS_THERE = "it was there when the process ended"
+
+
 @dataclass(frozen=True, slots=True)
 class Files:
     """Where the result goes, and what the job keeps."""
@@ -31,6 +34,43 @@ class Files:
     def start_again(self) -> None:
         self.result.start_again()
         self.kept.start_again()
+
+
+@dataclass(slots=True)
+class Standing:
+    """How the next try of a job is run, by what has come of those before.
+
+    Attributes:
+        alone: whether no other job may be in its process, nor share its passes.
+        why_alone: in words, for the log; empty if it is not because of an earlier try of this attempt.
+    """
+
+    alone: bool = False
+    why_alone: str = ""
+    _asked: bool = False
+    _disturbed: int = 0
+
+    def request(self, asked: pipe.RunJob) -> pipe.RunJob:
+        return msgspec.structs.replace(asked, merge=False) if self.alone else asked
+
+    def after(self, end: AskedAlone | Disturbed) -> None:
+        """A try has ended without an answer.
+
+        Raises:
+            AskedTwice: the process has asked for another one before.
+        """
+        if isinstance(end, AskedAlone):
+            if self._asked:
+                raise AskedTwice from None
+            self._asked = True
+            self._be_alone(str(end))
+        else:
+            self._disturbed += end.begun
+            if end.suspect or self._disturbed >= _DISTURBED_AT_MOST:
+                self._be_alone(WAS_THERE)
+
+    def _be_alone(self, why: str) -> None:
+        self.alone, self.why_alone = True, self.why_alone or why
 
 
 async def execute(
@@ -88,26 +128,23 @@ async def _run(
         log=progress.log, saving=saving, room=room, shared=progress.shared, spent=progress.spent
     )
     # Whoever has lost an earlier try, to a death of its process perhaps, takes nobody along in this one.
-    alone = message.attempt > 1 and message.cell is None
-    asked = False
-    disturbed = 0
+    standing = Standing(alone=message.attempt > 1 and message.cell is None)
     payload_fd, *kept_fds = inputs
     while True:
-        if alone:
-            request = msgspec.structs.replace(request, merge=False)
         result_fd = files.result.create()
         try:
             fds = (payload_fd, result_fd, *kept_fds)
-            return await replica.run(request, fds, callbacks, message.cell, message.time_limit_s, alone=alone)
-        except AskedAlone as reason:
-            if asked:
-                raise AskedTwice from None
-            asked = alone = True
-            log.info("agent.run_alone", job=message.job, reason=str(reason))
-        except Disturbed as error:
-            disturbed += error.begun
-            alone = alone or error.suspect or disturbed >= _DISTURBED_AT_MOST
-            log.info("agent.run_again", job=message.job, alone=alone)
+            return await replica.run(
+                standing.request(request),
+                fds,
+                callbacks,
+                message.cell,
+                message.time_limit_s,
+                alone=standing.alone,
+            )
+        except (AskedAlone, Disturbed) as end:
+            standing.after(end)
+            log.info("agent.run_again", job=message.job, alone=standing.alone, reason=standing.why_alone)
         finally:
             os.close(result_fd)
         files.start_again()

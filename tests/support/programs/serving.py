@@ -4,21 +4,22 @@ Everything that depends on how a replica takes a job is here.
 """
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import msgspec
 
 from edif.core.job import Extras
 from edif.core.limits import MIB
 from edif.wire import pipe
 from edif.wire.link import CellLimits, Merging, ModelSpec
 from edif.worker.conversations import JobCallbacks
-from edif.worker.endings import AskedAlone, Disturbed, JobRefused, RunnerDied
+from edif.worker.endings import AskedAlone, AskedTwice, Disturbed, JobRefused, RunnerDied
 from edif.worker.replica import Replica, ReplicaCallbacks
+from edif.worker.tries import Standing
 from tests.support.programs.payloads import Payload
 
 CELL = CellLimits(memory_bytes=2**31, scratch_bytes=2**26, file_bytes=2**28, cpu_s=60)
@@ -85,25 +86,49 @@ class Served:
         body.write_bytes(payload.body)
         fds = (os.open(body, os.O_RDONLY), os.open(result, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         try:
-            return await self._try(request, fds, result, time_limit_s)
+            return await self._tries(request, fds, result, time_limit_s)
         finally:
             for fd in fds:
                 os.close(fd)
             body.unlink()
             result.unlink()
 
+    async def _tries(
+        self, request: pipe.RunJob, fds: tuple[int, int], result: Path, time_limit_s: float
+    ) -> Outcome:
+        """One try, and others where an attempt has them."""
+        standing = Standing()
+        for tries in itertools.count(1):
+            log: list[str] = []
+            shared: list[pipe.Shared] = []
+            told = partial(_outcome, log=log, shared=shared, standing=standing, tries=tries)
+            try:
+                await self._try(standing, request, fds, time_limit_s, log, shared)
+                return told(result.read_bytes())
+            except (AskedAlone, Disturbed) as end:
+                try:
+                    standing.after(end)
+                except AskedTwice as twice:
+                    return told(None, "died", twice.sentence)
+            except JobRefused as refused:
+                return told(None, refused.failure.code, refused.failure.sentence)
+            except RunnerDied as died:
+                return told(None, "died", died.sentence)
+            except TimeoutError:
+                return told(None, "time_limit")
+            os.ftruncate(fds[1], 0)
+            os.lseek(fds[1], 0, os.SEEK_SET)
+        raise AssertionError
+
     async def _try(
         self,
+        standing: Standing,
         request: pipe.RunJob,
         fds: tuple[int, int],
-        result: Path,
         time_limit_s: float,
-        why_alone: str = "",
-        disturbed: int = 0,
-    ) -> Outcome:
-        """One try, and others where it says so, as an attempt has them."""
-        log: list[str] = []
-        shared: list[pipe.Shared] = []
+        log: list[str],
+        shared: list[pipe.Shared],
+    ) -> None:
         callbacks = JobCallbacks(
             log=log.append,
             saving=lambda: None,
@@ -112,31 +137,8 @@ class Served:
             spent=lambda _seconds, _bytes: None,
         )
         cell = CELL if self.sealed else None
-        alone = bool(why_alone)
-        try:
-            await self._replica.run(request, fds, callbacks, cell, time_limit_s, alone=alone)
-        except (AskedAlone, Disturbed) as error:
-            if isinstance(error, Disturbed):
-                disturbed += error.begun
-                if error.suspect or disturbed > 1:
-                    why_alone = why_alone or "it was there when the process ended"
-            elif alone:
-                raise RuntimeError(f"it is alone, and asks to be: {error}") from error
-            else:
-                why_alone = str(error)
-            os.ftruncate(fds[1], 0)
-            os.lseek(fds[1], 0, os.SEEK_SET)
-            request = msgspec.structs.replace(request, merge=request.merge and not why_alone)
-            again = await self._try(request, fds, result, time_limit_s, why_alone, disturbed)
-            return replace(again, tries=again.tries + 1)
-        except JobRefused as refused:
-            failure = refused.failure
-            return Outcome(None, failure.code, failure.sentence, "".join(log), tuple(shared), why_alone)
-        except RunnerDied as died:
-            return Outcome(None, "died", died.sentence, "".join(log), tuple(shared), why_alone)
-        except TimeoutError:
-            return Outcome(None, "time_limit", "", "".join(log), tuple(shared), why_alone)
-        return Outcome(result.read_bytes(), "", "", "".join(log), tuple(shared), why_alone)
+        request = standing.request(request)
+        await self._replica.run(request, fds, callbacks, cell, time_limit_s, alone=standing.alone)
 
     async def run_all(
         self, payloads: Sequence[Payload], *, at_once: int = 1, time_limit_s: float = 60.0
@@ -185,6 +187,19 @@ async def serving(
         yield Served(replica, folder, sealed=sealed)
     finally:
         await replica.stop()
+
+
+def _outcome(
+    result: bytes | None,
+    code: str = "",
+    sentence: str = "",
+    *,
+    log: list[str],
+    shared: list[pipe.Shared],
+    standing: Standing,
+    tries: int,
+) -> Outcome:
+    return Outcome(result, code, sentence, "".join(log), tuple(shared), standing.why_alone, tries)
 
 
 def _no_room() -> int:

@@ -9,6 +9,8 @@ from tests.support.programs.draft import HEADER
 from tests.support.programs.program import Program
 
 _ROW = (5, 9, 13, 2, 30, 7, 21, 11)
+_LONGER = ((4, 18, 26, 3, 9, 14, 8, 29, 12, 23, 6), (17, 3, 28, 5, 22, 10, 31, 7, 19, 2, 25, 16, 11))
+"""Of one bucket with that: in one pass it is padded."""
 _PROMPT = f"torch.tensor([{[*_ROW]}])"
 _TRACE = f"with model.trace({_PROMPT}"
 
@@ -206,6 +208,14 @@ def neighbours() -> list[Program]:
     return [_traced(name, text) for name, text in NEIGHBOURS.items()]
 
 
+def longer_neighbours() -> list[Program]:
+    """The same, with longer prompts than all others here."""
+    return [
+        _traced(f"{name}_longer", text, row)
+        for (name, text), row in zip(NEIGHBOURS.items(), _LONGER, strict=True)
+    ]
+
+
 def modes() -> list[Program]:
     return [_traced(name, text) for name, text in MODES.items()]
 
@@ -215,12 +225,13 @@ def settings() -> list[Program]:
     return [*traced, *(_program(name, dedent(text).strip("\n")) for name, text in _SESSIONS.items())]
 
 
-def _traced(name: str, text: str) -> Program:
-    prompt = _PROMPT.replace("30", "3000") if "unknown_token" in name else _PROMPT
+def _traced(name: str, text: str, row: tuple[int, ...] = _ROW) -> Program:
+    prompt = f"torch.tensor([{[*row]}])"
+    prompt = prompt.replace("30", "3000") if "unknown_token" in name else prompt
     head = f"with model.trace({prompt}, backend=backend) as tracer:\n"
-    return _program(name, head + indent(dedent(text).strip("\n"), "    "))
+    return _program(name, head + indent(dedent(text).strip("\n"), "    "), row)
 
 
-def _program(name: str, text: str) -> Program:
+def _program(name: str, text: str, row: tuple[int, ...] = _ROW) -> Program:
     source = f"{HEADER}{indent(text, '    ')}\n"
-    return Program(name=name, family="gpt2", kind="trace", source=source, prompts=((_ROW,),))
+    return Program(name=name, family="gpt2", kind="trace", source=source, prompts=((row,),))

@@ -154,7 +154,7 @@ async def test_who_was_taken_along_twice_runs_alone(tmp_path: Path) -> None:
 def _dies_of(played: PlayedFamily, runner: PlayedProcess, number: int) -> None:
     """It dies while the job that entered as this one has the turn."""
     assert runner.turn is not None
-    runner.turn.note(number)
+    runner.turn.note(number, 0.1)
     played.end(runner.pid, -signal.SIGSEGV)
 
 
