@@ -77,5 +77,6 @@ class Untouched:
 def _watchers() -> tuple[Any, Any]:
     """What Python calls for each line and call; nnsight's own, by which it passes over a block, are left alone."""
     tracing = sys.gettrace()
-    nnsights = getattr(tracing, "__module__", "").startswith("nnsight.")
+    module = getattr(tracing, "__module__", None)  # what a block defines has none, or whatever it was given
+    nnsights = isinstance(module, str) and module.startswith("nnsight.")
     return None if nnsights else tracing, sys.getprofile()

@@ -331,6 +331,35 @@ def test_a_changed_model_is_seen_by_nobody_else(gpt2: Site) -> None:
     assert fits(gpt2.solo(reads(13)), other)
 
 
+@pytest.mark.parametrize("module", [None, 7, "of_its_own"])
+def test_who_watches_python_by_a_function_of_no_module_costs_nobody_the_pass(
+    module: object, gpt2: Site
+) -> None:
+    """What a block defines has no module to its name."""
+
+    def watches(model: Any, backend: Backend) -> None:
+        import sys
+
+        with model.trace(prompt(3), backend=backend):
+            hidden = model.transformer.h[0].output.save()
+            watch = lambda *_: None  # noqa: E731
+            watch.__module__ = module
+            try:
+                sys.settrace(watch)
+                logits = model.lm_head.output.save()
+            finally:
+                sys.settrace(None)
+
+    before = sys.gettrace()
+    try:
+        ended, other, third = gpt2.merged(watches, reads(13), reads(23))
+    finally:
+        sys.settrace(before)
+    assert ended.misfit == "it watches what Python does"
+    assert (other.misfit, third.misfit) == ("", "")
+    assert fits(gpt2.solo(reads(13)), other)
+
+
 # -- patience ----------------------------------------------------------------------------------------------
 def sleeps(seconds: float) -> Program:
     def program(model: Any, backend: Backend) -> None:
