@@ -227,4 +227,5 @@ def _in_company(ran: Ran, isolation: str) -> None:
         assert reasons[WAS_THERE] >= 1
         again = Counter(outcome.tries for _, outcome in ran)
         assert again[2] >= 2
-        assert max(again) <= 3
+        # Two that others take from it, of those that it has begun, and one alone; one that it had not begun may be among them.
+        assert max(again) <= 4

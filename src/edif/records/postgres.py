@@ -131,16 +131,24 @@ class Postgres:
 
     def _take_the_lead(self, connection: psycopg.Connection[Any]) -> None:
         for _ in range(_FORMER_TRIES):
-            (got,) = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", _LEAD).fetchone() or (False,)
-            if got:
+            if _lead_is_got(connection):
                 return
-            # The network may have cut a session of ours of which the server does not know yet.
-            if not connection.execute(_END_FORMER, (self._name,)).fetchall():
+            # The network may have cut a session of ours of which the server does not know yet. It may have ended since we asked
+            # for the lead, too: a session gives its locks back before it leaves the list.
+            former = connection.execute(_END_FORMER, (self._name,)).fetchall()
+            if not former:
+                if _lead_is_got(connection):
+                    return
                 raise LeadLost(errors.LEAD_LOST, "Another gateway leads this fabric.")
             time.sleep(_FORMER_PAUSE_S)
         raise StoreUnavailable(
             errors.STORE_UNREACHABLE, "The record store still holds a connection that has ended."
         )
+
+
+def _lead_is_got(connection: psycopg.Connection[Any]) -> bool:
+    (got,) = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", _LEAD).fetchone() or (False,)
+    return bool(got)
 
 
 def _wait_for_other_writers(connection: sa.Connection) -> None:

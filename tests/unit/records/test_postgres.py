@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +19,7 @@ from edif.core.ids import GroupName
 from edif.core.job import AttemptOutcome, JobState
 from edif.core.quota import Measure, Scope
 from edif.core.users import ApiKey, Group, Role, User
+from edif.records import postgres as postgres_module
 from edif.records.migrate import open_store
 from edif.records.sql_store import SqlRecordStore
 from tests.servers.cutter import Cut, Cutter, cutter
@@ -366,6 +367,18 @@ async def test_own_session_of_which_only_the_server_knows_does_not_keep_the_lead
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s", [LEADING]
         ).fetchone()
     assert holders == (1,)
+
+
+async def test_own_session_that_ends_while_the_lead_is_asked_for_is_no_other_gateway(
+    url: str, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(psycopg.connect(url)) as former:
+        former.execute("SELECT pg_advisory_lock(%s, %s)", postgres_module._LEAD)
+        # When the list of its own sessions is asked for, the last of them is just gone.
+        gone = f"SELECT 1 FROM pg_terminate_backend({former.info.backend_pid}, 60000) AS done WHERE done::text = %s"
+        monkeypatch.setattr(postgres_module, "_END_FORMER", gone)
+        leader = await opened(leading=True)
+        await leader.check()
 
 
 async def test_who_may_not_lead_leaves_no_session_behind(url: str, opened: Opened) -> None:
