@@ -6,55 +6,19 @@ runs the pass needs to know nothing of it but which visits it waits for.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from greenlet import getcurrent
 from nnsight.intervention.interleaver import Event
 
 from edif.executor.merging.forms import TENSOR, Form, Parts, opaque_kinds, put_together, take_apart
-from edif.executor.merging.identity import Identity
 from edif.executor.merging.kv_caches import ShownCaches
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.lending import Lent
 from edif.executor.merging.misfit import Elsewhere, Misfit, standing_in_for
 from edif.executor.merging.request import Way
-
-
-class Wanted(NamedTuple):
-    """Visits that the job waits for, as (location, occurrence), and locations whose every visit its caches record."""
-
-    visits: list[tuple[int, int]]
-    watched: list[int]
-
-
-class Visit(NamedTuple):
-    """What one party is shown of a location.
-
-    Attributes:
-        location: its number.
-        occurrence: which visit of it in this pass, from 0 on.
-        form: which of its forms the value has.
-        tensors: the party's own rows.
-        identities: of the tensors that they are rows of.
-        scalars: numbers and texts.
-        gone: tensors that the job was shown earlier, and that the pass has no more use for.
-    """
-
-    location: int
-    occurrence: int
-    form: int
-    tensors: Sequence[torch.Tensor]
-    identities: Sequence[Identity]
-    scalars: Sequence[Any]
-    gone: Sequence[int]
-
-
-class Reply(NamedTuple):
-    """What a job did with a visit's leaves, by their index: written to in place, or put another tensor in place of."""
-
-    edited: dict[int, torch.Tensor]
-    replaced: dict[int, torch.Tensor]
+from edif.executor.merging.visit import Reply, Visit, Wanted
 
 
 class _Counts(dict[str, int]):

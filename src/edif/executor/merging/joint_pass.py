@@ -14,11 +14,11 @@ import torch
 
 from edif.executor.merging.ends import Ended, Ends
 from edif.executor.merging.forms import Parts, put_together, take_apart
-from edif.executor.merging.guest import Reply, Visit, Wanted
 from edif.executor.merging.identity import Identities, Identity, Ties
 from edif.executor.merging.layout import AFTER_GENERATION, Layout, Shown, handled_by
 from edif.executor.merging.leaves import Leaf, Unservable, has_own_memory
 from edif.executor.merging.request import Request, joined, shares
+from edif.executor.merging.visit import Reply, Visit, Wanted
 from edif.executor.merging.waiting import Waiting
 
 

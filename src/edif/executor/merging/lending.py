@@ -5,16 +5,14 @@ holds it. What it writes there, at a visit, is carried over; what it writes anyw
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from edif.executor.merging.bits import same_bits, sum_of_bits
 from edif.executor.merging.identity import Identity
 from edif.executor.merging.misfit import Misfit
-
-if TYPE_CHECKING:
-    from edif.executor.merging.guest import Visit
+from edif.executor.merging.visit import Visit
 
 
 class _Traced(torch.autograd.Function):
@@ -45,7 +43,7 @@ class Lent:
         """By the number of the original, of those that the pass still has. Held even if the job does not: it may have views."""
         self._before: list[int] = []
 
-    def lend(self, visit: "Visit", tracked: Sequence[bool]) -> list[torch.Tensor]:
+    def lend(self, visit: Visit, tracked: Sequence[bool]) -> list[torch.Tensor]:
         """The job's copies of a visit's tensors.
 
         Args:
@@ -77,7 +75,7 @@ class Lent:
             tensor, identity.successor, _version(tensor), sum_of_bits(tensor)
         )
 
-    def written(self, visit: "Visit", leaves: Sequence[torch.Tensor]) -> list[int]:
+    def written(self, visit: Visit, leaves: Sequence[torch.Tensor]) -> list[int]:
         """The indices of the visit's leaves to which the job has written.
 
         Raises:

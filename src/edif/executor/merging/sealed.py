@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edif.executor.merging.guest import Guest, Visit, Wanted
+from edif.executor.merging.guest import Guest
 from edif.executor.merging.identity import Identity
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.misfit import Misfit
 from edif.executor.merging.request import Request
 from edif.executor.merging.seat_memory import Region
 from edif.executor.merging.traces import NEEDS_OWN_PASS
+from edif.executor.merging.visit import Visit, Wanted
 from edif.wire import pipe, seat
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from contextlib import suppress
 from typing import Any
 
 from edif.executor.merging.bounds import Bounds
-from edif.executor.merging.guest import Reply, Visit, Wanted
 from edif.executor.merging.joint_pass import Left
 from edif.executor.merging.layout import Layout
 from edif.executor.merging.request import Request
 from edif.executor.merging.seat_memory import Region, memory_file, place
+from edif.executor.merging.visit import Reply, Visit, Wanted
 from edif.wire import pipe, seat
 
 LEAST_PATIENCE_S = 0.05

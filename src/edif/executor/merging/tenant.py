@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from greenlet import greenlet
 
 from edif.executor.merging import traces
-from edif.executor.merging.guest import Guest, Reply, Visit, Wanted
+from edif.executor.merging.guest import Guest
 from edif.executor.merging.joint_pass import JointPass, Left
 from edif.executor.merging.misfit import Misfit
 from edif.executor.merging.patience import UNHURRIED_S, Taken
 from edif.executor.merging.request import Request
 from edif.executor.merging.turn import Turn
+from edif.executor.merging.visit import Reply, Visit, Wanted
 from edif.wire import pipe
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from edif.executor.merging.guest import Wanted
+from edif.executor.merging.visit import Wanted
 
 
 class Waiting:

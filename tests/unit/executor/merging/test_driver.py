@@ -18,10 +18,10 @@ from nnsight.tracing.backend import Backend
 
 from edif.core.errors import JobFailed
 from edif.executor.merging.bounds import Bounds
-from edif.executor.merging.guest import Visit
 from edif.executor.merging.identity import Identity
 from edif.executor.merging.joint_pass import Left
 from edif.executor.merging.sealed_party import Patience, SealedParty
+from edif.executor.merging.visit import Visit
 from edif.wire import pipe, seat
 from tests.unit.executor.merging import tiny
 from tests.unit.executor.merging.jobs import BOUNDS, Program, Site, fits, site

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from edif.executor.keeping import DTYPES
-from edif.executor.merging.guest import Visit
 from edif.executor.merging.identity import Identity
 from edif.executor.merging.lending import Lent
 from edif.executor.merging.misfit import Misfit
+from edif.executor.merging.visit import Visit
 
 NUMBERS = torch.tensor([[1.0, float("nan"), 0.0], [float("inf"), 2.0, float("nan")]])
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edif.executor.merging.guest import Wanted
+from edif.executor.merging.visit import Wanted
 from edif.executor.merging.waiting import Waiting
 
 PARTIES, LOCATIONS, OCCURRENCES = range(4), range(3), range(2)
