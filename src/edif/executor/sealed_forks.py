@@ -14,6 +14,7 @@ from edif.executor.rehearsing import Stage, rehearse_jobs
 from edif.executor.warm_up import Rehearsals, rehearse
 from edif.executor.working_set import WorkingSet
 from edif.walls.cell import environment
+from edif.walls.kernel import WithoutRights
 from edif.walls.seccomp import Filter
 
 
@@ -23,10 +24,12 @@ class ForSealed:
     Attributes:
         calls: the filter that closes them in.
         working_set: the pages that a job writes to.
+        without_rights: a context of theirs.
     """
 
     calls: Filter
     working_set: WorkingSet
+    without_rights: WithoutRights
 
 
 def prepare(
@@ -54,4 +57,4 @@ def prepare(
     trim_heap()
     fill_holes()
     collapse_heap()
-    return ForSealed(calls, WorkingSet.learn(trial))
+    return ForSealed(calls, WorkingSet.learn(trial), WithoutRights())

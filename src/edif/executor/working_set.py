@@ -16,6 +16,7 @@ import numpy as np
 
 from edif.executor.huge_pages import populate
 from edif.executor.own_memory import PAGE, Mapping, pages_of_nobody_else, writable_mappings
+from edif.walls import kernel
 
 _TRIAL_S = 60.0
 
@@ -32,7 +33,7 @@ class WorkingSet:
         """Run ``trial`` in a fork and see what it writes to. It must be our own code: what it reports is believed."""
         read, write = os.pipe()
         try:
-            pid = os.fork()
+            pid = kernel.fork()
         except OSError:  # no room for one more process: then nothing is learned
             os.close(read)
             os.close(write)

@@ -5,7 +5,6 @@ its parent did hangs. So it stays as it was after loading, and a runner that use
 by a fresh fork in milliseconds, without reading the weights again.
 """
 
-import ctypes
 import gc
 import os
 import select
@@ -13,12 +12,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edif.walls import kernel
 from edif.wire import pipe
 from edif.wire.link import Merging
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from edif.executor.roles import Roles
     from edif.executor.weights import WeightArena
 
-_PR_SET_PDEATHSIG = 1
 _NO_PID, _CANNOT_FORK = -1, 72
 
 
@@ -65,7 +64,8 @@ def _load_and_serve(sock: socket.socket, load: pipe.Load) -> None:
         pipe.send(sock, pipe.LoadFailed(pipe.clip(str(error))))
         return
     # What forks need is imported with it here, once: in a fork of its own it took 20 ms of processor time, of each of them.
-    from edif.executor.roles import Inheritance, Roles
+    from edif.executor.inheritance import Inheritance
+    from edif.executor.roles import Roles
     from edif.executor.warm_up import warm_up
     from edif.executor.weights import WeightArena
 
@@ -184,25 +184,46 @@ class _Zygote:
             pipe.send(self._sock, pipe.ChildExited(pid, os.waitstatus_to_exitcode(status)))
 
     def _fork(self, fds: list[int], request: pipe.ForkRunner | pipe.ForkDriver) -> None:
-        parent = os.getpid()
+        settle = partial(_settle_child, os.getpid())
         if isinstance(request, pipe.ForkRunner) and request.cell is not None:
-            self._roles.prepare_sealed(partial(_settle_child, parent))
+            try:
+                sealed = self._roles.sealed_fork(fds, request, request.cell, settle)
+            except OSError:
+                _close(fds)
+                self._tell_no_fork()
+            else:
+                self._run_fork(kernel.fork, settle, sealed.serve, sealed.leave)
+        else:
+            self._run_fork(os.fork, settle, partial(self._roles.become, fds, request), partial(_close, fds))
+
+    def _run_fork(
+        self,
+        fork: Callable[[], int],
+        settle: Callable[[], None],
+        become: Callable[[], None],
+        leave: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            settle: what the fork does first.
+            become: what it does then.
+            leave: what the zygote does, also if there is none.
+        """
         try:
-            pid = os.fork()
-        except OSError:  # too many processes, or no memory: as if it had been made and had died at once
-            _close(fds)
-            pipe.send(self._sock, pipe.Forked(_NO_PID))
-            pipe.send(self._sock, pipe.ChildExited(_NO_PID, _CANNOT_FORK))
+            pid = fork()
+        except OSError:  # too many processes, or no memory
+            leave()
+            self._tell_no_fork()
             return
         if pid:
-            _close(fds)
+            leave()
             self._children.add(pid)
             pipe.send(self._sock, pipe.Forked(pid))
             return
         try:
-            _settle_child(parent)
+            settle()
             self._sock.close()
-            self._roles.become(fds, request)
+            become()
             code = 0
         except pipe.PipeError:
             code = 0
@@ -211,6 +232,11 @@ class _Zygote:
             code = 70
         os._exit(code)
 
+    def _tell_no_fork(self) -> None:
+        """As if it had been made and had died at once."""
+        pipe.send(self._sock, pipe.Forked(_NO_PID))
+        pipe.send(self._sock, pipe.ChildExited(_NO_PID, _CANNOT_FORK))
+
 
 def _close(fds: Sequence[int]) -> None:
     for fd in fds:
@@ -218,7 +244,7 @@ def _close(fds: Sequence[int]) -> None:
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _settle_child(parent: int, *, first_to_go: bool = True) -> None:
@@ -227,8 +253,7 @@ def _settle_child(parent: int, *, first_to_go: bool = True) -> None:
     Without the last, the kernel's choice could fall on a process that everyone needs.
     """
     if first_to_go:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123 - a kernel switch
-            score.write("1000")
+        kernel.write("/proc/self/oom_score_adj", b"1000")
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _die_with_parent()

@@ -27,7 +27,9 @@ _SYSTEM = (
     *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/etc/localtime"),
     *("/usr/share/zoneinfo", "/proc/meminfo", "/proc/cpuinfo", "/proc/stat", "/sys/devices/system/cpu"),
     *("/dev/zero", "/dev/urandom", "/dev/random"),
-    # Of itself; not `net` and `mountinfo`, which without namespaces are the host's.
+)
+# Not `net` and `mountinfo`, which without namespaces are the host's.
+_OF_ITSELF = (
     *(
         f"/proc/self/{name}"
         for name in ("status", "stat", "statm", "maps", "smaps", "smaps_rollup", "limits")
@@ -73,28 +75,55 @@ class Cell:
     variables: tuple[str, ...] = ()
 
 
-def close_in(cell: Cell, calls: Filter, keep: tuple[int, ...]) -> None:
-    """Leave this process nothing but the cell and the descriptors ``keep``. It must have one thread.
+class Closing:
+    """Closing in, as far as it can be done in the parent: in a fresh fork the kernel copies whatever is touched first, which takes
+    several times as long. Made for one process; the parent lets go of it with :meth:`close`.
+
+    Args:
+        calls: the filter.
 
     Raises:
-        OSError: a wall that must stand cannot be built; the process must not go on.
+        OSError: a wall that must stand cannot be built; the process must not be made.
     """
-    _close_descriptors(keep)
-    _own_environment(cell.scratch, cell.variables)
-    os.umask(0o077)
-    _limit(cell)
-    if not cell.devices:
-        limit_memory(cell.memory_bytes, STATM)
-    writable = [Path("/dev/null")]
-    alone = _count_apart()
-    with contextlib.suppress(OSError):  # a host may forbid them: the other walls do not need them
-        own_namespaces()
-        alone = True
-        own_file_system(cell.scratch, cell.scratch_bytes)
-        writable.append(cell.scratch)
-    _limit_threads(alone)
-    os.chdir(cell.scratch)
-    _close_off((*cell.readable, cell.scratch), writable, calls, cell.devices)
+
+    def __init__(self, cell: Cell, calls: Filter) -> None:
+        self._cell = cell
+        self._calls = calls
+        self._limits = _limits(cell)
+        self._home = str(cell.scratch)
+        self._paths = _readable(cell.readable)
+        self._paths.let_use(cell.devices)
+
+    def close(self) -> None:
+        self._paths.close()
+
+    def carry_out(self, keep: tuple[int, ...]) -> None:
+        """Leave this process nothing but the cell and the descriptors ``keep``. It must have one thread.
+
+        Raises:
+            OSError: a wall that must stand cannot be built; the process must not go on.
+        """
+        _close_descriptors((*keep, self._paths.fd))
+        _own_environment(self._home, self._cell.variables)
+        os.umask(0o077)
+        for kind, value in self._limits:
+            resource.setrlimit(kind, (value, value))
+        alone = _count_apart()
+        writable: tuple[str, ...] = ()
+        with contextlib.suppress(OSError):  # a host may forbid them: the other walls do not need them
+            own_namespaces()
+            alone = True
+            own_file_system(self._home, self._cell.scratch_bytes)
+            writable = (self._home,)
+        _limit_threads(alone)
+        os.chdir(self._home)
+        self._paths.let_read((self._home,))
+        _close_off(self._paths, writable, self._calls)
+
+
+def close_in(cell: Cell, calls: Filter, keep: tuple[int, ...]) -> None:
+    """:class:`Closing` of this very process."""
+    Closing(cell, calls).carry_out(keep)
 
 
 def close_off(readable: tuple[Path, ...], calls: Filter, keep: tuple[int, ...]) -> None:
@@ -107,28 +136,40 @@ def close_off(readable: tuple[Path, ...], calls: Filter, keep: tuple[int, ...]) 
     Raises:
         OSError: a wall that must stand cannot be built; the process must not go on.
     """
-    _close_descriptors(keep)
-    _own_environment(Path("/nonexistent"), ())
+    paths = _readable(readable)
+    _close_descriptors((*keep, paths.fd))
+    _own_environment("/nonexistent", ())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):
         own_namespaces()
     os.chdir("/")
-    _close_off(readable, [Path("/dev/null")], calls)
+    _close_off(paths, (), calls)
 
 
-def _own_environment(home: Path, kept: tuple[str, ...]) -> None:
-    left = {name: os.environ[name] for name in kept if name in os.environ}  # noqa: TID251 - not ours, a library's
-    os.environ.clear()  # noqa: TID251 - the environment is taken away, not read
-    os.environ.update({"HOME": str(home), "TMPDIR": str(home), "LANG": "C.UTF-8"} | left)  # noqa: TID251
+def _readable(paths: tuple[Path, ...]) -> landlock.Ruleset:
+    """What every process here is left to read, but for what is its own; and these."""
+    rules = landlock.Ruleset()
+    rules.let_read((*environment(), *paths))
+    rules.let_write(("/dev/null",))
+    return rules
 
 
-def _close_off(
-    readable: tuple[Path, ...], writable: list[Path], calls: Filter, devices: tuple[Path, ...] = ()
-) -> None:
+def _own_environment(home: str, kept: tuple[str, ...]) -> None:
+    environ = os.environ  # noqa: TID251 - the environment is taken away, not read; what is kept is a library's
+    for name in tuple(environ):
+        if name not in kept:
+            del environ[name]
+    environ["HOME"] = environ["TMPDIR"] = home
+    environ["LANG"] = "C.UTF-8"
+
+
+def _close_off(paths: landlock.Ruleset, writable: tuple[str, ...], calls: Filter) -> None:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nobody of the same account may look in, and no core is written
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.drop_capabilities()
-    landlock.restrict((*environment(), *readable), writable, devices)
+    paths.let_read(_OF_ITSELF)
+    paths.let_write(writable)
+    paths.restrict()
     calls.load()
 
 
@@ -152,16 +193,16 @@ def own_namespaces() -> None:
     """
     uid, gid = os.geteuid(), os.getegid()
     kernel.unshare(_NAMESPACES)
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    kernel.write("/proc/self/setgroups", b"deny")
+    kernel.write("/proc/self/uid_map", b"%d %d 1" % (uid, uid))
+    kernel.write("/proc/self/gid_map", b"%d %d 1" % (gid, gid))
 
 
-def own_file_system(folder: Path, size_bytes: int) -> None:
+def own_file_system(folder: str, size_bytes: int) -> None:
     """Put an empty file system of limited size on a folder. Only after :func:`own_namespaces`: nobody else sees it."""
     kernel.mount("", "/", kernel.MS_REC | kernel.MS_PRIVATE)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    kernel.mount("tmpfs", str(folder), flags, f"size={size_bytes},nr_inodes=10000,mode=0700")
+    kernel.mount("tmpfs", folder, flags, f"size={size_bytes},nr_inodes=10000,mode=0700")
 
 
 def _count_apart() -> bool:
@@ -210,7 +251,7 @@ def _tasks_of_account(most: int) -> int:
     return most
 
 
-def _limit(cell: Cell) -> None:
+def _limits(cell: Cell) -> list[tuple[int, int]]:
     limits = {
         resource.RLIMIT_FSIZE: cell.file_bytes,
         resource.RLIMIT_CPU: cell.cpu_s,
@@ -220,14 +261,15 @@ def _limit(cell: Cell) -> None:
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_SIGPENDING: _PENDING_SIGNALS,  # counted for the whole account
     }
-    for kind, value in limits.items():
-        _limit_to(kind, value)
+    if not cell.devices:
+        limits[resource.RLIMIT_AS] = _address_space(STATM) + cell.memory_bytes
+    return [(kind, _at_most(kind, value)) for kind, value in limits.items()]
 
 
-def _limit_to(kind: int, value: int) -> None:
+def _at_most(kind: int, value: int) -> int:
+    """As much of that as this process may still be given."""
     _, most = resource.getrlimit(kind)
-    value = value if most == resource.RLIM_INFINITY else min(value, most)
-    resource.setrlimit(kind, (value, value))
+    return value if most == resource.RLIM_INFINITY else min(value, most)
 
 
 def limit_memory(memory_bytes: int, statm: str | int) -> None:
@@ -236,9 +278,13 @@ def limit_memory(memory_bytes: int, statm: str | int) -> None:
     Args:
         statm: :data:`STATM`, or a descriptor of it, where it cannot be opened any more.
     """
+    value = _at_most(resource.RLIMIT_AS, _address_space(statm) + memory_bytes)
+    resource.setrlimit(resource.RLIMIT_AS, (value, value))
+
+
+def _address_space(statm: str | int) -> int:
     with open(statm, encoding="ascii") as file:  # noqa: PTH123 - it may be a descriptor
-        pages = int(file.read().split()[0])
-    _limit_to(resource.RLIMIT_AS, pages * resource.getpagesize() + memory_bytes)
+        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 @cache

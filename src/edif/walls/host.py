@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from edif.walls import kernel, landlock
 from edif.walls.cell import own_file_system, own_namespaces
@@ -63,7 +62,7 @@ def _seccomp() -> Wall:
 def _namespaces() -> Wall:
     def close() -> None:
         own_namespaces()
-        own_file_system(Path("/"), 1)
+        own_file_system("/", 1)
 
     stands = _works(close)
     advice = (

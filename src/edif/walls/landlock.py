@@ -4,8 +4,8 @@ Source: Linux, ``Documentation/userspace-api/landlock.rst``. A rule names a path
 included. Rights that the kernel's version does not know are left out: what that leaves open, seccomp closes.
 """
 
-import contextlib
 import os
+import stat
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,44 +35,60 @@ def abi() -> int:
         return 0
 
 
-def restrict(readable: Iterable[Path], writable: Iterable[Path], devices: Iterable[Path] = ()) -> None:
-    """Leave this thread, and all that it starts, these paths only. Needs ``no_new_privs``.
+class Ruleset:
+    """The paths that a process is to be left. May be made in its parent, which hands it down and closes its own.
 
-    Args:
-        devices: device files that it may read, write and control.
-
-    Paths that do not exist are passed over.
+    Attributes:
+        fd: its descriptor.
 
     Raises:
         OSError: the kernel has no Landlock.
     """
-    version = abi()
-    handled = _ALL_RIGHTS_BY_ABI[min(version, len(_ALL_RIGHTS_BY_ABI) - 1)]
-    attributes = struct.pack("Q", handled)
-    if version >= 4:
-        attributes += struct.pack("Q", _TCP)
-    if version >= 6:
-        attributes += struct.pack("Q", _SCOPED)
-    ruleset = kernel.syscall(kernel.LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
-    try:
-        for path in readable:
-            _allow(ruleset, path, _READ & handled)
-        for path in writable:
-            _allow(ruleset, path, _WRITE & handled)
+
+    def __init__(self) -> None:
+        version = abi()
+        self._handled = _ALL_RIGHTS_BY_ABI[min(version, len(_ALL_RIGHTS_BY_ABI) - 1)]
+        attributes = struct.pack("Q", self._handled)
+        if version >= 4:
+            attributes += struct.pack("Q", _TCP)
+        if version >= 6:
+            attributes += struct.pack("Q", _SCOPED)
+        self.fd = kernel.syscall(kernel.LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
+
+    def let_read(self, paths: Iterable[str | Path]) -> None:
+        """Those that do not exist are passed over."""
+        for path in paths:
+            self._allow(path, _READ & self._handled)
+
+    def let_write(self, paths: Iterable[str | Path]) -> None:
+        """And read. Those that do not exist are passed over."""
+        for path in paths:
+            self._allow(path, _WRITE & self._handled)
+
+    def let_use(self, devices: Iterable[str | Path]) -> None:
+        """Device files that it may read, write and control."""
         for path in devices:
-            _allow(ruleset, path, _USE_DEVICE & handled)
-        kernel.syscall(kernel.LANDLOCK_RESTRICT_SELF, ruleset, 0)
-    finally:
-        os.close(ruleset)
+            self._allow(path, _USE_DEVICE & self._handled)
 
-
-def _allow(ruleset: int, path: Path, rights: int) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    def restrict(self) -> None:
+        """Leave this thread, and all that it starts, these paths only. Needs ``no_new_privs``."""
         try:
-            if not path.is_dir():
+            kernel.syscall(kernel.LANDLOCK_RESTRICT_SELF, self.fd, 0)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def _allow(self, path: str | Path, rights: int) -> None:
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            if not stat.S_ISDIR(os.fstat(fd).st_mode):
                 rights &= _ON_FILES
             rule = struct.pack("=Qi", rights, fd)
-            kernel.syscall(kernel.LANDLOCK_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
+            kernel.syscall(kernel.LANDLOCK_ADD_RULE, self.fd, _PATH_BENEATH, rule, 0)
         finally:
             os.close(fd)

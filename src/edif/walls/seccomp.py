@@ -7,6 +7,7 @@ the numbers of every architecture and writes the filter's program; a process loa
 import ctypes
 import ctypes.util
 import os
+import struct
 from typing import Any
 
 from edif.walls import kernel, nvidia
@@ -31,6 +32,8 @@ _IOCTLS = (
 _FCNTLS = (*range(8), *range(12, 15), *range(36, 39), 1030)
 _F_ADD_SEALS = 1033
 _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
+_OWN_ID = 0x7E57_ED1F
+"""Stands for the process's own id in the program until that is known; no process has it."""
 
 _FILES = """
     read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek _llseek close
@@ -72,8 +75,29 @@ class _Compare(ctypes.Structure):
     )
 
 
-class _Program(ctypes.Structure):
+class _ForKernel(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
+
+
+class _Program:
+    """Instructions of eight bytes each, of which the last four are a number to compare with."""
+
+    def __init__(self, instructions: bytes) -> None:
+        self._instructions = ctypes.create_string_buffer(instructions, len(instructions))
+        place = ctypes.cast(self._instructions, ctypes.c_void_p)
+        self._for_kernel = ctypes.byref(_ForKernel(len(instructions) // 8, place))
+
+    def places_of(self, number: int) -> list[int]:
+        """Where it is compared with."""
+        numbers = struct.unpack(f"={len(self._instructions) // 4}I", self._instructions)[1::2]
+        return [index * 8 + 4 for index, each in enumerate(numbers) if each == number]
+
+    def put(self, number: int, places: list[int]) -> None:
+        for place in places:
+            struct.pack_into("=I", self._instructions, place, number)
+
+    def load(self) -> None:
+        kernel.prctl(kernel.PR_SET_SECCOMP, ctypes.c_ulong(kernel.SECCOMP_MODE_FILTER), self._for_kernel)
 
 
 class Filter:
@@ -115,14 +139,17 @@ class Filter:
                     self._rule(context, _ALLOW, call, _Compare(1, _EQUAL, command, 0))
             for option in (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA):
                 self._rule(context, _ALLOW, "prctl", _Compare(0, _EQUAL, option, 0))
-            self._bytes = self._export(context)
+            self._allowed = _Program(self._export(context))
         finally:
             self._library.seccomp_release(context)
+        self._excepted = _Program(self._exceptions())
+        self._own_ids = self._excepted.places_of(_OWN_ID)
 
     def load(self) -> None:
         """Put this thread, and all that it starts, under the filter. Needs ``no_new_privs``."""
-        self._apply(self._exceptions())
-        self._apply(self._bytes)
+        self._excepted.put(os.getpid(), self._own_ids)
+        self._excepted.load()
+        self._allowed.load()
 
     def _exceptions(self) -> bytes:
         """What is refused of the calls that are allowed; the kernel takes the stricter of two filters' answers.
@@ -141,7 +168,7 @@ class Filter:
                 for way in (neither, cut):
                     self._rule(context, _ERRNO | _EPERM, call, way)
             for name in ("kill", "tgkill"):
-                self._rule(context, _ERRNO | _EPERM, name, _Compare(0, _NOT_EQUAL, os.getpid(), 0))
+                self._rule(context, _ERRNO | _EPERM, name, _Compare(0, _NOT_EQUAL, _OWN_ID, 0))
             return self._export(context)
         finally:
             self._library.seccomp_release(context)
@@ -163,12 +190,6 @@ class Filter:
             return os.pread(fd, os.fstat(fd).st_size, 0)
         finally:
             os.close(fd)
-
-    @staticmethod
-    def _apply(instructions: bytes) -> None:
-        buffer = ctypes.create_string_buffer(instructions, len(instructions))
-        program = _Program(len(instructions) // 8, ctypes.cast(buffer, ctypes.c_void_p))
-        kernel.prctl(kernel.PR_SET_SECCOMP, ctypes.c_ulong(kernel.SECCOMP_MODE_FILTER), ctypes.byref(program))
 
 
 def _open_library() -> Any:

@@ -69,9 +69,13 @@ class AskAlone(_Message, frozen=True):
 
 
 class AloneOver(_Message, frozen=True):
-    """The pass that it ran itself is over; ``whole``: at its end, and not because the job stopped it or failed."""
+    """The pass that it ran itself is over.
 
-    whole: bool = True
+    Attributes:
+        used_us: processor time that it took of the job; None where it did not come to its end, since the job stopped it or failed.
+    """
+
+    used_us: Annotated[int, msgspec.Meta(ge=0, le=2**47)] | None = None
 
 
 class Answer(_Message, frozen=True):

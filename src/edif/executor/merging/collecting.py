@@ -47,7 +47,7 @@ class _Seat:
     since: float = 0.0
     alone_since: float | None = None
     kind: Hashable = None  # of the pass that it runs by itself
-    alone_at_once: int = 1  # when that began
+    in_company: bool = False  # whether others were there when that began
 
 
 @dataclass(slots=True)
@@ -79,20 +79,25 @@ class Collector(Generic[S]):
         each = self._seats[seat]
         each.decided, each.asks_alone, each.since = True, True, now
 
-    def alone_over(self, seat: S, now: float, *, whole: bool = True) -> None:
-        """A pass that a job ran itself is over; ``whole``: at its end, and not because the job stopped it or failed."""
+    def alone_over(self, seat: S, now: float, used_s: float | None = None) -> None:
+        """A pass that a job ran itself is over.
+
+        Args:
+            used_s: processor time that it took, as the job says; None if it did not come to its end.
+        """
         each = self._seats[seat]
         if each.alone_since is not None:
             self._observe(min(now - each.alone_since, _LONGEST_BESIDE_S))  # how long it was, the job says
             self._holding.note(now - each.alone_since)
-            if each.kind is not None and whole:
-                self._gains.alone(each.kind, now - each.alone_since, each.alone_at_once)
+            # One that was by itself was prepared for its pass, as those in a crowd are not.
+            if each.kind is not None and used_s is not None and each.in_company:
+                self._gains.alone(each.kind, used_s)
             each.alone_since = None
 
-    def passed(self, kind: Hashable, seconds: float, jobs: int) -> None:
-        """A shared pass of so many requests of this kind is over."""
+    def passed(self, kind: Hashable, seconds: float, jobs: int, used_s: float) -> None:
+        """A shared pass of so many requests of this kind is over, which took the driver so much processor time."""
         self._observe(seconds)
-        self._gains.shared(kind, seconds, jobs)
+        self._gains.shared(kind, used_s, jobs)
 
     def left(self, seat: S) -> None:
         self._seats.pop(seat, None)
@@ -188,7 +193,7 @@ class Collector(Generic[S]):
         each = self._seats[seat]
         each.kind = None if each.request is None else each.request.magnitude
         each.request, each.asks_alone, each.alone_since = None, False, now
-        each.alone_at_once = sum(other.alone_since is not None for other in self._seats.values())
+        each.in_company = len(self._seats) > 1
         return ByItself(seat)
 
     def _observe(self, seconds: float) -> None:

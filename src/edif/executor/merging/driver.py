@@ -93,8 +93,8 @@ class Driver:
                         self._collector.joins(fd, request, now)
                 case seat.AskAlone():
                     self._collector.asks_alone(fd, now)
-                case seat.AloneOver(whole=whole):
-                    self._collector.alone_over(fd, now, whole=whole)
+                case seat.AloneOver(used_us=used_us):
+                    self._collector.alone_over(fd, now, None if used_us is None else used_us / 1e6)
                 case seat.Answer():
                     pass  # to a visit that was not waited for any longer
         except BlockingIOError:
@@ -116,12 +116,12 @@ class Driver:
         for number, party in enumerate(parties):
             party.patience = self._patience
             party.settle = self._settling(party, joint, number)
-        failed = ""
+        failed, before = "", time.process_time()
         try:
             joint.run()
         except Exception as error:  # noqa: BLE001 - what a model raises on all rows together says nothing of one job
             failed = f"the shared pass failed: {type(error).__name__}: {error}"[:500]
-        self._collector.passed(kind, joint.seconds, len(parties))
+        self._collector.passed(kind, joint.seconds, len(parties), time.process_time() - before)
         for party in parties:
             party.end(failed)
 

@@ -6,6 +6,7 @@ it runs the model; it does not trust the job.
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -103,14 +104,14 @@ class SealedCompany:
     def alone(self) -> Iterator[None]:
         if self.is_there and not self._granted:
             self._ask_alone()
-        whole = False
+        used_us, before = None, time.process_time_ns()
         try:
             yield
-            whole = True
+            used_us = (time.process_time_ns() - before) // 1000
         finally:
             self._granted = False
             if self.is_there:
-                self._say(seat.AloneOver(whole))
+                self._say(seat.AloneOver(used_us))
 
     def unhurried(self) -> AbstractContextManager[None]:
         """Nobody waits for it."""

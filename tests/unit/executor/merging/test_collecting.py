@@ -112,12 +112,17 @@ def test_who_leaves_makes_room() -> None:
     assert made.next(1.0) == ByItself("b")
 
 
-def test_passes_that_jobs_stop_early_do_not_say_that_passes_are_too_short_to_be_shared() -> None:
-    made = collector("a", "b")
+@pytest.mark.parametrize(("others", "used_s"), [("b", None), ("", 0.001)])
+def test_passes_that_jobs_stop_early_and_those_of_who_was_by_himself_do_not_say_that_merging_does_not_pay(
+    others: str, used_s: float | None
+) -> None:
+    made = collector("a", *others)
     for start in (5.0, 6.0, 7.0):
         made.joins("a", wants(), start)
         assert made.next(start) == ByItself("a")
-        made.alone_over("a", start + 0.001, whole=False)
+        made.alone_over("a", start + 0.001, used_s)
+        made.passed(wants().magnitude, 0.9, 2, 0.9)
+    made.admitted("b", 8.0)
     made.joins("a", wants(), 9.0)
     made.joins("b", wants(), 9.0)
     assert made.next(9.0) == Together(["a", "b"])
@@ -128,8 +133,8 @@ def test_where_merging_does_not_pay_it_is_not_tried_again_sooner_for_being_asked
     for start in (5.0, 6.0, 7.0):
         made.joins("a", wants(), start)
         assert made.next(start) == ByItself("a")
-        made.alone_over("a", start + 0.1)
-        made.passed(wants().magnitude, 0.9, 2)
+        made.alone_over("a", start + 0.1, 0.1)
+        made.passed(wants().magnitude, 0.9, 2, 0.9)
     made.asks_alone("x", 9.0)
     assert made.next(9.0) == ByItself("x")
     made.joins("a", wants(), 9.1)
@@ -327,7 +332,7 @@ class World(RuleBasedStateMachine):
             assert isinstance(step, ByItself)
             self._answered(step.seat)
         self.now += seconds
-        self.made.passed("kind", seconds, 2)
+        self.made.passed("kind", seconds, 2, seconds)
         self._drive()
 
     def _answered(self, seat: int) -> None:
