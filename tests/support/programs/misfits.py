@@ -50,6 +50,11 @@ def telling_its_process(family: str, length: int = 8, layer: int = 1) -> Program
     return _misfit("tells", family, length, layer, "import os; print(os.getpid())")
 
 
+def drawing_a_number(family: str, length: int = 8, layer: int = 1) -> Program:
+    """Goes well, and says in its output what Python drew by chance."""
+    return _misfit("draws", family, length, layer, "import random; print(random.random())")
+
+
 def endless(family: str, length: int = 8, layer: int = 1) -> Program:
     """Never gives the pass on."""
     return _misfit("endless", family, length, layer, "while True: pass")
