@@ -6,7 +6,7 @@ import psutil
 
 from edif.wire.link import ModelSpec
 from tests.merging.test_random_programs import EVERYTHING, IDS
-from tests.support.programs.misfits import drawing_a_number
+from tests.support.programs.misfits import drawing_numbers
 from tests.support.programs.payloads import payloads
 from tests.support.programs.serving import serving
 
@@ -17,7 +17,7 @@ async def test_each_draws_its_own_numbers_and_leaves_nothing_open_in_the_zygote(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
     spec = ModelSpec(IDS["gpt2"], str(models[IDS["gpt2"]]))
-    (request,) = payloads([drawing_a_number("gpt2")], models[IDS["gpt2"]], tmp_path / "programs")
+    (request,) = payloads([drawing_numbers("gpt2")], models[IDS["gpt2"]], tmp_path / "programs")
     before = {each.pid for each in psutil.Process().children()}
     async with serving(spec, tmp_path / "served", sealed=True, merging=EVERYTHING) as served:
         served.merge = True
@@ -27,4 +27,5 @@ async def test_each_draws_its_own_numbers_and_leaves_nothing_open_in_the_zygote(
         others = await served.run_all([request] * JOBS, at_once=3)
         assert zygote.num_fds() <= open_then
     assert {each.result for each in others} == {first.result}
-    assert len({each.log for each in (first, *others)}) == 1 + JOBS
+    drawn = zip(*(each.log.split() for each in (first, *others)), strict=True)
+    assert [len(set(numbers)) for numbers in drawn] == [1 + JOBS] * 3, "of Python, numpy and torch"

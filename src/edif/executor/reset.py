@@ -95,9 +95,6 @@ class ProcessState:
         with warnings.catch_warnings():  # has Python forget which warnings it has already shown
             pass
         warnings.filters[:] = self._filters  # type: ignore[index]  # a list since Python 3
-        # A seed from the system's randomness, but not through the generators' own, slow way of asking for it.
-        random.seed(int.from_bytes(os.urandom(8)))
-        np.random.seed(int.from_bytes(os.urandom(4)))
 
     def _restore_torch(self) -> None:
         _leave_modes()
@@ -105,7 +102,7 @@ class ProcessState:
             if get() != value:
                 put(value)
         torch.set_flush_denormal(False)
-        torch.default_generator.seed()  # torch.seed() takes 2 ms for devices that are not there
+        draw_anew()
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.seed_all()
 
@@ -129,6 +126,16 @@ class ProcessState:
             (each._version, each.data_ptr(), each.shape, each.stride(), each.dtype)  # noqa: SLF001
             for each in self._tensors
         ]
+
+
+def draw_anew() -> None:
+    """Have all random numbers of the processor begin where nobody knows: no job draws what another one drew.
+
+    Seeds are from the system's randomness, but not through the generators' own, slow ways of asking for it.
+    """
+    random.seed(int.from_bytes(os.urandom(8)))
+    np.random.seed(int.from_bytes(os.urandom(4)))
+    torch.default_generator.seed()  # torch.seed() takes 2 ms for devices that are not there
 
 
 def _leave_modes() -> None:

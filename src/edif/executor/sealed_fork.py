@@ -4,7 +4,6 @@ What a fresh fork touches first the kernel copies or maps for it, page by page: 
 """
 
 import os
-import random
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from edif.executor.devices.weights_there import WeightsThere
 from edif.executor.inheritance import Inheritance
 from edif.executor.merging.sealed import SealedCompany
 from edif.executor.own_memory import PAGEMAP
+from edif.executor.reset import draw_anew
 from edif.executor.sealed_forks import ForSealed
 from edif.executor.untouched import Untouched
 from edif.executor.warm_up import rehearse
@@ -70,7 +70,7 @@ class SealedFork:
     def serve(self) -> None:
         """Close in and serve the job. Called in the fork."""
         had = self._had
-        random.seed()  # or all of them would draw what the zygote would
+        draw_anew()  # or all of them would draw what the zygote would
         if self._prepares:
             self._shared.working_set.take()
         fds = [sock.fileno() for sock in self._socks]

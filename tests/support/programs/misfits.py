@@ -50,9 +50,12 @@ def telling_its_process(family: str, length: int = 8, layer: int = 1) -> Program
     return _misfit("tells", family, length, layer, "import os; print(os.getpid())")
 
 
-def drawing_a_number(family: str, length: int = 8, layer: int = 1) -> Program:
-    """Goes well, and says in its output what Python drew by chance."""
-    return _misfit("draws", family, length, layer, "import random; print(random.random())")
+def drawing_numbers(family: str, length: int = 8, layer: int = 1) -> Program:
+    """Goes well, and says in its output what Python, numpy and torch drew by chance."""
+    draw = (
+        "import random; print(random.random(), np.random.rand(), torch.rand(1, dtype=torch.float64).item())"
+    )
+    return _misfit("draws", family, length, layer, draw)
 
 
 def endless(family: str, length: int = 8, layer: int = 1) -> Program:
