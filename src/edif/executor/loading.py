@@ -40,6 +40,7 @@ def load_model(spec: ModelSpec) -> Any:
                 dtype=dtype,
                 trust_remote_code=spec.trust_remote_code,
                 dispatch=True,
+                **_in_host_memory(),
             )
     except Exception as error:
         reason = str(error).strip().splitlines()
@@ -49,6 +50,11 @@ def load_model(spec: ModelSpec) -> Any:
         ) from error
     model._module.eval()  # noqa: SLF001 - nnsight's own name for the wrapped module
     return model
+
+
+def _in_host_memory() -> dict[str, str]:
+    """What keeps transformers from putting a model on a card because the machine has one: a process that has begun with a card cannot fork."""
+    return {"device": "cpu"} if torch.cuda.is_available() else {}
 
 
 def adapter_folders(spec: ModelSpec) -> dict[str, str]:
