@@ -167,11 +167,16 @@ class Pool:
 
     def _chosen(self, waiter: Waiter) -> Runner | None:
         there = self._of(waiter.cell)
-        if self._one_at_a_time and any(each.held or each.doomed for each in self._runners):
+        if self._device_taken:
             return None
         if waiter.cell is None and self.merging is not None:
             return shared_stock.chosen(there, alone=waiter.alone)
         return next((each for each in there if each.may_take(alone=waiter.alone)), None)
+
+    @property
+    def _device_taken(self) -> bool:
+        """Whether a job is at the model's device, or a process of one that may not have ended yet."""
+        return self._one_at_a_time and any(each.held or each.doomed for each in self._runners)
 
     def _turn_to(self, cell: CellLimits | None) -> None:
         if cell != self._cell:
@@ -298,6 +303,10 @@ class Pool:
         if self._over:
             return
         if not (process.killed or process.was_ready):
+            if (
+                self._device_taken
+            ):  # of which the job may have left nothing: there is another try when it is gone
+                return
             self._fruitless += 1
         if self._fruitless > _FRUITLESS_AT_MOST:
             self._failed()

@@ -138,9 +138,10 @@ def _played(pid: int, asked: Any, fds: list[int]) -> PlayedProcess:
 class PlayedFamily:
     """What the zygote of ``replica`` is asked for is forked at once, and what is to be killed dies at once."""
 
-    def __init__(self, replica: Replica, zygote: socket.socket) -> None:
+    def __init__(self, replica: Replica, zygote: socket.socket, failures: list[str]) -> None:
         self.replica = replica
         self.zygote = zygote
+        self.failures = failures
         self.there: dict[int, PlayedProcess] = {}
         self.runners: asyncio.Queue[PlayedProcess] = asyncio.Queue()
         self.drivers: asyncio.Queue[PlayedProcess] = asyncio.Queue()
@@ -225,10 +226,13 @@ async def family(
     cell: CellLimits | None = None,
     merging: Merging | None = MERGING,
     mergeable: pipe.Mergeable | None = MERGEABLE,
+    device: str = link.ON_PROCESSOR,
 ) -> AsyncIterator[PlayedFamily]:
     """A replica that has loaded, its family played. It is stopped in the end."""
-    callbacks = ReplicaCallbacks(lambda _: None, lambda *_: None, lambda *_: None)
-    replica = Replica("r1", ModelSpec("org/name"), callbacks, {}, cell, folder / "scratch", merging)
+    failures: list[str] = []
+    callbacks = ReplicaCallbacks(lambda _: None, lambda *_: None, lambda said, _: failures.append(said))
+    spec = ModelSpec("org/name", device=device)
+    replica = Replica("r1", spec, callbacks, {}, cell, folder / "scratch", merging)
     ours, zygote = pipe.pair()
     ours.setblocking(False)
     zygote.setblocking(False)
@@ -237,7 +241,7 @@ async def family(
     if mergeable is not None:
         pipe.send(zygote, mergeable)
     pipe.send(zygote, pipe.Loaded(0.0, 0))
-    played = PlayedFamily(replica, zygote)
+    played = PlayedFamily(replica, zygote, failures)
     playing = asyncio.create_task(played.play())
     try:
         yield played
