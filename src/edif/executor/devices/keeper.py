@@ -6,6 +6,7 @@ It runs no user code, and speaks with the zygote alone.
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -44,6 +45,8 @@ class Keeper:
                 ours.close()
                 _keep(theirs, device, weights)
                 code = 0
+            except BaseException:  # noqa: BLE001 - a fork must never return into the zygote's code
+                sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(code)
         theirs.close()

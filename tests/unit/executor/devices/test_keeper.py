@@ -115,6 +115,20 @@ class _Crashes(_NotThere):
         os._exit(3)
 
 
+class _Fails(_NotThere):
+    def begin(self) -> None:
+        raise RuntimeError("an error that nobody thought of")
+
+
+def test_why_the_keeper_died_stands_in_the_log(
+    weights: torch.Tensor, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CannotUseDevice, match="died; the agent's log may say why"):
+        Keeper(_Fails(), weights, _settle)
+    os.wait()
+    assert "an error that nobody thought of" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(("kind", "says"), [(_NotThere, "It is not there"), (_Crashes, "died")])
 def test_weights_that_cannot_be_held_are_a_sentence(
     kind: type[Device], says: str, weights: torch.Tensor
