@@ -94,11 +94,12 @@ def attack(
     cell = Cell(
         (Path(told["readable"]), *(nvidia.FOLDERS if cards else ())),
         scratch,
-        *(16 * MIB, MEMORY_BYTES, 8 * MIB, 60),
+        *(16 * MIB, None if cards else MEMORY_BYTES, 8 * MIB, 60),
         devices=nvidia.device_files() if cards else (),
     )
     close_in(cell, calls, (*kept, statm))
-    limit_memory(MEMORY_BYTES, statm)  # where there are cards, only now
+    if cards:
+        limit_memory(MEMORY_BYTES, statm)
     try:
         result = module.attack(module.pack(told) if hasattr(module, "pack") else told)
     except Exception:

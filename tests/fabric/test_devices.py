@@ -90,6 +90,19 @@ async def test_what_a_job_does_to_the_weights_no_other_sees(client: Replayer) ->
             assert outcome.result != calm, "it has the logits of what it made of the model"
 
 
+async def test_the_end_of_a_process_without_a_job_leaves_the_weights_to_the_job_that_runs(
+    fabric: Fabric, blobs: Path
+) -> None:
+    async with Replayer(fabric.url, blobs) as sealed:
+        edited = (await sealed.run("edits_weights")).result
+        running = asyncio.create_task(sealed.run("edits_weights_and_waits"))
+        await asyncio.sleep(1.5)
+        for zygote in psutil.Process(fabric.pid("agent")).children():
+            max(zygote.children(), key=lambda each: each.pid).kill()
+        assert (await running).result == edited
+        assert (await sealed.run("hello")).result != edited
+
+
 @pytest.mark.parametrize(
     ("name", "code", "says"),
     [

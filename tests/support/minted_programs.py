@@ -168,6 +168,13 @@ def edits_weights(model, backend):
         logits = model.lm_head.output[0, -1].save()  # noqa: F841
 
 
+def edits_weights_and_waits(model, backend):
+    with model.trace(PROMPT, backend=backend):
+        model.lm_head._module.weight.data.mul_(2.0)
+        time.sleep(3)
+        logits = model.lm_head.output[0, -1].save()  # noqa: F841
+
+
 def leaves_hooks(model, backend):
     with model.trace(PROMPT, backend=backend):
         torch.set_grad_enabled(False)
@@ -194,7 +201,8 @@ def uses(model, backend):
 
 PROGRAMS = [
     hello, hidden, slow, endless, endless_in_c, raises, stops, wrong_order, no_such_module, unpicklable, too_much, vast,
-    prints, flood, exits, segfault, edits_weights, leaves_hooks, large, wave,
+    prints, flood, exits, segfault, edits_weights, edits_weights_and_waits, leaves_hooks,
+    large, wave,
     keeps, eats_memory, eats_tensor_memory, fills_memory, takes_memory, surroundings,
 ]  # fmt: skip
 

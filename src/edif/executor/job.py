@@ -33,6 +33,7 @@ class LoadedModel:
         model: the nnsight wrapper.
         tokens: input tokens of the forward passes since :meth:`begin`.
         finish: waits for what was begun on the model's device, if it has one, and raises what went wrong there.
+        on_job: called before anything of a job is read, of each.
     """
 
     def __init__(self, model: Any, adapters: dict[str, str]) -> None:
@@ -41,6 +42,7 @@ class LoadedModel:
         self.module = model._module  # noqa: SLF001 - nnsight's own name for the wrapped module
         self.tokens = 0
         self.finish: Callable[[], None] = _nothing
+        self.on_job: Callable[[], None] = _nothing
         self.plain_env = {"attn_implementation": model.attn_implementation}
         self._plain_objects: dict[str, Any] = model._remoteable_persistent_objects()  # noqa: SLF001 - nnsight's server-side hook
         self._counter = self.module.register_forward_pre_hook(self._count, with_kwargs=True)
@@ -93,7 +95,7 @@ class LoadedModel:
 
 
 def _nothing() -> None:
-    """The processor is done with what it was told to do."""
+    """The processor is done with what it was told to do, and what a job writes to there is its own."""
 
 
 def run_job(

@@ -4,7 +4,8 @@ import socket
 from collections.abc import Callable, Sequence
 
 from edif.executor import runner
-from edif.executor.devices.weights_there import GuardThere
+from edif.executor.devices.mark import Mark
+from edif.executor.devices.weights_there import GuardThere, WeightsThere
 from edif.executor.inheritance import Inheritance
 from edif.executor.merging import driver
 from edif.executor.rehearsing import Stage
@@ -52,8 +53,16 @@ class Roles:
         """
         sealed, cell = self._for_sealed(settle), cell_of(self._had, limits, request.scratch)
         return SealedFork(
-            *(fds, cell, self._had, sealed, self._untouched, self._guard), prepares=request.prepares
+            *(fds, cell, self._had, sealed, self._untouched, self._guard),
+            memory_bytes=limits.memory_bytes,
+            prepares=request.prepares,
         )
+
+    def be_marked(self, mark: Mark) -> None:
+        """In a fork, first: have this set when a job begins there. Where the model computes on a device."""
+        assert self._had.there is not None
+        self._had.there.mark = mark
+        self._had.loaded.on_job = mark.set
 
     def become(self, fds: list[int], request: pipe.ForkRunner | pipe.ForkDriver) -> None:
         """Play the part that is asked for until it is over.
@@ -73,12 +82,24 @@ class Roles:
         had = self._had
         guard: Guard = had.arena.guard()
         if had.there is not None:
-            guard = GuardThere(had.there.bring(had.loaded))
+            guard = self._guard_there(had.there)
             rehearse(had.loaded, had.rehearsals.whole)
         together = None
         if had.layout is not None and had.merging is not None:
             together = Together(had.merging, had.layout, self._untouched)
         runner.serve(sock, had.loaded, guard, had.threads, together, turn.note, had.rehearsals.start)
+
+    def _guard_there(self, there: WeightsThere) -> Guard:
+        had, guard = self._had, GuardThere(there.bring(self._had.loaded))
+        mark = there.mark
+
+        def on_job() -> None:
+            if mark is not None:
+                mark.set()
+            guard.look()
+
+        had.loaded.on_job = on_job
+        return guard
 
     def _drive(self, sock: socket.socket, merging: Merging) -> None:
         had = self._had

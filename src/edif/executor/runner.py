@@ -178,6 +178,7 @@ def _take_one(
             raise pipe.PipeError(
                 "a job comes with two descriptors, and one for each that it uses kept values of"
             )
+        loaded.on_job()
         pipe.send(sock, pipe.Begun())
         if company is not None:
             # Passes are shared by those for whom the model is as it was loaded.

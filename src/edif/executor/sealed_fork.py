@@ -30,6 +30,7 @@ class SealedFork:
     Args:
         fds: its socket, and its seat if it has one: this object's, once it is made.
         cell: what it may use.
+        memory_bytes: how much its job may reserve.
         prepares: whether it does ahead what its job would have to wait for.
         inheritance: what all forks have.
         shared: what all sealed ones have.
@@ -47,13 +48,14 @@ class SealedFork:
         untouched: Untouched,
         guard: WeightGuard,
         *,
+        memory_bytes: int,
         prepares: bool,
     ) -> None:
         self._had = inheritance
         self._shared = shared
         self._guard = guard
         self._prepares = prepares
-        self._memory_bytes = cell.memory_bytes
+        self._memory_bytes = memory_bytes
         self._closing = Closing(cell, shared.calls)
         self._socks = [socket.socket(fileno=fd) for fd in fds]
         self._company = None
@@ -91,7 +93,8 @@ class SealedFork:
     def _close_in_there(self, there: WeightsThere, fds: Sequence[int]) -> None:
         """Close the process in, and only then begin with the device: its libraries start threads, each of which would have to be closed in."""
         statm = os.open(STATM, os.O_RDONLY)
-        self._closing.carry_out((*fds, statm, *there.keeper.shared.fds))
+        marked = () if there.mark is None else (there.mark.fd,)
+        self._closing.carry_out((*fds, statm, *marked, *there.keeper.shared.fds))
         there.bring(self._had.loaded)
         limit_memory(self._memory_bytes, statm)
         rehearse(self._had.loaded, self._had.rehearsals.whole)
@@ -104,7 +107,7 @@ def cell_of(inheritance: Inheritance, limits: CellLimits, scratch: str) -> Cell:
         readable=(*inheritance.readable, *(() if device is None else device.folders)),
         scratch=Path(scratch),
         scratch_bytes=limits.scratch_bytes,
-        memory_bytes=limits.memory_bytes,
+        memory_bytes=limits.memory_bytes if device is None else None,
         file_bytes=limits.file_bytes,
         cpu_s=limits.cpu_s,
         devices=() if device is None else device.files,

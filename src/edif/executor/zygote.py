@@ -24,6 +24,7 @@ from edif.wire.link import Merging
 
 if TYPE_CHECKING:
     from edif.executor.devices.keeper import Keeper
+    from edif.executor.devices.mark import Mark
     from edif.executor.devices.weights_there import WeightsThere
     from edif.executor.merging.layout import Layout
     from edif.executor.roles import Roles
@@ -139,7 +140,8 @@ class _Zygote:
         self._sock = sock
         self._roles = roles
         self._keeper = keeper
-        self._children: set[int] = set()
+        self._children: dict[int, Mark | None] = {}
+        """With the sign that a job has begun there, if that is asked."""
 
     def serve(self) -> None:
         wake_read, wake_write = os.pipe()
@@ -178,8 +180,9 @@ class _Zygote:
                 return
             if pid not in self._children:  # the keeper
                 raise pipe.PipeError("the weights are gone")
-            self._children.discard(pid)
-            if self._keeper is not None:  # before anybody hears of it, and the next job begins
+            mark = self._children.pop(pid)
+            # Before anybody hears of it, and the next job begins; and not when one that had no job ends while another one's runs.
+            if self._keeper is not None and mark is not None and mark.was_set():
                 self._keeper.put_right()
             pipe.send(self._sock, pipe.ChildExited(pid, os.waitstatus_to_exitcode(status)))
 
@@ -209,20 +212,31 @@ class _Zygote:
             become: what it does then.
             leave: what the zygote does, also if there is none.
         """
+        from edif.executor.devices.mark import Mark
+
+        mark = None
         try:
+            mark = None if self._keeper is None else Mark()
             pid = fork()
         except OSError:  # too many processes, or no memory
             leave()
+            if mark is not None:
+                mark.discard()
             self._tell_no_fork()
             return
         if pid:
             leave()
-            self._children.add(pid)
+            if mark is not None:
+                mark.of_zygote()
+            self._children[pid] = mark
             pipe.send(self._sock, pipe.Forked(pid))
             return
         try:
             settle()
             self._sock.close()
+            if mark is not None:
+                mark.of_this_fork()
+                self._roles.be_marked(mark)
             become()
             code = 0
         except pipe.PipeError:

@@ -57,8 +57,8 @@ class Cell:
         scratch: an empty folder. Where namespaces are to be had, a file system of the job's own is mounted on it;
             elsewhere it stays empty, for nothing would keep the job from filling the disk.
         scratch_bytes: how much that holds.
-        memory_bytes: address space beyond what the process has when it is closed in, or, with ``devices``, when :func:`limit_memory`
-            is called: the libraries of a device reserve more than anybody has.
+        memory_bytes: address space beyond what the process has when it is closed in. None: nothing is limited before :func:`limit_memory`
+            is called, for the libraries of a device reserve more than anybody has.
         file_bytes: size of the largest file that it may write, the result included.
         cpu_s: processor time of all its threads together.
         devices: files of devices that it may use, and all that their libraries ask of them.
@@ -68,7 +68,7 @@ class Cell:
     readable: tuple[Path, ...]
     scratch: Path
     scratch_bytes: int
-    memory_bytes: int
+    memory_bytes: int | None
     file_bytes: int
     cpu_s: int
     devices: tuple[Path, ...] = ()
@@ -261,7 +261,7 @@ def _limits(cell: Cell) -> list[tuple[int, int]]:
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_SIGPENDING: _PENDING_SIGNALS,  # counted for the whole account
     }
-    if not cell.devices:
+    if cell.memory_bytes is not None:
         limits[resource.RLIMIT_AS] = _address_space(STATM) + cell.memory_bytes
     return [(kind, _at_most(kind, value)) for kind, value in limits.items()]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,8 +39,9 @@ def threads():
     except AssertionError as error:
         return error.args[0][0]
 
+MEMORY = 2**28
 exec(sys.argv[5])
-close_in(Cell((given,), scratch, 2**20, 2**28, 2**22, 60), Filter(), (out,))
+close_in(Cell((given,), scratch, 2**20, MEMORY, 2**22, 60), Filter(), (out,))
 libc = ctypes.CDLL(None, use_errno=True)
 try:
     found = eval(sys.argv[4])
@@ -84,6 +86,12 @@ def inside(tmp_path: Path) -> Callable[..., Any]:
 @cache
 def _namespaces_stand() -> bool:
     return any(wall.name == "namespaces" and wall.stands for wall in survey_apart())
+
+
+def test_address_space_may_be_limited_later(inside: Callable[..., Any]) -> None:
+    asked = "resource.getrlimit(resource.RLIMIT_AS)[0]"
+    before = resource.getrlimit(resource.RLIMIT_AS)[0]
+    assert inside(asked, "MEMORY = None") == before != inside(asked)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import torch
 
 from edif.executor.devices.device import Device, Span
 from edif.executor.devices.keeper import Keeper
+from edif.executor.devices.mark import Mark
 from edif.executor.devices.sums import Sums
 from edif.executor.job import LoadedModel
 from edif.executor.weights import WeightArena
@@ -22,6 +23,7 @@ class WeightsThere:
     Attributes:
         device: where they are.
         keeper: who holds them.
+        mark: in a fork, what tells the zygote that a job has begun there.
 
     Raises:
         CannotUseDevice: they cannot be held there.
@@ -30,6 +32,7 @@ class WeightsThere:
     def __init__(self, device: Device, arena: WeightArena, settle: Callable[[], None]) -> None:
         self.device = device
         self._arena = arena
+        self.mark: Mark | None = None
         self.keeper = Keeper(device, arena.whole, settle)
 
     def bring(self, loaded: LoadedModel) -> torch.Tensor:
@@ -46,6 +49,7 @@ class WeightsThere:
         span = self.device.open(*self.keeper.shared, whole.numel())
         there = span.view(0, whole.numel())
         _move(loaded.module, self._arena, span, there.device)
+        loaded.model.pipeline.device = there.device  # to which it brings the inputs of a trace of `pipe`
         loaded.finish = self.device.finish
         return there
 
@@ -66,14 +70,22 @@ def _move(module: torch.nn.Module, arena: WeightArena, span: Span, device: torch
 
 
 class GuardThere:
-    """Notices every change of the weights on the device since it was made; what cannot be packed is not looked at.
+    """Notices every change of the weights on the device since its first :meth:`look`; what cannot be packed is not looked at.
 
     Args:
         there: all of them, uint8.
     """
 
     def __init__(self, there: torch.Tensor) -> None:
-        self._sums = Sums(there)
+        self._there = there
+        self._sums: Sums | None = None
+
+    def look(self) -> None:
+        """Note how they are, if that is not done. When this process begins with its first job, and not before: until then the last process that ran
+        one may still write to them, or they are not put right yet.
+        """
+        if self._sums is None:
+            self._sums = Sums(self._there)
 
     def unchanged(self) -> bool:
-        return not self._sums.changed()
+        return self._sums is None or not self._sums.changed()

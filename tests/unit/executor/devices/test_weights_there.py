@@ -1,11 +1,17 @@
 """A model that computes on a device, from the side of a fork."""
 
+import os
+
 import pytest
 import torch
 
 from edif.executor.devices import device_named
-from edif.executor.devices.weights_there import GuardThere, _move
+from edif.executor.devices.weights_there import GuardThere, WeightsThere, _move
+from edif.executor.job import LoadedModel
+from edif.executor.loading import load_model
 from edif.executor.weights import WeightArena
+from edif.models.catalogue import DEMO_MODEL_ID, DEMO_MODEL_PATH
+from edif.wire.link import ON_HOST, ModelSpec
 from tests.support.devices import DEVICES
 
 
@@ -40,6 +46,10 @@ def test_the_model_computes_there_with_the_same_objects(name: str) -> None:
     there = span.view(0, arena.whole.numel())
     there.copy_(arena.whole)
     guard = GuardThere(there)
+    there[0] += 1  # by another process's job, which the keeper then puts right
+    assert guard.unchanged()
+    there[0] -= 1
+    guard.look()
 
     _move(model, arena, span, there.device)
 
@@ -57,3 +67,15 @@ def test_the_model_computes_there_with_the_same_objects(name: str) -> None:
     assert guard.unchanged()
     model.low.bias.data[3] += 1
     assert not guard.unchanged()
+
+
+def test_a_pipeline_brings_its_inputs_there() -> None:
+    loaded = LoadedModel(load_model(ModelSpec(DEMO_MODEL_ID, str(DEMO_MODEL_PATH))), adapters={})
+    device = device_named(ON_HOST)
+    assert device is not None
+    weights = WeightsThere(device, WeightArena(loaded.module), lambda: torch.set_num_threads(1))
+    loaded.model.pipeline.device = torch.device("meta")  # somewhere else
+    there = weights.bring(loaded)
+    assert loaded.model.pipeline.device == there.device
+    weights.keeper.end()
+    os.waitpid(weights.keeper.pid, 0)
