@@ -17,6 +17,8 @@ from edif.executor.devices.sums import ROW_BYTES, Sums
 from edif.wire import pipe
 
 _COPIED_AT_ONCE = 256 * 2**20
+_ANSWERS_WITHIN_S = 120.0
+"""Reading a card's memory takes less than a second, and writing all of it anew less than a minute."""
 
 
 class Keeper:
@@ -62,6 +64,7 @@ class Keeper:
             ours.close()
             raise CannotUseDevice(message.sentence if isinstance(message, pipe.LoadFailed) else "")
         self.shared = Shared(message.handle, tuple(fds))
+        ours.settimeout(_ANSWERS_WITHIN_S)
 
     def put_right(self) -> int:
         """Compare the weights with what they were, and put back what differs; nobody else may be at the device meanwhile.
@@ -70,7 +73,7 @@ class Keeper:
             How many bytes were put back, to within a row.
 
         Raises:
-            PipeError: the keeper is gone, and the weights with it.
+            PipeError: the keeper is gone, and the weights with it, or a device that hangs does not let it answer.
         """
         pipe.send(self._sock, pipe.PutRight())
         message, _ = pipe.receive(self._sock, pipe.from_keeper)

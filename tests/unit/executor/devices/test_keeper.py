@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from edif.executor.devices import CannotUseDevice, device_named
+from edif.executor.devices import keeper as keeper_module
 from edif.executor.devices.device import Device
 from edif.executor.devices.keeper import Keeper
 from edif.executor.devices.sums import ROW_BYTES
@@ -99,6 +100,18 @@ def test_who_asks_one_that_is_gone_is_told(keeper: Keeper) -> None:
     os.kill(keeper.pid, signal.SIGKILL)
     with pytest.raises(pipe.PipeError):
         keeper.put_right()
+
+
+def test_one_that_hangs_is_not_waited_for_without_end(
+    device: Device, weights: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "_ANSWERS_WITHIN_S", 0.2)
+    made = Keeper(device, weights, _settle)
+    os.kill(made.pid, signal.SIGSTOP)
+    with pytest.raises(pipe.PipeError):
+        made.put_right()
+    made.end()
+    os.waitpid(made.pid, 0)
 
 
 class _NotThere:
