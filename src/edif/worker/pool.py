@@ -303,10 +303,8 @@ class Pool:
         if self._over:
             return
         if not (process.killed or process.was_ready):
-            if (
-                self._device_taken
-            ):  # of which the job may have left nothing: there is another try when it is gone
-                return
+            if self._device_taken:
+                return  # of the device's memory the job there may have left nothing; tried again when it is gone
             self._fruitless += 1
         if self._fruitless > _FRUITLESS_AT_MOST:
             self._failed()
