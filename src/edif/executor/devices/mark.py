@@ -4,7 +4,7 @@ import os
 
 
 class Mark:
-    """Made in the zygote before it forks; the fork has :meth:`set`, the zygote :meth:`close` and :meth:`was_set`.
+    """Made in the zygote before it forks; the fork has :meth:`set`, the zygote :meth:`was_set`. Each first gives up the other's end.
 
     A byte in a pipe: the process that wrote it cannot read it, and whether it is there can be asked after its death.
 
